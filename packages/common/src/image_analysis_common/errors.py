@@ -1,0 +1,151 @@
+"""Every error that a client or an operator can meet, on one page.
+
+Class attributes carry the HTTP status, the stable code and whether trying again can help. The message is public:
+it says what happened and what to do. The cause travels by `raise ... from` and is never shown.
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """The root of the tree: an error with a public message."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class RequestError(ServiceError):
+    """The caller has to change the request."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class InvalidBase64(RequestError):
+    """image_data cannot be decoded."""
+
+    code = "invalid_base64"
+
+
+class UnsupportedImage(RequestError):
+    """The bytes are no image of a format that the service reads."""
+
+    code = "unsupported_image"
+
+
+class ImageTooLarge(RequestError):
+    """Too many bytes or too many pixels."""
+
+    status = 413
+    code = "image_too_large"
+
+
+class UrlRefused(RequestError):
+    """The URL is malformed, or leads where the service does not go."""
+
+    code = "url_refused"
+
+
+class FetchFailed(RequestError):
+    """The URL's host did not give an image; it may on another try."""
+
+    code = "fetch_failed"
+    retryable = True
+
+
+class NotFound(RequestError):
+    """There is no such path."""
+
+    status = 404
+    code = "not_found"
+
+
+class JobNotFound(RequestError):
+    """The job never existed, or its answer has expired."""
+
+    status = 404
+    code = "job_not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, for other methods."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class UnsupportedMediaType(RequestError):
+    """The body is of a kind that the service does not read."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class RateLimited(RequestError):
+    """The client has used up its quota; `retry_after_s` seconds from now there is room again."""
+
+    status = 429
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(ServiceError):
+    """Nothing is wrong with the request; the service cannot serve it now."""
+
+    status = 503
+    code = "unavailable"
+    retryable = True
+    retry_after_s: ClassVar[int] = 5
+
+
+class StoreUnavailable(Unavailable):
+    """Redis does not answer, or refuses."""
+
+    code = "store_unavailable"
+
+
+class NoWorker(Unavailable):
+    """No worker of the model was heard of lately."""
+
+    code = "no_worker"
+
+
+class JobError(ServiceError):
+    """A job that ends as FAILED; running it again would end the same way."""
+
+
+class CorruptImage(JobError):
+    """The header promised an image, the rest does not hold one."""
+
+    code = "corrupt_image"
+
+
+class ImageExpired(JobError):
+    """The image's bytes were gone before a worker came to them."""
+
+    code = "image_expired"
+
+
+class JobTimeout(JobError):
+    """The image took longer than a job may."""
+
+    code = "job_timeout"
+
+
+class WorkerLost(JobError):
+    """Every attempt at the job ended with its worker."""
+
+    code = "worker_lost"
+
+
+class StartupError(Exception):
+    """The process cannot do its work as configured; the message is one line for the operator."""

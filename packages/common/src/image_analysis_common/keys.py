@@ -1,0 +1,59 @@
+"""Every Redis key of the service and how long it lives; RQ's own keys are RQ's.
+
+`PERMANENT_PREFIXES` names the keys that may stand without a TTL: RQ's books, whose members expire instead.
+"""
+
+WAITING_JOB_TTL_S = 24 * 3600
+"""How long an accepted job may wait for a worker, its image beside it."""
+
+ENDED_JOB_TTL_S = 3600
+"""How long an ended job's answer can be asked for."""
+
+HEARTBEAT_INTERVAL_S = 5
+"""How often a worker says that it is there."""
+
+WORKER_TTL_S = 15
+"""A worker that has said nothing for this long is taken for dead."""
+
+ANNOUNCEMENT_TTL_S = 24 * 3600
+"""How long a model is known after its last worker has gone, so that its cached results are still found."""
+
+PERMANENT_PREFIXES = (
+    "rq:queues",
+    "rq:queue:",
+    "rq:workers",
+    "rq:wip:",
+    "rq:finished:",
+    "rq:failed:",
+    "rq:canceled:",
+)
+
+
+def result(image_hash: str) -> str:
+    """Name the hash of an image's results, one field for each model reference."""
+    return f"analysis_result:{image_hash}"
+
+
+def rate_limit(ip_address: str) -> str:
+    """Name the list of a client's recent requests, in microseconds of the server's clock."""
+    return f"rate_limit:{ip_address}"
+
+
+def job(job_id: str) -> str:
+    """Name a job's record, the hash that its status is read from."""
+    return f"analysis_job:{job_id}"
+
+
+def image(job_id: str) -> str:
+    """Name the bytes of a job's image; gone when the job ends."""
+    return f"analysis_image:{job_id}"
+
+
+def announcement(model_id: str) -> str:
+    """Name what the latest worker of a model said of it."""
+    return f"analysis_model:{model_id}"
+
+
+def workers(model_id: str) -> str:
+    """Name the sorted set of a model's workers by their last heartbeat, in seconds of the server's clock."""
+    return f"analysis_workers:{model_id}"

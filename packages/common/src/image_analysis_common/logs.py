@@ -1,0 +1,69 @@
+"""One form for every log line: a fixed event name and its fields, JSON when the output is no terminal."""
+
+import logging
+import logging.config
+import sys
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from image_analysis_common.settings import SharedSettings
+
+
+def configure_logs(settings: SharedSettings, service: str) -> None:
+    """Send this process's lines, and those of its libraries, to standard output in one form.
+
+    Lines of the standard library's loggers (RQ, uvicorn) pass through the same processors. `request_id` and
+    `job_id` come from structlog's context variables.
+    """
+
+    def add_service(_logger: object, _method: str, event: EventDict) -> EventDict:
+        event["service"] = service
+        return event
+
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        add_service,
+    ]
+    is_console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    renderers: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if is_console
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "line": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": shared,
+                    "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+                }
+            },
+            "handlers": {"out": {"class": "logging.StreamHandler", "stream": sys.stdout, "formatter": "line"}},
+            # At INFO, httpx logs whole URLs with their query; at DEBUG, httpcore logs headers.
+            "loggers": {"httpx": {"level": "WARNING"}, "httpcore": {"level": "WARNING"}},
+            "root": {"handlers": ["out"], "level": settings.log_level},
+        }
+    )
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def request_id() -> str:
+    """Return the ID of the request that this line of work serves, as the log lines have it."""
+    return str(structlog.contextvars.get_contextvars().get("request_id", ""))

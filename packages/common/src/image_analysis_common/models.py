@@ -1,0 +1,78 @@
+"""What travels between the services: statuses, results and what a worker says of its model."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Confidence = Annotated[float, Field(ge=0, le=1, description="Share of the model's belief, from 0 to 1")]
+
+
+class JobStatus(StrEnum):
+    """Where a job stands; the last three are final."""
+
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class FrozenModel(BaseModel):
+    """A value: never changed, only replaced."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ModelRef(FrozenModel):
+    """One state of one model: results of two different references are never mixed."""
+
+    id: str = Field(description="Hub ID, or the folder's name")
+    revision: str = Field(description="Commit on the hub, or a digest of the checkpoint's files")
+    preprocessing: str = Field(description="Version of the steps between the bytes and the model")
+
+    @property
+    def cache_field(self) -> str:
+        """Name this model's result under an image; a new revision never sees an old result."""
+        return f"{self.id}@{self.revision}#{self.preprocessing}"
+
+
+class Prediction(FrozenModel):
+    """One label and how much the model believes in it."""
+
+    label: str
+    confidence: Confidence
+
+
+class AnalysisResult(FrozenModel):
+    """What a model says of an image: the best label first, then the best few of all."""
+
+    label: str = Field(description="The label that the model believes in most")
+    confidence: Confidence
+    predictions: list[Prediction] = Field(description="The best labels, best first, five at most")
+    model: ModelRef
+
+
+class JobFailure(FrozenModel):
+    """Why a job FAILED: a stable code and a sentence for people."""
+
+    code: str = Field(examples=["corrupt_image"])
+    detail: str
+
+
+class CachedResult(FrozenModel):
+    """A result as it lies in the cache, with the time that it took to make."""
+
+    result: AnalysisResult
+    processing_time_ms: float
+
+
+class ModelAnnouncement(FrozenModel):
+    """What a worker says of the model it serves."""
+
+    model: ModelRef
+    labels: list[str]
+    accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
+    device: str
+    dtype: str
+    inference_ms: float = Field(description="Time of one image through the warm model, in milliseconds")

@@ -1,0 +1,46 @@
+"""Settings that every service reads, from the environment alone."""
+
+from typing import Literal, Self
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from image_analysis_common.errors import StartupError
+
+BUNDLED_MODEL = "vit-tiny-cifar10"
+
+
+class SharedSettings(BaseSettings):
+    """Where Redis is, which model is served, how long results live, how logs look."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+
+    redis_url: SecretStr | None = None
+    redis_host: str = "localhost"
+    redis_port: int = Field(6379, ge=1, le=65535)
+    model_id: str = Field(BUNDLED_MODEL, min_length=1)
+    cache_ttl_seconds: int = Field(3600, ge=0)
+    max_image_pixels: int = Field(50_000_000, ge=1)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    @property
+    def redis_dsn(self) -> str:
+        """The address of Redis: `REDIS_URL` where it is set, host and port otherwise. May hold a password."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return f"redis://{quote(self.redis_host, safe=':[]')}:{self.redis_port}/0"
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the settings.
+
+        Raises:
+            StartupError: a variable holds what it cannot; the message names each.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            faults = [f"{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
+            raise StartupError("; ".join(faults)) from error

@@ -1,0 +1,28 @@
+"""The names by which the API asks a worker for work, and the terms of a job; neither side imports the other."""
+
+import re
+
+ANALYZE_IMAGE = "image_analysis_worker.tasks.analyze_image"
+"""Task function: keyword arguments `job_id`; the image lies under `keys.image(job_id)`."""
+
+RECORD_FAILURE = "image_analysis_worker.worker.record_failure"
+"""Failure callback: brings the job's record in line with RQ's verdict."""
+
+SERIALIZER = "json"
+"""RQ's default is pickle, with which whoever can write to Redis runs code."""
+
+JOB_TIMEOUT_S = 60
+MAX_ATTEMPTS = 3
+"""A job whose worker dies goes to another one, this many times in all."""
+
+
+def model_name(model_id: str) -> str:
+    """Name a model for clients and keys: a hub ID as it is, a folder by its last part, never by its path."""
+    if model_id.startswith(("/", ".", "~")):
+        return model_id.rstrip("/").rsplit("/", 1)[-1]
+    return model_id
+
+
+def queue_name(model_id: str) -> str:
+    """Name the queue of a model; hub IDs hold slashes, which rq-dashboard's paths cannot."""
+    return "analysis-" + re.sub(r"[^A-Za-z0-9._-]+", "--", model_name(model_id))

@@ -1,0 +1,17 @@
+"""The oldest Redis that the service runs on."""
+
+from image_analysis_common.errors import StartupError
+
+OLDEST_REDIS = (6, 2)
+"""BLMOVE, with which a worker takes a job without a moment in which it could be lost, came with 6.2."""
+
+
+def check_redis_version(version: str) -> None:
+    """Refuse a Redis that is too old.
+
+    Raises:
+        StartupError: `version`, as INFO reports it, is below `OLDEST_REDIS`.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
+        oldest = ".".join(str(part) for part in OLDEST_REDIS)
+        raise StartupError(f"Redis {version} is too old: the service needs Redis {oldest} or newer.")
