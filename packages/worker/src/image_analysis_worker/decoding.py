@@ -1,0 +1,45 @@
+"""From an image's bytes to pixels, the way the transformers pipeline sees them."""
+
+import struct
+import zlib
+from io import BytesIO
+
+from PIL import Image, ImageOps
+
+from image_analysis_common.errors import CorruptImage
+from image_analysis_common.images import FORMATS
+
+PREPROCESSING_VERSION = "1"
+"""Part of a result's identity: raise it when the same bytes would reach the model as other numbers."""
+
+DECODER_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders let through on hostile bytes; not Exception, which RQ's timeout is too."""
+
+
+def decode_image(body: bytes, max_pixels: int) -> Image.Image:
+    """Decode an image to upright RGB; of an animation, its first frame.
+
+    Raises:
+        CorruptImage: the bytes do not hold what their header promises, or more than `max_pixels` pixels.
+    """
+    try:
+        with Image.open(BytesIO(body), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise CorruptImage(f"The image has over {max_pixels} pixels.")
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except DECODER_ERRORS as error:
+        raise CorruptImage("The image is damaged or cut short: its header can be read, the rest cannot.") from error

@@ -1,0 +1,84 @@
+"""From bytes to pixels: what is an image, what is none, and which way is up."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from image_analysis_common.errors import CorruptImage
+from image_analysis_worker.decoding import decode_image
+from samples import CHELSEA, encode, make_image, make_jpeg, make_png
+
+LIMIT_PX = 1_000_000
+ORIENTATION_TAG = 0x0112
+UNDO = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"])
+def test_every_format_is_decoded_to_rgb(image_format: str) -> None:
+    decoded = decode_image(encode(make_image(1), image_format), LIMIT_PX)
+
+    assert (decoded.mode, decoded.size) == ("RGB", (48, 32))
+
+
+@pytest.mark.parametrize("orientation", UNDO)
+def test_picture_is_upright_whatever_its_orientation(orientation: int) -> None:
+    upright = make_image(1)
+    undo = UNDO[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    stored = encode(upright.transpose(undo) if undo is not None else upright, "PNG", exif=exif)
+
+    assert decode_image(stored, LIMIT_PX).tobytes() == upright.tobytes()
+
+
+def test_first_frame_of_an_animation_counts() -> None:
+    first, second = make_image(1, mode="P"), make_image(2, mode="P")
+
+    decoded = decode_image(encode(first, "GIF", save_all=True, append_images=[second]), LIMIT_PX)
+
+    assert decoded.tobytes() == first.convert("RGB").tobytes()
+
+
+def test_truncated_jpeg_is_corrupt() -> None:
+    image = make_jpeg(size_px=(200, 200))
+
+    with pytest.raises(CorruptImage, match="damaged or cut short"):
+        decode_image(image[: len(image) // 2], LIMIT_PX)
+
+
+def test_pixels_over_the_limit_are_never_decoded() -> None:
+    with pytest.raises(CorruptImage, match="over 1535 pixels"):
+        decode_image(make_png(), 48 * 32 - 1)
+
+
+SEEDS = [encode(make_image(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")] + [CHELSEA.read_bytes()]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    image=st.sampled_from(SEEDS),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    end=st.floats(0, 1),
+)
+def test_damaged_images_are_decoded_or_corrupt_and_nothing_else(
+    image: bytes, flips: list[tuple[float, int]], end: float
+) -> None:
+    damaged = bytearray(image)
+    for position, value in flips:
+        damaged[int(position * len(damaged))] = value
+
+    try:
+        decoded = decode_image(bytes(damaged[: int(end * len(damaged)) + 1]), LIMIT_PX)
+    except CorruptImage:
+        return
+    assert decoded.mode == "RGB"
