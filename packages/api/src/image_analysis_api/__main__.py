@@ -1,0 +1,41 @@
+"""Start the API: read the settings, configure logs, build, serve."""
+
+import asyncio
+import sys
+
+import structlog
+import uvicorn
+
+from image_analysis_api.app import create_app
+from image_analysis_api.settings import ApiSettings
+from image_analysis_api.store import check_version
+from image_analysis_common.errors import StartupError, StoreUnavailable
+from image_analysis_common.logs import configure_logs
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM; open requests are finished first."""
+    try:
+        settings = ApiSettings.from_environment()
+        configure_logs(settings, "api")
+        try:
+            asyncio.run(check_version(settings.redis_dsn))
+        except StoreUnavailable as error:
+            structlog.get_logger(__name__).warning("store_unavailable", cause=repr(error.__cause__))
+    except StartupError as error:
+        sys.exit(f"image-analysis-api: {error}")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=sorted(settings.trusted_proxies),
+        timeout_graceful_shutdown=10,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The application: its parts put together, given or made from the settings."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from PIL import Image
+from redis.asyncio import Redis
+
+from image_analysis_api import health, openapi, problems, routes, store
+from image_analysis_api.addresses import AddressPolicy
+from image_analysis_api.analysis import Analysis
+from image_analysis_api.context import RequestContext
+from image_analysis_api.fetch import Fetcher
+from image_analysis_api.queue import JobQueue
+from image_analysis_api.rate_limit import RateLimiter
+from image_analysis_api.settings import ApiSettings
+from image_analysis_common.tasks import model_name
+
+DESCRIPTION = """Classify images with your own models, asynchronously.
+
+Submit an image, get a job ID at once, ask for the result. Every error is a problem document (RFC 9457) with a stable
+`code`; quote its `request_id` when you report it.
+"""
+
+
+def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> FastAPI:
+    """Build the API; it connects to nothing before the first request."""
+    redis = redis or store.connect(settings.redis_dsn)
+    fetcher = fetcher or Fetcher(
+        AddressPolicy(allowed_networks=settings.fetch_allowed_networks),
+        max_bytes=settings.max_image_bytes,
+        timeout_s=settings.fetch_timeout_seconds,
+        allowed_ports=settings.fetch_allowed_ports,
+        allowed_hosts=settings.fetch_allowed_hosts,
+        max_concurrent=settings.fetch_max_concurrent,
+    )
+    # Ours is the pixel limit that counts; Pillow's would warn below it or refuse in other words.
+    Image.MAX_IMAGE_PIXELS = None
+
+    @asynccontextmanager
+    async def close_parts(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await fetcher.aclose()
+        await redis.aclose()
+
+    app = FastAPI(title=settings.api_title, version=settings.api_version, description=DESCRIPTION, lifespan=close_parts)
+    app.state.settings = settings
+    app.state.store = store.Store(redis, model_name(settings.model_id))
+    app.state.limiter = RateLimiter(
+        redis,
+        max_requests=settings.rate_limit_max_requests,
+        interval_s=settings.rate_limit_interval_seconds,
+    )
+    app.state.analysis = Analysis(settings, app.state.store, JobQueue(redis, settings.model_id), fetcher)
+    app.include_router(routes.router)
+    app.include_router(health.router)
+    app.add_middleware(RequestContext)
+    problems.install(app)
+    openapi.install(app)
+    return app

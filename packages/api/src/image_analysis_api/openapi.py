@@ -1,0 +1,123 @@
+"""What the OpenAPI document says beyond the signatures: bodies, headers, and an example for every error."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from image_analysis_api.problems import MEDIA_TYPE, describe
+from image_analysis_api.schemas import EXAMPLE_IMAGE, EXAMPLE_URL, AnalyzeImageRequest, Problem
+from image_analysis_common import errors
+
+EXAMPLE_REQUEST_ID = "b2c4d6e8f0a1"
+
+EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
+    errors.ServiceError: "Something went wrong here, not in your request: report it with the request ID.",
+    errors.RequestError: "Send exactly one of image_data and image_url.",
+    errors.InvalidBase64: "image_data is not valid base64: use the standard alphabet, with padding and no line breaks.",
+    errors.UnsupportedImage: "This is no image that the service reads: send one of JPEG, PNG, WEBP, GIF, AVIF, BMP.",
+    errors.UrlRefused: "image_url leads to an address that the service does not connect to: use a public one.",
+    errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
+    errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
+    errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
+    errors.UnsupportedMediaType: "Send the body as JSON, with the header Content-Type: application/json.",
+    errors.RateLimited: "5 requests in 60 s are the limit: try again in 42 s.",
+    errors.Unavailable: "Too many images are being fetched: try again in a few seconds.",
+    errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
+    errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
+}
+
+LOCATION = {"Location": {"description": "Where the job's status is", "schema": {"type": "string"}}}
+RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which the same request can succeed",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+REQUEST_ID = {"X-Request-ID": {"description": "Names the request in every log line", "schema": {"type": "string"}}}
+RATE_LIMIT = {
+    "RateLimit-Policy": {"description": "Quota (q) and window in seconds (w)", "schema": {"type": "string"}},
+    "RateLimit": {
+        "description": "Requests left (r) and seconds until there is one more (t)",
+        "schema": {"type": "string"},
+    },
+}
+
+ANALYZE_IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": AnalyzeImageRequest.model_json_schema()
+            | {
+                "oneOf": [
+                    {
+                        "required": ["image_data"],
+                        "properties": {"image_data": {"type": "string"}, "image_url": {"type": "null"}},
+                    },
+                    {
+                        "required": ["image_url"],
+                        "properties": {"image_url": {"type": "string"}, "image_data": {"type": "null"}},
+                    },
+                ]
+            },
+            "examples": {
+                "base64": {"summary": "By its bytes", "value": {"image_data": EXAMPLE_IMAGE}},
+                "url": {"summary": "By its address", "value": {"image_url": EXAMPLE_URL}},
+            },
+        }
+    },
+}
+
+
+def describe_errors(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """Describe a route's errors: one response for each status, in it one example for each code."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    every: list[type[errors.ServiceError]] = [*kinds, errors.ServiceError]
+    for kind in every:
+        response = responses.setdefault(
+            kind.status,
+            {
+                "model": Problem,
+                "description": HTTPStatus(kind.status).phrase,
+                "content": {MEDIA_TYPE: {"examples": {}}},
+            },
+        )
+        example = describe(kind, EXAMPLE_DETAILS[kind], EXAMPLE_REQUEST_ID).model_dump()
+        response["content"][MEDIA_TYPE]["examples"][kind.code] = {"value": example}
+        if kind.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            response["headers"] = RETRY_AFTER
+    return responses
+
+
+def install(app: FastAPI) -> None:
+    """Let the app's document show what it really answers."""
+
+    def make_document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+                tags=app.openapi_tags,
+            )
+            for path, operations in document["paths"].items():
+                for operation in operations.values():
+                    _complete(operation["responses"], is_limited=path.startswith("/analy"))
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(unused, None)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = make_document  # type: ignore[method-assign]
+
+
+def _complete(responses: dict[str, Any], *, is_limited: bool) -> None:
+    """Correct one operation: no 422, which the service never sends; problems as such; the headers of every answer."""
+    responses.pop("422", None)
+    for status, response in responses.items():
+        response["headers"] = response.get("headers", {}) | REQUEST_ID | (RATE_LIMIT if is_limited else {})
+        content = response["content"]
+        if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in content:
+            content[MEDIA_TYPE] |= content.pop("application/json")

@@ -1,0 +1,82 @@
+"""The rate limit: an exact sliding window for each client, in one Lua script on the Redis server's clock."""
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import cast
+
+from redis.asyncio import Redis
+
+from image_analysis_api.store import translate_errors
+from image_analysis_common import keys
+
+# A list of the times (µs) of the requests that were let through in the last window, oldest first. A refused request
+# is not noted: Retry-After stays true. A clock that was set back leaves times of the future; they are dropped.
+WINDOW = """
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]) * 1000000, tonumber(ARGV[3])
+local oldest = redis.call('LINDEX', KEYS[1], 0)
+while oldest and (oldest + window <= now or tonumber(oldest) > now) do
+  redis.call('LPOP', KEYS[1])
+  oldest = redis.call('LINDEX', KEYS[1], 0)
+end
+local used = redis.call('LLEN', KEYS[1])
+local admitted = used + cost <= limit
+if admitted and cost > 0 then
+  for _ = 1, cost do redis.call('RPUSH', KEYS[1], string.format('%.0f', now)) end
+  redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
+  used = used + cost
+  oldest = oldest or now
+end
+local reset = oldest and oldest + window - now or 0
+return {admitted and 1 or 0, limit - used, math.ceil(reset / 1000000)}
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a request may pass, how many more may, and when the oldest one leaves the window."""
+
+    is_admitted: bool
+    remaining: int
+    reset_s: int
+
+
+class RateLimiter:
+    """Counts requests for each client address, exactly, over any number of API processes."""
+
+    def __init__(self, redis: Redis, *, max_requests: int, interval_s: int) -> None:
+        self.max_requests = max_requests
+        self.interval_s = interval_s
+        self._window = redis.register_script(WINDOW)
+
+    async def admit(self, address: str, cost: int = 1) -> Verdict:
+        """Ask for `cost` requests of a client; 0 only looks.
+
+        Raises:
+            StoreUnavailable: nobody can say now.
+        """
+        with translate_errors():
+            answer = await self._window(
+                keys=[keys.rate_limit(address)], args=[self.max_requests, self.interval_s, cost]
+            )
+        admitted, remaining, reset_s = cast(list[int], answer)
+        return Verdict(bool(admitted), remaining, reset_s)
+
+    def headers(self, verdict: Verdict) -> dict[str, str]:
+        """Write a verdict as the IETF draft `ratelimit-headers-10` has it."""
+        return {
+            "RateLimit-Policy": f'"default";q={self.max_requests};w={self.interval_s}',
+            "RateLimit": f'"default";r={verdict.remaining};t={verdict.reset_s}',
+        }
+
+
+def client_address(host: str | None) -> str:
+    """Name the client that a limit counts: an IPv4 address, or the /64 that an IPv6 client has to itself."""
+    try:
+        address = ip_address(host or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(address, IPv6Address):
+        return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+    return str(address)

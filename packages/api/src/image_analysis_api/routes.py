@@ -1,0 +1,128 @@
+"""The analysis calls: parse, call the use case, choose a status, return a model."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+
+from image_analysis_api.analysis import Analysis
+from image_analysis_api.intake import read_body
+from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, LOCATION, describe_errors
+from image_analysis_api.rate_limit import RateLimiter, client_address
+from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
+from image_analysis_common.errors import (
+    FetchFailed,
+    ImageTooLarge,
+    InvalidBase64,
+    JobNotFound,
+    RateLimited,
+    RequestError,
+    StoreUnavailable,
+    Unavailable,
+    UnsupportedImage,
+    UnsupportedMediaType,
+    UrlRefused,
+)
+from image_analysis_common.models import JobStatus
+
+
+class Quota:
+    """Dependency: counts `cost` requests of the caller, before a byte of the body is read; 0 only looks."""
+
+    def __init__(self, cost: int) -> None:
+        self.cost = cost
+
+    async def __call__(self, request: Request) -> None:
+        limiter = cast(RateLimiter, request.app.state.limiter)
+        address = client_address(request.client.host if request.client else None)
+        verdict = await limiter.admit(address, self.cost)
+        request.state.headers.update(limiter.headers(verdict))
+        if not verdict.is_admitted:
+            raise RateLimited(
+                f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
+                f"try again in {verdict.reset_s} s.",
+                retry_after_s=verdict.reset_s,
+            )
+
+
+def get_analysis(request: Request) -> Analysis:
+    """Find the use case that the app was built with."""
+    return cast(Analysis, request.app.state.analysis)
+
+
+UseCase = Annotated[Analysis, Depends(get_analysis)]
+router = APIRouter(tags=["analysis"])
+
+
+@router.post(
+    "/analyze-image",
+    summary="Submit an image",
+    dependencies=[Depends(Quota(cost=1))],
+    response_model=None,
+    responses={
+        status.HTTP_200_OK: {
+            "model": AnalysisStatus,
+            "description": "The result of this image was known",
+        },
+        status.HTTP_202_ACCEPTED: {
+            "model": JobAccepted,
+            "description": "The image is in the queue",
+            "headers": LOCATION,
+        },
+        **describe_errors(
+            RequestError,
+            InvalidBase64,
+            UnsupportedImage,
+            UrlRefused,
+            FetchFailed,
+            ImageTooLarge,
+            UnsupportedMediaType,
+            RateLimited,
+            StoreUnavailable,
+            Unavailable,
+        ),
+    },
+    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY},
+)
+async def analyze_image(request: Request, response: Response, analysis: UseCase) -> AnalysisStatus | JobAccepted:
+    """Queue one image, given by its bytes in base64 or by its URL, and get a job ID at once.
+
+    The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
+    BMP), bytes and pixels are checked before the answer.
+    """
+    body = await read_body(request, analysis.max_image_bytes)
+    answer = await analysis.submit(body)
+    if answer.status is JobStatus.COMPLETED:
+        return answer
+    location = f"/analysis-status/{answer.job_id}"
+    response.status_code = status.HTTP_202_ACCEPTED
+    response.headers["Location"] = location
+    return JobAccepted(
+        job_id=answer.job_id, status=answer.status, message=f"Accepted. Ask GET {location} for the result."
+    )
+
+
+@router.get(
+    "/analysis-status/{job_id}",
+    summary="Ask for a job",
+    dependencies=[Depends(Quota(cost=0))],
+    responses={
+        status.HTTP_200_OK: {"description": "Where the job stands"},
+        **describe_errors(RequestError, JobNotFound, StoreUnavailable),
+    },
+)
+async def read_analysis_status(
+    job_id: Annotated[
+        str,
+        Path(
+            description="As POST /analyze-image returned it",
+            examples=[EXAMPLE_JOB_ID],
+            json_schema_extra={"format": "uuid"},
+        ),
+    ],
+    analysis: UseCase,
+) -> AnalysisStatus:
+    """Get a job's status, with its result once it is COMPLETED or its error once it is FAILED.
+
+    An ended job can be asked for during one hour. Asking costs nothing of the quota.
+    """
+    return await analysis.status(job_id)

@@ -1,0 +1,127 @@
+"""The bodies that clients send and get; the OpenAPI document is made from them."""
+
+from datetime import UTC, datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from image_analysis_common.errors import RequestError
+from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
+from image_analysis_common.records import JobRecord
+
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAbElEQVR42hXNQRUAUQhCUaMYhShGeVGIQhSizB+XXA7ODDtouIHB"
+    "Q4YOM8suWm5h8ZKl+0CskDiBsIioHhx76LiDw0eO3oN/4FVf+J8h0PduzBqZ8x/bxNQPwgaFy192SGgelC0q13/CJaXlA8Z7WAFX"
+    "OTbyAAAAAElFTkSuQmCC"
+)
+"""An 8 x 8 px PNG in base64, so that the interactive documentation's request works as it stands."""
+
+EXAMPLE_URL = "https://upload.wikimedia.org/wikipedia/commons/3/3a/Cat03.jpg"
+EXAMPLE_JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
+
+
+class AnalyzeImageRequest(BaseModel):
+    """One image, by its bytes or by its address: exactly one of the two."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_data: str | None = Field(
+        None, description="The image's bytes in base64, with or without a `data:image/...;base64,` prefix"
+    )
+    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
+
+    @model_validator(mode="after")
+    def check_one_source(self) -> Self:
+        if (self.image_data is None) == (self.image_url is None):
+            raise PydanticCustomError("one_source", "Send exactly one of image_data and image_url")
+        return self
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self:
+        """Read a JSON body.
+
+        Raises:
+            RequestError: it is not JSON, or not of this form; the message never repeats what was sent.
+        """
+        if not body:
+            raise RequestError("The body is empty: send JSON with image_data (base64) or image_url.")
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise RequestError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    fault = error.errors(include_input=False, include_url=False)[0]
+    field = fault["loc"][0] if fault["loc"] else ""
+    match fault["type"]:
+        case "json_invalid":
+            return "The body is not valid JSON: send an object with image_data (base64) or image_url."
+        case "extra_forbidden":
+            return "The body has a field that does not exist: send image_data or image_url."
+        case "one_source":
+            return f"{fault['msg']}."
+        case _ if field in AnalyzeImageRequest.model_fields:
+            return f"{field} must be a string or null."
+        case _:
+            return "The body must be a JSON object with image_data (base64) or image_url."
+
+
+class JobAccepted(BaseModel):
+    """The image is in the queue."""
+
+    job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    status: JobStatus = Field(examples=["PENDING"])
+    message: str = Field(examples=[f"Accepted. Ask GET /analysis-status/{EXAMPLE_JOB_ID} for the result."])
+
+
+class AnalysisStatus(BaseModel):
+    """Where a job stands, with its result or its error once it has ended."""
+
+    job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    status: JobStatus
+    result: AnalysisResult | None = Field(None, description="Set when status is COMPLETED")
+    error: JobFailure | None = Field(None, description="Set when status is FAILED")
+    cached: bool = Field(False, description="Whether the result was known before this job")
+    processing_time_ms: float | None = Field(
+        None,
+        description="Time from the worker's first touch to the result, in milliseconds; of the first run if cached",
+    )
+
+    @classmethod
+    def of(cls, job_id: UUID, record: JobRecord) -> Self:
+        return cls(
+            job_id=job_id,
+            status=record.status,
+            result=record.result,
+            error=record.error,
+            cached=record.cached,
+            processing_time_ms=record.processing_time_ms,
+        )
+
+
+class Health(BaseModel):
+    """The process is up."""
+
+    status: str = Field("healthy", examples=["healthy"])
+    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class Readiness(Health):
+    """Images are taken in and analyzed."""
+
+    status: str = Field("ready", examples=["ready"])
+    model: str = Field(description="The model that answers", examples=["vit-tiny-cifar10"])
+
+
+class Problem(BaseModel):
+    """An error as RFC 9457 writes it; `code` is stable and meant for programs, `detail` for people."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    detail: str = Field(description="What happened and what to do", examples=["image_data is not valid base64."])
+    code: str = Field(examples=["invalid_base64"])
+    request_id: str = Field(description="Quote it when you report the error")

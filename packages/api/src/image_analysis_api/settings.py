@@ -1,0 +1,49 @@
+"""Settings of the API, from the environment alone."""
+
+from importlib.metadata import version
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+from pydantic_settings import NoDecode
+
+from image_analysis_common.settings import SharedSettings
+
+
+def _split(value: object) -> object:
+    """Read a comma-separated variable."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _split_networks(value: object) -> object:
+    return (
+        [ip_network(part) if isinstance(part, str) else part for part in parts]
+        if isinstance(parts := _split(value), list)
+        else parts
+    )
+
+
+CommaSeparated = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
+Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
+
+
+class ApiSettings(SharedSettings):
+    """What the API reads besides the shared settings."""
+
+    api_title: str = "Image Analysis API"
+    api_version: str = Field(default_factory=lambda: version("image-analysis-api"))
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(8000, ge=0, le=65535)
+    trusted_proxies: CommaSeparated = frozenset()
+
+    rate_limit_max_requests: int = Field(5, ge=1)
+    rate_limit_interval_seconds: int = Field(60, ge=1)
+
+    max_image_bytes: int = Field(10_000_000, ge=1)
+
+    fetch_timeout_seconds: float = Field(10.0, gt=0)
+    fetch_max_concurrent: int = Field(64, ge=1)
+    fetch_allowed_ports: Ports = frozenset({80, 443})
+    fetch_allowed_hosts: CommaSeparated = frozenset()
+    fetch_allowed_networks: Networks = ()

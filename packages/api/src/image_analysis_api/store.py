@@ -1,0 +1,109 @@
+"""What the API reads from Redis and notes there; the one place that translates Redis's errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+from uuid import UUID
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from image_analysis_common import keys
+from image_analysis_common.errors import NoWorker, StoreUnavailable
+from image_analysis_common.models import CachedResult, ModelAnnouncement
+from image_analysis_common.records import JobRecord
+from image_analysis_common.versions import check_redis_version
+
+TIMEOUT_S = 0.8
+"""An outage is an answer in under a second; redis-py would retry for 4 s on a refused port, 59 s on a hung peer."""
+
+MAX_CONNECTIONS = 100
+"""More calls than this at once wait for one another, for `TIMEOUT_S` at most; redis-py's own pool would refuse them."""
+
+
+def connect(dsn: str) -> Redis:
+    """Make a client that fails fast and never retries; it connects when it is first used."""
+    pool = BlockingConnectionPool.from_url(
+        dsn,
+        max_connections=MAX_CONNECTIONS,
+        protocol=2,  # even a Redis that is too old can say so
+        timeout=TIMEOUT_S,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Turn whatever Redis's client raises into `StoreUnavailable`, with the cause behind it."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable("The service cannot reach its store: try again in a few seconds.") from error
+
+
+async def check_version(dsn: str) -> None:
+    """Refuse a Redis that is too old.
+
+    Raises:
+        StartupError: it is.
+        StoreUnavailable: it cannot be asked now.
+    """
+    redis = connect(dsn)
+    with translate_errors():
+        version = str((await redis.info("server"))["redis_version"])
+        await redis.aclose()
+    check_redis_version(version)
+
+
+class Store:
+    """Job records, cached results and what workers say of themselves."""
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self._redis = redis
+        self._model = model
+
+    async def find_result(self, image_hash: str) -> CachedResult | None:
+        """Look for the present model's result of an image; another revision's result is none."""
+        with translate_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.get(keys.announcement(self._model))
+                pipeline.hgetall(keys.result(image_hash))
+                announced, results = await pipeline.execute()
+        if announced is None or not results:
+            return None
+        field = ModelAnnouncement.model_validate_json(announced).model.cache_field
+        found = results.get(field.encode())
+        return CachedResult.model_validate_json(found) if found else None
+
+    async def add_record(self, job_id: UUID, record: JobRecord) -> None:
+        """Note a job that has ended already."""
+        key = keys.job(str(job_id))
+        with translate_errors():
+            async with self._redis.pipeline() as pipeline:
+                pipeline.hset(key, mapping=record.to_hash())
+                pipeline.expire(key, keys.ENDED_JOB_TTL_S)
+                await pipeline.execute()
+
+    async def find_record(self, job_id: UUID) -> JobRecord | None:
+        with translate_errors():
+            fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(str(job_id))))
+        return JobRecord.from_hash(fields) if fields else None
+
+    async def check_worker(self) -> None:
+        """Check that Redis answers and that a worker of the model was heard of lately.
+
+        Raises:
+            StoreUnavailable, NoWorker
+        """
+        with translate_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.time()
+                pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
+                (now_s, _), latest = await pipeline.execute()
+        if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
+            raise NoWorker("No worker serves the model: images are taken in and wait. Start a worker.")

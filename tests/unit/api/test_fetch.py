@@ -1,0 +1,370 @@
+"""The fetcher asks the checked address in the host's name, follows by the rules, keeps its limits and leaks nothing."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from image_analysis_api.addresses import AddressPolicy
+from image_analysis_api.fetch import Fetcher
+from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestError, Unavailable, UrlRefused
+
+pytestmark = pytest.mark.anyio
+
+Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+PUBLIC, OTHER, INSIDE = "93.184.216.34", "2606:4700::1111", "10.20.30.40"
+NAMES = {
+    "site.test": [PUBLIC],
+    "xn--bcher-kva.test": [PUBLIC],
+    "two.test": [OTHER, PUBLIC],
+    "inside.test": [INSIDE],
+    "mixed.test": [PUBLIC, INSIDE],
+    "empty.test": [],
+}
+MAX_BYTES = 1000
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body that arrives in pieces and counts those that were taken."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+        self.taken = 0
+        self.is_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            self.taken += 1
+            yield piece
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+class Web:
+    """The network as the fetcher sees it: names that resolve, a handler that answers, and a record of both."""
+
+    def __init__(self, handler: Handler | None = None) -> None:
+        self.handler = handler or (lambda request: httpx.Response(200, content=b"image"))
+        self.looked_up: list[str] = []
+        self.requests: list[httpx.Request] = []
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        self.looked_up.append(host)
+        if host not in NAMES:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return NAMES[host]
+
+    def answer(self, request: httpx.Request) -> Any:
+        self.requests.append(request)
+        return self.handler(request)
+
+    def fetcher(self, *networks: str, **arguments: Any) -> Fetcher:
+        limits: dict[str, Any] = {
+            "max_bytes": MAX_BYTES,
+            "timeout_s": 5.0,
+            "allowed_ports": frozenset({80, 443}),
+            "allowed_hosts": frozenset(),
+            "max_concurrent": 2,
+            "resolve": self.resolve,
+            "transport": httpx.MockTransport(self.answer),
+        }
+        return Fetcher(AddressPolicy(tuple(map(ip_network, networks))), **{**limits, **arguments})
+
+
+def redirects(*locations: str) -> Handler:
+    """Answer each request with the next redirect, then with the image."""
+    left = list(locations)
+    return lambda request: (
+        httpx.Response(302, headers={"location": left.pop(0), "set-cookie": "session=1"})
+        if left
+        else httpx.Response(200, content=b"image")
+    )
+
+
+async def test_request_goes_to_the_checked_address_in_the_name_of_the_host() -> None:
+    web = Web()
+
+    body = await web.fetcher().fetch("https://b\u00fccher.test./a/cat.png?size=1#part")
+
+    (request,) = web.requests
+    assert body == b"image"
+    assert web.looked_up == ["xn--bcher-kva.test"]
+    assert str(request.url.copy_with(fragment=None)) == f"https://{PUBLIC}/a/cat.png?size=1"
+    assert request.extensions["sni_hostname"] == "xn--bcher-kva.test"
+    assert set(request.extensions["timeout"]) == {"connect", "read", "write", "pool"}
+    assert dict(request.headers) == {
+        "host": "xn--bcher-kva.test",
+        "accept": "image/*,*/*;q=0.5",
+        "accept-encoding": "identity",
+        "connection": "close",
+        "user-agent": "image-analysis",
+    }
+
+
+async def test_ipv6_literal_is_asked_as_it_is() -> None:
+    web = Web()
+
+    await web.fetcher().fetch(f"https://[{OTHER}]/")
+
+    (request,) = web.requests
+    assert (request.url.host, request.headers["host"]) == (OTHER, f"[{OTHER}]")
+    assert request.extensions["sni_hostname"] == OTHER
+    assert web.looked_up == []
+
+
+@pytest.mark.parametrize("host", ["inside.test", "mixed.test", "empty.test", "nowhere.test", INSIDE, "[::1]"])
+async def test_host_without_only_public_addresses_is_refused_in_the_same_words(host: str) -> None:
+    web = Web()
+
+    with pytest.raises(UrlRefused) as caught:
+        await web.fetcher().fetch(f"http://{host}/")
+
+    assert web.requests == []
+    assert caught.value.detail == (
+        "The URL's host has no public address to fetch from; check the name, or send the image itself"
+    )
+
+
+async def test_next_address_is_tried_when_one_cannot_be_reached() -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.host == OTHER:
+            raise httpx.ConnectError("unreachable")
+        return httpx.Response(200, content=b"image")
+
+    web = Web(handler)
+
+    assert await web.fetcher().fetch("http://two.test/") == b"image"
+    assert [request.url.host for request in web.requests] == [OTHER, PUBLIC]
+
+
+@pytest.mark.parametrize(
+    ("port", "networks", "hosts"),
+    [(80, (), ()), (443, (), ()), (8080, ("10.0.0.0/8", f"{PUBLIC}/32"), ()), (8080, (), ("Site.test.",))],
+)
+async def test_open_port_is_asked(port: int, networks: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+    web = Web()
+
+    await web.fetcher(*networks, allowed_hosts=frozenset(hosts)).fetch(f"http://site.test:{port}/")
+
+    assert (web.requests[0].url.port or 80) == port
+
+
+@pytest.mark.parametrize(
+    ("host", "networks", "hosts"),
+    [
+        ("site.test", (), ()),
+        ("site.test", ("10.0.0.0/8",), ("other.test",)),
+        ("two.test", (f"{PUBLIC}/32",), ()),
+    ],
+)
+async def test_other_port_is_refused(host: str, networks: tuple[str, ...], hosts: tuple[str, ...]) -> None:
+    web = Web()
+
+    with pytest.raises(UrlRefused, match="80, 443"):
+        await web.fetcher(*networks, allowed_hosts=frozenset(hosts)).fetch(f"http://{host}:22/")
+
+    assert web.requests == []
+
+
+async def test_allowed_host_with_an_inside_address_is_refused() -> None:
+    with pytest.raises(UrlRefused):
+        await Web().fetcher(allowed_hosts=frozenset({"inside.test"})).fetch("http://inside.test/")
+
+
+async def test_three_redirects_are_followed_without_cookies_and_each_is_looked_up_afresh() -> None:
+    web = Web(redirects("/b", "https://site.test/c", "//two.test/d"))
+
+    assert await web.fetcher().fetch("http://site.test/a") == b"image"
+    assert web.looked_up == ["site.test", "site.test", "site.test", "two.test"]
+    assert [str(request.url) for request in web.requests] == [
+        f"http://{PUBLIC}/a",
+        f"http://{PUBLIC}/b",
+        f"https://{PUBLIC}/c",
+        f"https://[{OTHER}]/d",
+    ]
+    assert all("cookie" not in request.headers for request in web.requests)
+
+
+@pytest.mark.parametrize(
+    "locations",
+    [
+        ["/1", "/2", "/3", "/4"],
+        ["http://site.test/"],
+        ["https://inside.test/"],
+        ["https://site.test/ok", "https://[::ffff:127.0.0.1]/"],
+        ["https://site.test:22/"],
+        ["https://user:word@site.test/"],
+        ["file:///etc/passwd"],
+        ["https://0x7f.1/"],
+    ],
+)
+async def test_redirect_against_the_rules_is_refused(locations: list[str]) -> None:
+    web = Web(redirects(*locations))
+
+    with pytest.raises(UrlRefused):
+        await web.fetcher().fetch("https://site.test/")
+
+    assert {request.url.host for request in web.requests} == {PUBLIC}
+    assert len(web.requests) == len(locations)
+
+
+@pytest.mark.parametrize("status", [201, 204, 206, 300, 304, 400, 401, 404, 429, 500, 503])
+async def test_status_other_than_200_is_a_failed_fetch_that_quotes_nothing(status: int) -> None:
+    body = Pieces(b"root:x:0:0")
+    web = Web(lambda request: httpx.Response(status, headers={"x-secret": "key"}, stream=body))
+
+    with pytest.raises(FetchFailed) as caught:
+        await web.fetcher().fetch("http://site.test/")
+
+    assert not any(word in caught.value.detail for word in ("root", "key", str(status)))
+    assert (body.taken, body.is_closed) == (0, True)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "x-unknown"])
+async def test_encoded_body_is_refused_unread(encoding: str) -> None:
+    body = Pieces(b"bomb")
+    web = Web(lambda request: httpx.Response(200, headers={"content-encoding": encoding}, stream=body))
+
+    with pytest.raises(FetchFailed):
+        await web.fetcher().fetch("http://site.test/")
+
+    assert (body.taken, body.is_closed) == (0, True)
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-encoding": "Identity"}])
+async def test_body_is_cut_off_at_the_limit_whatever_the_headers_say(headers: dict[str, str]) -> None:
+    body = Pieces(*[b"x" * 400] * 100)
+    web = Web(lambda request: httpx.Response(200, headers=headers, stream=body))
+
+    with pytest.raises(ImageTooLarge):
+        await web.fetcher().fetch("http://site.test/")
+
+    assert (body.taken, body.is_closed) == (3, True)
+
+
+async def test_body_that_is_declared_too_large_is_not_read() -> None:
+    body = Pieces(b"x")
+    web = Web(lambda request: httpx.Response(200, headers={"content-length": str(MAX_BYTES + 1)}, stream=body))
+
+    with pytest.raises(ImageTooLarge):
+        await web.fetcher().fetch("http://site.test/")
+
+    assert (body.taken, body.is_closed) == (0, True)
+
+
+async def test_body_of_exactly_the_limit_arrives() -> None:
+    web = Web(lambda request: httpx.Response(200, stream=Pieces(b"x" * 600, b"y" * 400)))
+
+    assert await web.fetcher().fetch("http://site.test/") == b"x" * 600 + b"y" * 400
+
+
+async def test_body_in_single_bytes_is_given_up() -> None:
+    body = Pieces(*[b"x"] * MAX_BYTES)
+
+    with pytest.raises(FetchFailed):
+        await Web(lambda request: httpx.Response(200, stream=body)).fetcher().fetch("http://site.test/")
+
+    assert body.taken < 300
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx.ConnectError(f"refused by {PUBLIC}"),
+        httpx.ConnectTimeout(PUBLIC),
+        httpx.ReadTimeout(PUBLIC),
+        httpx.ReadError(PUBLIC),
+        httpx.RemoteProtocolError(PUBLIC),
+        ssl.SSLError(1, PUBLIC),
+        ConnectionResetError(PUBLIC),
+        TimeoutError(PUBLIC),
+    ],
+)
+async def test_vendor_error_is_a_failed_fetch_that_quotes_nothing(error: Exception) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    with pytest.raises(FetchFailed) as caught:
+        await Web(handler).fetcher().fetch("http://site.test/secret?token=1")
+
+    assert caught.value.__cause__ is error
+    assert not any(word in caught.value.detail for word in (PUBLIC, "site.test", "secret", "token"))
+
+
+async def test_name_server_that_does_not_answer_is_a_failed_fetch() -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with pytest.raises(FetchFailed):
+        await Web().fetcher(resolve=resolve).fetch("http://site.test/")
+
+
+async def test_slow_name_server_is_not_waited_for() -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(FetchFailed, match="looked up"):
+        await Web().fetcher(resolve=resolve, resolve_timeout_s=0.01).fetch("http://site.test/")
+
+
+async def test_host_that_never_ends_hits_the_total_time_limit() -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    with pytest.raises(FetchFailed, match=r"within 0\.01 s"):
+        await Web(handler).fetcher(timeout_s=0.01).fetch("http://site.test/")
+
+
+async def test_fetch_beyond_the_concurrency_limit_is_refused_at_once_and_later_ones_are_served() -> None:
+    go_on = asyncio.Event()
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await go_on.wait()
+        return httpx.Response(200, content=b"image")
+
+    fetcher = Web(handler).fetcher(max_concurrent=2)
+    under_way = [asyncio.ensure_future(fetcher.fetch("http://site.test/")) for _ in range(2)]
+    await asyncio.wait(under_way, timeout=0)
+
+    with pytest.raises(Unavailable):
+        await fetcher.fetch("http://site.test/")
+    go_on.set()
+
+    assert await asyncio.gather(*under_way) == [b"image", b"image"]
+    assert await fetcher.fetch("http://site.test/") == b"image"
+
+
+async def test_refused_fetches_take_no_place() -> None:
+    fetcher = Web().fetcher(max_concurrent=1)
+    for _ in range(3):
+        with pytest.raises(RequestError):
+            await fetcher.fetch("http://inside.test/")
+
+    assert await fetcher.fetch("http://site.test/") == b"image"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://site.test/secret?token=1", {"host": "site.test", "outcome": "fetched", "cause": None, "hops": 1}),
+        ("http://inside.test/secret", {"host": "inside.test", "outcome": "url_refused", "cause": None, "hops": 1}),
+        ("http://no.test/s", {"host": "no.test", "outcome": "url_refused", "cause": "gaierror", "hops": 1}),
+        ("ftp://site.test/secret", {"host": None, "outcome": "url_refused", "cause": None, "hops": 0}),
+    ],
+)
+async def test_each_outcome_is_one_log_line_without_path_or_query(url: str, expected: dict[str, Any]) -> None:
+    with capture_logs() as lines, contextlib.suppress(UrlRefused):
+        await Web().fetcher().fetch(url)
+
+    assert lines == [{"event": "image_fetch", "log_level": "info", **expected}]

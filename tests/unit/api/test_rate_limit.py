@@ -1,0 +1,82 @@
+"""The rate limit at the door; that its window is exact is shown among the contracts."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fakeredis.aioredis import FakeRedis
+
+from fakes import MakeClient
+from image_analysis_api.rate_limit import client_address
+from samples import base64_body, make_png
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_sixth_request_is_429_and_its_body_is_never_read(make_client: MakeClient, redis: FakeRedis) -> None:
+    client = await make_client(rate_limit_max_requests=5)
+    allowed = [await client.post("/analyze-image", json=base64_body(make_png(seed))) for seed in range(5)]
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    refused = await client.post("/analyze-image", content=body(), headers={"Content-Type": "application/json"})
+
+    assert [answer.status_code for answer in allowed] == [202] * 5
+    assert [answer.headers["ratelimit"] for answer in allowed] == [
+        f'"default";r={left};t=60' for left in (4, 3, 2, 1, 0)
+    ]
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert 59 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["ratelimit-policy"] == '"default";q=5;w=60'
+    assert refused.headers["ratelimit"].startswith('"default";r=0;t=')
+    assert await redis.llen("rate_limit:198.51.100.7") == 5
+
+
+async def test_bad_requests_count_too(make_client: MakeClient) -> None:
+    client = await make_client(rate_limit_max_requests=1)
+
+    codes = [(await client.post("/analyze-image", content=b"{}")).status_code for _ in range(2)]
+
+    assert codes == [415, 429]
+
+
+async def test_asking_for_a_job_costs_nothing(make_client: MakeClient) -> None:
+    client = await make_client(rate_limit_max_requests=1)
+    job_id = (await client.post("/analyze-image", json=base64_body(make_png()))).json()["job_id"]
+
+    answers = [await client.get(f"/analysis-status/{job_id}") for _ in range(10)]
+
+    assert {(answer.status_code, answer.headers["ratelimit"][:12]) for answer in answers} == {(200, '"default";r=')}
+    assert all(answer.headers["ratelimit"].startswith('"default";r=0;t=') for answer in answers)
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+async def test_client_cannot_choose_its_address(make_client: MakeClient, header: str) -> None:
+    client: httpx.AsyncClient = await make_client(rate_limit_max_requests=1)
+
+    codes = [
+        (
+            await client.post("/analyze-image", json=base64_body(make_png()), headers={header: f"192.0.2.{n}"})
+        ).status_code
+        for n in range(2)
+    ]
+
+    assert codes == [202, 429]
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("testclient", "unknown"),
+        (None, "unknown"),
+    ],
+)
+async def test_clients_are_told_apart_by_what_they_own(host: str | None, address: str) -> None:
+    assert client_address(host) == address

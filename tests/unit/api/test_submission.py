@@ -1,0 +1,223 @@
+"""POST /analyze-image, and what it leaves in Redis."""
+
+import base64
+import json
+from uuid import UUID
+
+import httpx
+import pytest
+from fakeredis import FakeServer
+from fakeredis.aioredis import FakeRedis
+
+from fakes import FakeFetcher, MakeClient
+from image_analysis_common import keys, tasks
+from image_analysis_common.errors import FetchFailed, UrlRefused
+from image_analysis_common.images import image_digest
+from image_analysis_common.models import AnalysisResult, CachedResult, ModelAnnouncement, ModelRef, Prediction
+from samples import base64_body, make_jpeg, make_png
+
+pytestmark = pytest.mark.anyio
+
+MODEL = ModelRef(id="vit-tiny-cifar10", revision="r1", preprocessing="1")
+RESULT = AnalysisResult(label="cat", confidence=0.9, predictions=[Prediction(label="cat", confidence=0.9)], model=MODEL)
+QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
+
+
+async def cache_result(redis: FakeRedis, image: bytes, result: AnalysisResult = RESULT) -> None:
+    cached = CachedResult(result=result, processing_time_ms=12.5)
+    await redis.hset(keys.result(image_digest(image)), result.model.cache_field, cached.model_dump_json())
+
+
+async def announce(redis: FakeRedis, model: ModelRef = MODEL) -> None:
+    announcement = ModelAnnouncement(
+        model=model, labels=["cat"], accuracy=None, device="cpu", dtype="float32", inference_ms=1
+    )
+    await redis.set(keys.announcement(model.id), announcement.model_dump_json())
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:image/png;charset=utf-8;BASE64,"])
+async def test_base64_image_is_queued(client: httpx.AsyncClient, redis: FakeRedis, prefix: str) -> None:
+    image = make_png(1)
+
+    answer = await client.post(
+        "/analyze-image",
+        json={"image_data": prefix + base64.b64encode(image).decode(), "image_url": None},
+        headers={"X-Request-ID": "order-7"},
+    )
+
+    job_id = answer.json()["job_id"]
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "job_id": str(UUID(job_id)),
+        "status": "PENDING",
+        "message": f"Accepted. Ask GET /analysis-status/{job_id} for the result.",
+    }
+    assert answer.headers["location"] == f"/analysis-status/{job_id}"
+    assert await redis.lrange(QUEUE_KEY, 0, -1) == [job_id.encode()]
+    assert await redis.get(keys.image(job_id)) == image
+    job = await redis.hgetall(f"rq:job:{job_id}")
+    assert json.loads(job[b"meta"]) == {"request_id": "order-7"}
+    assert image not in b"".join(job.values())
+
+
+async def test_queued_job_states_every_limit(client: httpx.AsyncClient, redis: FakeRedis) -> None:
+    job_id = (await client.post("/analyze-image", json=base64_body(make_png()))).json()["job_id"]
+
+    job = await redis.hgetall(f"rq:job:{job_id}")
+    limits = {name: int(job[name.encode()]) for name in ("timeout", "ttl", "result_ttl", "failure_ttl", "retries_left")}
+    assert limits == {"timeout": 60, "ttl": 86400, "result_ttl": 3600, "failure_ttl": 3600, "retries_left": 2}
+    for key in (keys.image(job_id), keys.job(job_id), f"rq:job:{job_id}"):
+        assert 86000 < await redis.ttl(key) <= 86400
+
+
+async def test_image_by_url_is_queued(client: httpx.AsyncClient, redis: FakeRedis, fetcher: FakeFetcher) -> None:
+    fetcher.answers["https://photos.example/cat.jpg?token=1"] = image = make_jpeg(2)
+
+    answer = await client.post("/analyze-image", json={"image_url": "https://photos.example/cat.jpg?token=1"})
+
+    assert answer.status_code == 202
+    assert await redis.get(keys.image(answer.json()["job_id"])) == image
+
+
+@pytest.mark.parametrize("error", [UrlRefused("Use a public address."), FetchFailed("It did not answer.")])
+async def test_failed_fetch_is_the_clients_error(
+    client: httpx.AsyncClient, redis: FakeRedis, fetcher: FakeFetcher, error: UrlRefused | FetchFailed
+) -> None:
+    fetcher.answers["http://x.example/"] = error
+
+    answer = await client.post("/analyze-image", json={"image_url": "http://x.example/"})
+
+    assert (answer.status_code, answer.json()["code"], answer.json()["detail"]) == (400, error.code, error.detail)
+    assert not await redis.exists(QUEUE_KEY)
+
+
+PNG = base64.b64encode(make_png()).decode()
+BAD_BODIES: dict[str, tuple[bytes, int, str]] = {
+    "empty": (b"", 400, "invalid_request"),
+    "no JSON": (b"image_data=x", 400, "invalid_request"),
+    "cut JSON": (b'{"image_data": "', 400, "invalid_request"),
+    "a list": (b"[]", 400, "invalid_request"),
+    "a number": (b"7", 400, "invalid_request"),
+    "deep nesting": (b"[" * 4000, 400, "invalid_request"),
+    "no UTF-8": (b'{"image_data": "\xff"}', 400, "invalid_request"),
+    "no source": (b"{}", 400, "invalid_request"),
+    "two nulls": (b'{"image_data": null, "image_url": null}', 400, "invalid_request"),
+    "both sources": (
+        json.dumps({"image_data": PNG, "image_url": "http://x.example/"}).encode(),
+        400,
+        "invalid_request",
+    ),
+    "unknown field": (json.dumps({"image_data": PNG, "imageurl": 1}).encode(), 400, "invalid_request"),
+    "number as image": (b'{"image_data": 7}', 400, "invalid_request"),
+    "list as URL": (b'{"image_url": []}', 400, "invalid_request"),
+    "empty image": (b'{"image_data": ""}', 400, "invalid_base64"),
+    "empty data URL": (b'{"image_data": "data:image/png;base64,"}', 400, "invalid_base64"),
+    "data URL without base64": (b'{"image_data": "data:image/png,abc"}', 400, "invalid_base64"),
+    "text": (b'{"image_data": "a photo of my cat"}', 400, "invalid_base64"),
+    "no ASCII": ('{"image_data": "größe"}'.encode(), 400, "invalid_base64"),
+    "URL-safe alphabet": (b'{"image_data": "_-8="}', 400, "invalid_base64"),
+    "no padding": (b'{"image_data": "/9j"}', 400, "invalid_base64"),
+    "line breaks": (json.dumps({"image_data": PNG[:76] + "\n" + PNG[76:]}).encode(), 400, "invalid_base64"),
+    "a PDF": (json.dumps(base64_body(b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n")).encode(), 400, "unsupported_image"),
+    "an SVG": (
+        json.dumps(base64_body(b'<svg xmlns="http://www.w3.org/2000/svg"/>')).encode(),
+        400,
+        "unsupported_image",
+    ),
+    "a TIFF": (json.dumps(base64_body(b"II*\x00\x08\x00\x00\x00")).encode(), 400, "unsupported_image"),
+    "a PostScript file": (json.dumps(base64_body(b"%!PS-Adobe-3.0 EPSF-3.0\n")).encode(), 400, "unsupported_image"),
+    "a JPEG's first bytes": (json.dumps(base64_body(make_jpeg()[:20])).encode(), 400, "unsupported_image"),
+    "over 100,000 bytes": (json.dumps(base64_body(bytes(100_001))).encode(), 413, "image_too_large"),
+    "over the body limit": (b" " * 140_000, 413, "image_too_large"),
+    "over 10,000 pixels": (json.dumps(base64_body(make_png(size_px=(101, 100)))).encode(), 413, "image_too_large"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_BODIES)
+async def test_bad_body_is_refused_before_anything_is_queued(
+    make_client: MakeClient, redis: FakeRedis, case: str
+) -> None:
+    client = await make_client(max_image_bytes=100_000, max_image_pixels=10_000)
+    body, status, code = BAD_BODIES[case]
+
+    answer = await client.post("/analyze-image", content=body, headers={"Content-Type": "application/json"})
+
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, problem["status"], problem["code"]) == (status, status, code)
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert not await redis.exists(QUEUE_KEY)
+
+
+async def test_largest_image_is_accepted(make_client: MakeClient) -> None:
+    image = make_png(size_px=(100, 100))
+    client = await make_client(max_image_bytes=len(image), max_image_pixels=10_000)
+
+    answer = await client.post("/analyze-image", json=base64_body(image))
+
+    assert answer.status_code == 202
+
+
+async def test_body_without_length_is_cut_off_at_the_limit(make_client: MakeClient) -> None:
+    client = await make_client(max_image_bytes=1000)
+    sent_bytes = 0
+
+    async def endless():  # type: ignore[no-untyped-def]
+        nonlocal sent_bytes
+        while sent_bytes < 10_000_000:
+            sent_bytes += 1000
+            yield b" " * 1000
+
+    answer = await client.post("/analyze-image", content=endless(), headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "image_too_large")
+    assert sent_bytes < 10_000
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/png", ""])
+async def test_body_that_is_not_declared_as_json_is_415(client: httpx.AsyncClient, content_type: str) -> None:
+    answer = await client.post(
+        "/analyze-image", content=json.dumps(base64_body(make_png())), headers={"Content-Type": content_type}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+
+async def test_known_image_is_answered_at_once_under_an_id_of_its_own(
+    client: httpx.AsyncClient, redis: FakeRedis
+) -> None:
+    image = make_png(3)
+    await announce(redis)
+    await cache_result(redis, image)
+
+    first, second = [await client.post("/analyze-image", json=base64_body(image)) for _ in range(2)]
+
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == {
+        "job_id": first.json()["job_id"],
+        "status": "COMPLETED",
+        "result": RESULT.model_dump(),
+        "error": None,
+        "cached": True,
+        "processing_time_ms": 12.5,
+    }
+    assert first.json()["job_id"] != second.json()["job_id"]
+    assert (await client.get(f"/analysis-status/{first.json()['job_id']}")).json() == first.json()
+    assert not await redis.exists(QUEUE_KEY)
+
+
+async def test_result_of_another_revision_is_not_served(client: httpx.AsyncClient, redis: FakeRedis) -> None:
+    image = make_png(4)
+    await cache_result(redis, image)
+    await announce(redis, MODEL.model_copy(update={"revision": "r2"}))
+
+    assert (await client.post("/analyze-image", json=base64_body(image))).status_code == 202
+
+
+async def test_outage_is_503_and_nothing_is_lost_silently(client: httpx.AsyncClient, redis_server: FakeServer) -> None:
+    redis_server.connected = False
+
+    answer = await client.post("/analyze-image", json=base64_body(make_png()))
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
