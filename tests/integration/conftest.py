@@ -1,0 +1,52 @@
+"""Integration tests: a real Redis of their own, and a check that nothing stays in it for ever."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from addresses import find_redis_server
+from image_analysis_common.keys import PERMANENT_PREFIXES
+from waiting import wait_until
+
+CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis.conf"
+
+
+@pytest.fixture(scope="session")
+def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start a Redis on a Unix socket, as the service configures it."""
+    directory = tmp_path_factory.mktemp("redis")
+    socket = directory / "redis.sock"
+    command = [str(find_redis_server(os.environ["PATH"])), str(CONFIGURATION)]
+    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(directory)]
+    with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL) as server:
+        wait_until(socket.exists, "Redis listens")
+        yield socket
+        server.terminate()
+
+
+@pytest.fixture
+def redis_url(redis_socket: Path) -> str:
+    return f"unix://{redis_socket}"
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """An empty Redis; the test fails if it leaves a key that would stay for ever."""
+    with Redis.from_url(redis_url) as redis:
+
+        def answers() -> bool:
+            try:
+                return bool(redis.ping())
+            except RedisConnectionError:
+                return False
+
+        wait_until(answers, "Redis answers")
+        redis.flushall()
+        yield redis
+        forever = [key.decode() for key in redis.scan_iter() if redis.ttl(key) == -1]
+        assert [key for key in forever if not key.startswith(PERMANENT_PREFIXES)] == []

@@ -1,0 +1,95 @@
+"""What the API's parts promise, shown on the fake Redis of the unit tests and on a real one alike."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from fakeredis.aioredis import FakeRedis
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+
+from image_analysis_api.queue import JobQueue
+from image_analysis_api.rate_limit import RateLimiter, Verdict
+from image_analysis_api.store import Store, connect
+from image_analysis_common import keys
+from image_analysis_common.errors import StoreUnavailable
+from image_analysis_common.models import JobStatus
+from image_analysis_common.records import JobRecord
+
+pytestmark = pytest.mark.anyio
+PENDING = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64)
+
+
+@pytest.fixture(params=["fake", "real"])
+async def client(request: pytest.FixtureRequest, redis: SyncRedis, redis_url: str) -> AsyncIterator[Redis]:
+    async with FakeRedis(max_connections=500) if request.param == "fake" else connect(redis_url) as client:
+        yield client
+
+
+async def now_us(client: Redis) -> int:
+    seconds, microseconds = await client.time()
+    return seconds * 1_000_000 + microseconds
+
+
+async def test_exactly_the_limit_is_admitted_of_many_at_once(client: Redis) -> None:
+    limiters = [RateLimiter(client, max_requests=5, interval_s=60) for _ in range(2)]
+
+    verdicts = await asyncio.gather(*(limiters[n % 2].admit("192.0.2.1") for n in range(200)))
+
+    assert sum(verdict.is_admitted for verdict in verdicts) == 5
+    assert (await limiters[0].admit("192.0.2.2")).is_admitted
+
+
+async def test_window_slides_and_says_truly_when_there_is_room(client: Redis) -> None:
+    limiter = RateLimiter(client, max_requests=2, interval_s=60)
+    key = keys.rate_limit("192.0.2.1")
+    now = await now_us(client)
+    await client.rpush(key, now - 60_000_001, now - 59_500_000, now - 10_000_000)
+
+    full = await limiter.admit("192.0.2.1")
+    await client.lset(key, 0, await now_us(client) - 60_000_000)
+    room = await limiter.admit("192.0.2.1")
+
+    assert full == Verdict(is_admitted=False, remaining=0, reset_s=1)
+    assert room == Verdict(is_admitted=True, remaining=0, reset_s=50)
+    assert 59_000 < await client.pttl(key) <= 60_000
+
+
+async def test_clock_that_was_set_back_locks_nobody_out(client: Redis) -> None:
+    await client.rpush(keys.rate_limit("192.0.2.1"), await now_us(client) + 3_600_000_000)
+    await client.expire(keys.rate_limit("192.0.2.1"), 60)
+
+    verdict = await RateLimiter(client, max_requests=1, interval_s=60).admit("192.0.2.1")
+
+    assert verdict == Verdict(is_admitted=True, remaining=0, reset_s=60)
+
+
+async def test_cost_of_zero_only_looks(client: Redis) -> None:
+    limiter = RateLimiter(client, max_requests=1, interval_s=60)
+
+    assert [await limiter.admit("192.0.2.1", 0) for _ in range(3)] == [Verdict(True, 1, 0)] * 3
+    assert not await client.exists(keys.rate_limit("192.0.2.1"))
+
+
+async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
+    job_id = uuid4()
+
+    await JobQueue(client, "m").enqueue(job_id, b"image", PENDING, request_id="r")
+
+    assert await client.lrange("rq:queue:analysis-m", 0, -1) == [str(job_id).encode()]
+    assert await client.smembers("rq:queues") == {b"rq:queue:analysis-m"}
+    assert await client.get(keys.image(str(job_id))) == b"image"
+    assert await Store(client, "m").find_record(job_id) == PENDING
+
+
+async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> None:
+    redis.config_set("maxmemory", 1)
+    try:
+        async with connect(redis_url) as client:
+            with pytest.raises(StoreUnavailable):
+                await JobQueue(client, "m").enqueue(uuid4(), b"image", PENDING, request_id="r")
+    finally:
+        redis.config_set("maxmemory", 0)
+
+    assert list(redis.scan_iter()) == []

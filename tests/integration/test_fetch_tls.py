@@ -1,0 +1,90 @@
+"""The certificate is verified against the name of the URL's host, though the socket goes to an address."""
+
+import ssl
+from ipaddress import ip_network
+from pathlib import Path
+
+import httpx
+import pytest
+
+from certificates import make_certificate
+from image_analysis_api.addresses import AddressPolicy
+from image_analysis_api.fetch import Fetcher
+from image_analysis_common.errors import FetchFailed
+from listeners import Listener, image, listening
+
+pytestmark = pytest.mark.anyio
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+@pytest.fixture
+def asked_names() -> list[str | None]:
+    """Collect the server names that clients ask for."""
+    return []
+
+
+@pytest.fixture
+def contexts(tmp_path: Path, asked_names: list[str | None]) -> Contexts:
+    """Make a server's context for `image.test`, and a client's that trusts its certificate."""
+    key, certificate = make_certificate("image.test")
+    (tmp_path / "key.pem").write_text(key)
+    (tmp_path / "certificate.pem").write_text(certificate)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    server.sni_callback = lambda _socket, name, _context: asked_names.append(name)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(cadata=certificate)
+    return server, client
+
+
+async def fetch(listener: Listener, host: str, client: ssl.SSLContext | None) -> bytes:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    fetcher = Fetcher(
+        AddressPolicy((ip_network("127.0.0.0/8"),)),
+        max_bytes=100,
+        timeout_s=10,
+        allowed_ports=frozenset(),
+        allowed_hosts=frozenset(),
+        max_concurrent=1,
+        resolve=resolve,
+        transport=httpx.AsyncHTTPTransport(verify=client, trust_env=False) if client else None,
+    )
+    try:
+        return await fetcher.fetch(f"https://{host}:{listener.port}/cat.png")
+    finally:
+        await fetcher.aclose()
+
+
+@pytest.mark.parametrize("host", ["image.test", "IMAGE.test."])
+async def test_certificate_for_the_name_is_accepted(
+    contexts: Contexts, asked_names: list[str | None], host: str
+) -> None:
+    server, client = contexts
+    async with listening(image, server) as listener:
+        assert await fetch(listener, host, client) == b"image"
+
+    assert asked_names == ["image.test"]
+    assert f"Host: image.test:{listener.port}\r\n" in listener.heads[0]
+
+
+@pytest.mark.parametrize(("host", "name"), [("other.test", "other.test"), ("127.0.0.1", None)])
+async def test_certificate_for_another_name_is_refused_before_anything_is_asked(
+    contexts: Contexts, asked_names: list[str | None], host: str, name: str | None
+) -> None:
+    server, client = contexts
+    async with listening(image, server) as listener:
+        with pytest.raises(FetchFailed, match="valid certificate"):
+            await fetch(listener, host, client)
+
+    assert (asked_names, listener.heads) == ([name], [])
+
+
+async def test_certificate_that_nobody_vouches_for_is_refused(contexts: Contexts) -> None:
+    async with listening(image, contexts[0]) as listener:
+        with pytest.raises(FetchFailed, match="valid certificate"):
+            await fetch(listener, "image.test", None)
+
+    assert listener.heads == []

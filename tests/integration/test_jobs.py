@@ -1,0 +1,201 @@
+"""A queued image runs through RQ, the bundled model and the records, on a real Redis."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from PIL import Image
+from redis import Redis
+from rq import Queue
+from rq.job import Job
+from rq.job import JobStatus as RqStatus
+
+from image_analysis_api.queue import JobQueue
+from image_analysis_api.store import connect
+from image_analysis_common import keys, tasks
+from image_analysis_common.images import image_digest
+from image_analysis_common.models import JobFailure, JobStatus
+from image_analysis_common.records import JobRecord
+from image_analysis_common.settings import BUNDLED_MODEL
+from image_analysis_worker.checkpoint import BUNDLED_FOLDER
+from image_analysis_worker.tasks import analyze_image, load_analyzer
+from image_analysis_worker.worker import ImageWorker
+from samples import CHELSEA, encode, make_image, make_jpeg, make_png
+
+QUEUE = tasks.queue_name(BUNDLED_MODEL)
+Submit = Callable[[bytes], str]
+
+
+@pytest.fixture
+def submit(redis_url: str) -> Submit:
+    """Queue an image as the API does and return the job's ID."""
+
+    def submit(image: bytes) -> str:
+        async def enqueue() -> str:
+            job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
+            async with connect(redis_url) as client:
+                await JobQueue(client, BUNDLED_MODEL).enqueue(job_id, image, record, request_id="order-7")
+            return str(job_id)
+
+        return asyncio.run(enqueue())
+
+    return submit
+
+
+@pytest.fixture
+def work(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Run a worker until its queue is empty."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    load_analyzer()
+    return lambda: ImageWorker(BUNDLED_MODEL, redis).work(burst=True) and None
+
+
+def read(redis: Redis, job_id: str) -> JobRecord:
+    return JobRecord.from_hash(redis.hgetall(keys.job(job_id)))
+
+
+def fetch_job(redis: Redis, job_id: str) -> Job:
+    return Job.fetch(job_id, connection=redis, serializer=tasks.SERIALIZER)
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> Callable[..., list[dict[str, Any]]]:
+    """The transformers pipeline, called directly: what every answer is held against."""
+    from transformers import pipeline
+
+    return pipeline("image-classification", model=str(BUNDLED_FOLDER))
+
+
+EXIF = make_image(9, size_px=(60, 90)).getexif()
+EXIF[0x0112] = 6
+IMAGES = {
+    "chelsea.png": CHELSEA.read_bytes(),
+    "rotated.jpg": encode(make_image(9, size_px=(60, 90)), "JPEG", exif=EXIF),
+    "small.webp": encode(make_image(2, size_px=(9, 7)), "WEBP"),
+    "palette.gif": encode(make_image(3), "GIF"),
+    "alpha.png": make_png(4, mode="RGBA"),
+    "gray.png": make_png(5, mode="L"),
+    "cmyk.jpg": make_jpeg(6, mode="CMYK"),
+    "large.avif": encode(make_image(7, size_px=(800, 600)), "AVIF"),
+    "plain.bmp": encode(make_image(8), "BMP"),
+}
+
+
+def test_every_image_gets_the_pipelines_own_answer(
+    redis: Redis, submit: Submit, work: Callable[[], None], pipeline: Callable[..., Any]
+) -> None:
+    jobs = {name: submit(image) for name, image in IMAGES.items()}
+
+    work()
+
+    for name, job_id in jobs.items():
+        expected = pipeline(Image.open(BytesIO(IMAGES[name])), top_k=5)
+        record = read(redis, job_id)
+        assert record.status is JobStatus.COMPLETED
+        assert record.result is not None
+        assert record.result.label == expected[0]["label"]
+        assert record.result.confidence == record.result.predictions[0].confidence
+        assert [p.label for p in record.result.predictions] == [p["label"] for p in expected]
+        assert [p.confidence for p in record.result.predictions] == pytest.approx(
+            [p["score"] for p in expected], abs=1e-5
+        )
+
+
+def test_finished_job_is_in_the_cache_and_in_rqs_books(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
+    job_id = submit(CHELSEA.read_bytes())
+
+    work()
+
+    record, job, queue = read(redis, job_id), fetch_job(redis, job_id), Queue(QUEUE, connection=redis)
+    assert record.result is not None
+    assert redis.hkeys(keys.result(record.image_hash)) == [record.result.model.cache_field.encode()]
+    assert job.get_status() is RqStatus.FINISHED
+    assert job.return_value() == record.result.model_dump()
+    assert (queue.count, queue.finished_job_registry.get_job_ids()) == (0, [job_id])
+    assert not redis.exists(keys.image(job_id))
+
+
+def test_truncated_image_fails_alone_and_is_not_tried_again(
+    redis: Redis, submit: Submit, work: Callable[[], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = make_jpeg(1, size_px=(300, 300))
+    damaged, sound = submit(image[: len(image) // 2]), submit(image)
+
+    work()
+
+    record = read(redis, damaged)
+    assert record.error == JobFailure(
+        code="corrupt_image",
+        detail="The image is damaged or cut short: its header can be read, the rest cannot.",
+    )
+    assert (record.status, record.result) == (JobStatus.FAILED, None)
+    assert read(redis, sound).status is JobStatus.COMPLETED
+    queue = Queue(QUEUE, connection=redis)
+    assert queue.failed_job_registry.get_job_ids() == [damaged]
+    assert fetch_job(redis, damaged).retries_left == 0
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_image_that_is_gone_fails_with_its_own_code(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
+    job_id = submit(make_png())
+    redis.delete(keys.image(job_id))
+
+    work()
+
+    error = read(redis, job_id).error
+    assert error is not None
+    assert error.code == "image_expired"
+
+
+def test_job_that_breaks_our_code_is_tried_three_times(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
+    job_id = submit(make_png())
+    redis.hdel(keys.job(job_id), "image_hash")
+
+    work()
+
+    fields = redis.hgetall(keys.job(job_id))
+    assert (fields[b"status"], json.loads(fields[b"error"])["code"]) == (b"FAILED", "internal_error")
+    assert [r.type.name for r in fetch_job(redis, job_id).results()] == ["FAILED"]
+    assert redis.hget(f"rq:job:{job_id}", "retries_left") == b"0"
+
+
+def test_second_run_of_an_ended_job_changes_nothing(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
+    job_id = submit(make_png())
+    work()
+    ended = redis.hgetall(keys.job(job_id))
+
+    again = analyze_image(job_id=job_id)
+
+    assert again == json.loads(ended[b"result"])
+    assert redis.hgetall(keys.job(job_id)) == ended
+
+
+def test_stock_rq_worker_can_run_the_job(redis: Redis, redis_url: str, submit: Submit) -> None:
+    job_id = submit(CHELSEA.read_bytes())
+
+    # SimpleWorker in RQ's own program: the default class forks, which torch does not survive.
+    command = [
+        "-m",
+        "rq.cli",
+        "worker",
+        "-S",
+        "json",
+        "-w",
+        "rq.worker.SimpleWorker",
+        "--burst",
+        "-u",
+        redis_url,
+        QUEUE,
+    ]
+    subprocess.run([sys.executable, *command], env=os.environ | {"REDIS_URL": redis_url}, check=True, timeout=120)
+
+    result = read(redis, job_id).result
+    assert result is not None
+    assert result.label == "cat"

@@ -1,0 +1,117 @@
+"""The worker as a process: what it announces, how it stops, and how it refuses to start."""
+
+import json
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from redis import Redis
+
+from image_analysis_common import keys
+from image_analysis_common.models import ModelAnnouncement
+from image_analysis_worker.checkpoint import BUNDLED_FOLDER
+from waiting import wait_until
+
+CLOSED = "http://127.0.0.1:1"
+"""A model hub that nobody can reach."""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(**variables: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"REDIS_URL": redis_url, "HF_ENDPOINT": CLOSED, "HF_HOME": str(tmp_path / "hub")}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "image_analysis_worker"],
+                env=environment | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_model_from_the_hubs_cache_is_announced_until_the_worker_stops(
+    redis: Redis, start: Start, tmp_path: Path
+) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "hub" / "models--acme--cats"
+    copytree(BUNDLED_FOLDER, cached / "snapshots" / revision)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(revision)
+
+    worker = start(MODEL_ID="acme/cats")
+    announced = wait_until(lambda: redis.get(keys.announcement("acme/cats")), "the model is announced", 60)
+    workers = redis.zrange(keys.workers("acme/cats"), 0, -1)
+    listening = wait_until(lambda: redis.smembers("rq:workers:analysis-acme--cats"), "the worker listens")
+    worker.send_signal(signal.SIGTERM)
+    output, errors = worker.communicate(timeout=30)
+
+    model = ModelAnnouncement.model_validate_json(announced)
+    assert (model.model.id, model.model.revision, model.accuracy) == ("acme/cats", revision, 0.9052)
+    assert "cat" in model.labels
+    assert listening == {b"rq:worker:" + workers[0]}
+    assert (worker.returncode, errors) == (0, "")
+    assert [json.loads(line)["event"] for line in output.splitlines()] == ["worker_started", "worker_stopped"]
+    assert redis.zcard(keys.workers("acme/cats")) == 0
+
+
+class OldRedis(socketserver.StreamRequestHandler):
+    """Answers every command as Redis 6.0 answers INFO."""
+
+    def handle(self) -> None:
+        info = b"redis_version:6.0.16\r\n"
+        while line := self.rfile.readline():
+            if line.upper().rstrip() in (b"INFO", b"SETINFO"):
+                is_info = line.upper().startswith(b"INFO")
+                self.wfile.write(b"$%d\r\n%s\r\n" % (len(info), info) if is_info else b"-ERR unknown command\r\n")
+
+
+@pytest.fixture
+def old_redis_url() -> Iterator[str]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), OldRedis) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"redis://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def refusal(worker: "subprocess.Popen[str]") -> str:
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 1
+    [line] = errors.splitlines()
+    return line.removeprefix("image-analysis-worker: ")
+
+
+def test_unreachable_hub_is_one_line(start: Start) -> None:
+    assert refusal(start(MODEL_ID="acme/dogs")) == (
+        "MODEL_ID=acme/dogs: the model hub cannot be reached, and the model is not in the local cache; "
+        "set MODEL_ID to a folder, or leave it out for the bundled model."
+    )
+
+
+def test_folder_without_a_checkpoint_is_one_line(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+
+    assert refusal(start(MODEL_ID=str(tmp_path / "cats"))).startswith("cats is no image-classification checkpoint: ")
+
+
+def test_old_redis_is_one_line(start: Start, old_redis_url: str) -> None:
+    assert refusal(start(REDIS_URL=old_redis_url)) == "Redis 6.0.16 is too old: the service needs Redis 6.2 or newer."

@@ -1,0 +1,16 @@
+"""Waiting for something to become true, with a reason when it does not."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 30) -> T:
+    """Return the first true value of `predicate`; fail with `description` when there is none in time."""
+    deadline_s = time.monotonic() + timeout_s
+    while not (value := predicate()):
+        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {description}"
+        time.sleep(0.02)
+    return value
