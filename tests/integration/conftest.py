@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         server.terminate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def redis_url(redis_socket: Path) -> str:
     return f"unix://{redis_socket}"
 
@@ -50,3 +51,12 @@ def redis(redis_url: str) -> Iterator[Redis]:
         yield redis
         forever = [key.decode() for key in redis.scan_iter() if redis.ttl(key) == -1]
         assert [key for key in forever if not key.startswith(PERMANENT_PREFIXES)] == []
+
+
+@pytest.fixture(scope="session")
+def worker(redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of the bundled model, for all tests that need one."""
+    variables = {"REDIS_URL": redis_url, "LOG_FORMAT": "json"}
+    with subprocess.Popen([sys.executable, "-m", "image_analysis_worker"], env=os.environ | variables) as worker:
+        yield worker
+        worker.terminate()

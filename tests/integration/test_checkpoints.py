@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from image_analysis_common.errors import StartupError
 from image_analysis_worker.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
 from image_analysis_worker.classifier import Classifier
+from image_analysis_worker.settings import WorkerSettings
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def configure(folder: Path, **fields: object) -> None:
 
 
 def load(folder: Path) -> Classifier:
-    return Classifier.load(find_checkpoint(str(folder)))
+    return Classifier.load(find_checkpoint(str(folder)), WorkerSettings())
 
 
 def test_model_without_a_classification_head_is_refused(folder: Path) -> None:
@@ -88,7 +89,7 @@ def test_model_with_fewer_labels_than_five_gives_them_all(folder: Path) -> None:
         label2id={label: index for index, label in enumerate(labels)},
     )
 
-    [predictions] = load(folder).classify(torch.zeros(1, 3, 32, 32))
+    [predictions] = load(folder).classify([torch.zeros(3, 32, 32)])
 
     assert sorted(p.label for p in predictions) == labels
     assert sum(p.confidence for p in predictions) == pytest.approx(1)
@@ -96,7 +97,7 @@ def test_model_with_fewer_labels_than_five_gives_them_all(folder: Path) -> None:
 
 def test_labels_that_do_not_exclude_each_other_are_believed_one_by_one(folder: Path) -> None:
     configure(folder, problem_type="multi_label_classification")
-    zeros = torch.zeros(1, 3, 32, 32)
+    zeros = [torch.zeros(3, 32, 32)]
 
     [one_by_one] = load(folder).classify(zeros)
     [exclusive] = load(BUNDLED_FOLDER).classify(zeros)

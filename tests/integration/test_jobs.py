@@ -1,12 +1,14 @@
 """A queued image runs through RQ, the bundled model and the records, on a real Redis."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 from uuid import uuid4
 
@@ -25,36 +27,45 @@ from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from image_analysis_worker.tasks import analyze_image, load_analyzer
-from image_analysis_worker.worker import ImageWorker
 from samples import CHELSEA, encode, make_image, make_jpeg, make_png
+from waiting import wait_until
 
 QUEUE = tasks.queue_name(BUNDLED_MODEL)
 Submit = Callable[[bytes], str]
+SubmitTo = Callable[[str, bytes], str]
+Finish = Callable[[str], JobRecord]
 
 
 @pytest.fixture
-def submit(redis_url: str) -> Submit:
-    """Queue an image as the API does and return the job's ID."""
+def submit_to(redis: Redis, redis_url: str) -> SubmitTo:
+    """Queue an image for a model as the API does and return the job's ID."""
 
-    def submit(image: bytes) -> str:
+    def submit_to(model_id: str, image: bytes) -> str:
         async def enqueue() -> str:
             job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
             async with connect(redis_url) as client:
-                await JobQueue(client, BUNDLED_MODEL).enqueue(job_id, image, record, request_id="order-7")
+                await JobQueue(client, model_id).enqueue(job_id, image, record, request_id="order-7")
             return str(job_id)
 
         return asyncio.run(enqueue())
 
-    return submit
+    return submit_to
 
 
 @pytest.fixture
-def work(redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Run a worker until its queue is empty."""
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    load_analyzer()
-    return lambda: ImageWorker(BUNDLED_MODEL, redis).work(burst=True) and None
+def submit(submit_to: SubmitTo) -> Submit:
+    return partial(submit_to, BUNDLED_MODEL)
+
+
+@pytest.fixture
+def finish(redis: Redis, worker: object) -> Callable[[str], JobRecord]:
+    """Wait until a worker has ended a job, and return its record."""
+
+    def finish(job_id: str) -> JobRecord:
+        wait_until(lambda: read(redis, job_id).status.is_final, f"job {job_id} ends")
+        return read(redis, job_id)
+
+    return finish
 
 
 def read(redis: Redis, job_id: str) -> JobRecord:
@@ -89,15 +100,14 @@ IMAGES = {
 
 
 def test_every_image_gets_the_pipelines_own_answer(
-    redis: Redis, submit: Submit, work: Callable[[], None], pipeline: Callable[..., Any]
+    submit: Submit, finish: Finish, pipeline: Callable[..., Any]
 ) -> None:
     jobs = {name: submit(image) for name, image in IMAGES.items()}
 
-    work()
+    records = {name: finish(job_id) for name, job_id in jobs.items()}
 
-    for name, job_id in jobs.items():
+    for name, record in records.items():
         expected = pipeline(Image.open(BytesIO(IMAGES[name])), top_k=5)
-        record = read(redis, job_id)
         assert record.status is JobStatus.COMPLETED
         assert record.result is not None
         assert record.result.label == expected[0]["label"]
@@ -108,12 +118,11 @@ def test_every_image_gets_the_pipelines_own_answer(
         )
 
 
-def test_finished_job_is_in_the_cache_and_in_rqs_books(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
+def test_finished_job_is_in_the_cache_and_in_rqs_books(redis: Redis, submit: Submit, finish: Finish) -> None:
     job_id = submit(CHELSEA.read_bytes())
 
-    work()
-
-    record, job, queue = read(redis, job_id), fetch_job(redis, job_id), Queue(QUEUE, connection=redis)
+    record = finish(job_id)
+    job, queue = fetch_job(redis, job_id), Queue(QUEUE, connection=redis)
     assert record.result is not None
     assert redis.hkeys(keys.result(record.image_hash)) == [record.result.model.cache_field.encode()]
     assert job.get_status() is RqStatus.FINISHED
@@ -122,79 +131,43 @@ def test_finished_job_is_in_the_cache_and_in_rqs_books(redis: Redis, submit: Sub
     assert not redis.exists(keys.image(job_id))
 
 
-def test_truncated_image_fails_alone_and_is_not_tried_again(
-    redis: Redis, submit: Submit, work: Callable[[], None], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_truncated_image_fails_alone_and_is_not_tried_again(redis: Redis, submit: Submit, finish: Finish) -> None:
     image = make_jpeg(1, size_px=(300, 300))
     damaged, sound = submit(image[: len(image) // 2]), submit(image)
 
-    work()
-
-    record = read(redis, damaged)
+    record = finish(damaged)
     assert record.error == JobFailure(
         code="corrupt_image",
         detail="The image is damaged or cut short: its header can be read, the rest cannot.",
     )
     assert (record.status, record.result) == (JobStatus.FAILED, None)
-    assert read(redis, sound).status is JobStatus.COMPLETED
+    assert finish(sound).status is JobStatus.COMPLETED
     queue = Queue(QUEUE, connection=redis)
     assert queue.failed_job_registry.get_job_ids() == [damaged]
-    assert fetch_job(redis, damaged).retries_left == 0
-    assert "Traceback" not in capfd.readouterr().err
+    assert [result.type.name for result in fetch_job(redis, damaged).results()] == ["FAILED"]
 
 
-def test_image_that_is_gone_fails_with_its_own_code(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
+def test_ended_job_that_comes_again_changes_nothing(redis: Redis, submit: Submit, finish: Finish) -> None:
     job_id = submit(make_png())
-    redis.delete(keys.image(job_id))
+    ended = finish(job_id)
 
-    work()
+    redis.lpush(f"rq:queue:{QUEUE}", job_id)
+    queue = Queue(QUEUE, connection=redis)
+    wait_until(lambda: not queue.count and not redis.exists(queue.intermediate_queue_key), "the job is taken again")
+    wait_until(lambda: queue.started_job_registry.count == 0, "the second run ends")
 
-    error = read(redis, job_id).error
-    assert error is not None
-    assert error.code == "image_expired"
-
-
-def test_job_that_breaks_our_code_is_tried_three_times(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
-    job_id = submit(make_png())
-    redis.hdel(keys.job(job_id), "image_hash")
-
-    work()
-
-    fields = redis.hgetall(keys.job(job_id))
-    assert (fields[b"status"], json.loads(fields[b"error"])["code"]) == (b"FAILED", "internal_error")
-    assert [r.type.name for r in fetch_job(redis, job_id).results()] == ["FAILED"]
-    assert redis.hget(f"rq:job:{job_id}", "retries_left") == b"0"
+    assert read(redis, job_id) == ended
+    assert fetch_job(redis, job_id).get_status() is RqStatus.FINISHED
 
 
-def test_second_run_of_an_ended_job_changes_nothing(redis: Redis, submit: Submit, work: Callable[[], None]) -> None:
-    job_id = submit(make_png())
-    work()
-    ended = redis.hgetall(keys.job(job_id))
-
-    again = analyze_image(job_id=job_id)
-
-    assert again == json.loads(ended[b"result"])
-    assert redis.hgetall(keys.job(job_id)) == ended
-
-
-def test_stock_rq_worker_can_run_the_job(redis: Redis, redis_url: str, submit: Submit) -> None:
-    job_id = submit(CHELSEA.read_bytes())
+def test_stock_rq_worker_can_run_the_job(redis: Redis, redis_url: str, tmp_path: Path, submit_to: SubmitTo) -> None:
+    folder = copytree(BUNDLED_FOLDER, tmp_path / "stock")
+    job_id = submit_to(str(folder), CHELSEA.read_bytes())
 
     # SimpleWorker in RQ's own program: the default class forks, which torch does not survive.
-    command = [
-        "-m",
-        "rq.cli",
-        "worker",
-        "-S",
-        "json",
-        "-w",
-        "rq.worker.SimpleWorker",
-        "--burst",
-        "-u",
-        redis_url,
-        QUEUE,
-    ]
-    subprocess.run([sys.executable, *command], env=os.environ | {"REDIS_URL": redis_url}, check=True, timeout=120)
+    command = ["-m", "rq.cli", "worker", "-S", "json", "-w", "rq.worker.SimpleWorker", "--burst", "-u", redis_url]
+    variables = {"REDIS_URL": redis_url, "MODEL_ID": str(folder)}
+    subprocess.run([sys.executable, *command, "analysis-stock"], env=os.environ | variables, check=True, timeout=120)
 
     result = read(redis, job_id).result
     assert result is not None

@@ -69,7 +69,7 @@ async def test_process_is_healthy_without_redis(client: httpx.AsyncClient, redis
 
 async def test_service_is_ready_while_a_worker_is_heard_of(client: httpx.AsyncClient, redis: FakeRedis) -> None:
     now_s, _ = await redis.time()
-    await redis.zadd(keys.workers("vit-tiny-cifar10"), {"old": now_s - 3600, "fresh": now_s - 14})
+    await redis.zadd(keys.workers("vit-tiny-cifar10"), {"old": now_s - 3600, "fresh": now_s - 9})
 
     answer = await client.get("/health/ready")
 
@@ -78,7 +78,7 @@ async def test_service_is_ready_while_a_worker_is_heard_of(client: httpx.AsyncCl
 
 async def test_service_is_not_ready_after_its_last_worker(client: httpx.AsyncClient, redis: FakeRedis) -> None:
     now_s, _ = await redis.time()
-    await redis.zadd(keys.workers("vit-tiny-cifar10"), {"gone": now_s - 17})
+    await redis.zadd(keys.workers("vit-tiny-cifar10"), {"gone": now_s - 12})
 
     answer = await client.get("/health/ready")
 

@@ -30,7 +30,7 @@ async def cache_result(redis: FakeRedis, image: bytes, result: AnalysisResult = 
 
 async def announce(redis: FakeRedis, model: ModelRef = MODEL) -> None:
     announcement = ModelAnnouncement(
-        model=model, labels=["cat"], accuracy=None, device="cpu", dtype="float32", inference_ms=1
+        model=model, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1
     )
     await redis.set(keys.announcement(model.id), announcement.model_dump_json())
 
@@ -65,7 +65,7 @@ async def test_queued_job_states_every_limit(client: httpx.AsyncClient, redis: F
 
     job = await redis.hgetall(f"rq:job:{job_id}")
     limits = {name: int(job[name.encode()]) for name in ("timeout", "ttl", "result_ttl", "failure_ttl", "retries_left")}
-    assert limits == {"timeout": 60, "ttl": 86400, "result_ttl": 3600, "failure_ttl": 3600, "retries_left": 2}
+    assert limits == {"timeout": 60, "ttl": 86400, "result_ttl": 3600, "failure_ttl": 3600, "retries_left": 3}
     for key in (keys.image(job_id), keys.job(job_id), f"rq:job:{job_id}"):
         assert 86000 < await redis.ttl(key) <= 86400
 

@@ -25,7 +25,7 @@ UNDO = {
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"])
 def test_every_format_is_decoded_to_rgb(image_format: str) -> None:
-    decoded = decode_image(encode(make_image(1), image_format), LIMIT_PX)
+    decoded = decode_image(encode(make_image(1), image_format), LIMIT_PX, input_px=32)
 
     assert (decoded.mode, decoded.size) == ("RGB", (48, 32))
 
@@ -38,13 +38,13 @@ def test_picture_is_upright_whatever_its_orientation(orientation: int) -> None:
     exif[ORIENTATION_TAG] = orientation
     stored = encode(upright.transpose(undo) if undo is not None else upright, "PNG", exif=exif)
 
-    assert decode_image(stored, LIMIT_PX).tobytes() == upright.tobytes()
+    assert decode_image(stored, LIMIT_PX, input_px=32).tobytes() == upright.tobytes()
 
 
 def test_first_frame_of_an_animation_counts() -> None:
     first, second = make_image(1, mode="P"), make_image(2, mode="P")
 
-    decoded = decode_image(encode(first, "GIF", save_all=True, append_images=[second]), LIMIT_PX)
+    decoded = decode_image(encode(first, "GIF", save_all=True, append_images=[second]), LIMIT_PX, input_px=32)
 
     assert decoded.tobytes() == first.convert("RGB").tobytes()
 
@@ -53,12 +53,19 @@ def test_truncated_jpeg_is_corrupt() -> None:
     image = make_jpeg(size_px=(200, 200))
 
     with pytest.raises(CorruptImage, match="damaged or cut short"):
-        decode_image(image[: len(image) // 2], LIMIT_PX)
+        decode_image(image[: len(image) // 2], LIMIT_PX, input_px=32)
 
 
 def test_pixels_over_the_limit_are_never_decoded() -> None:
     with pytest.raises(CorruptImage, match="over 1535 pixels"):
-        decode_image(make_png(), 48 * 32 - 1)
+        decode_image(make_png(), 48 * 32 - 1, input_px=32)
+
+
+def test_far_larger_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
+    large = decode_image(make_jpeg(size_px=(1024, 768)), LIMIT_PX, input_px=32)
+    just_large_enough = decode_image(make_jpeg(size_px=(255, 255)), LIMIT_PX, input_px=32)
+
+    assert (large.size, just_large_enough.size) == ((256, 192), (255, 255))
 
 
 SEEDS = [encode(make_image(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")] + [CHELSEA.read_bytes()]
@@ -78,7 +85,7 @@ def test_damaged_images_are_decoded_or_corrupt_and_nothing_else(
         damaged[int(position * len(damaged))] = value
 
     try:
-        decoded = decode_image(bytes(damaged[: int(end * len(damaged)) + 1]), LIMIT_PX)
+        decoded = decode_image(bytes(damaged[: int(end * len(damaged)) + 1]), LIMIT_PX, input_px=32)
     except CorruptImage:
         return
     assert decoded.mode == "RGB"

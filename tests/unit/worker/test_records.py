@@ -1,5 +1,7 @@
 """A job's record only ever moves forward."""
 
+from collections.abc import Callable
+
 import pytest
 from fakeredis import FakeRedis
 
@@ -31,24 +33,49 @@ def redis() -> FakeRedis:
     return redis
 
 
+class Steps:
+    """Takes each step in a transaction of its own."""
+
+    def __init__(self, redis: FakeRedis, cache_ttl_s: int = 60) -> None:
+        self._redis = redis
+        self._records = Records(redis, "m", cache_ttl_s=cache_ttl_s)
+
+    def _run(self, step: Callable[..., None], *arguments: object) -> None:
+        with self._redis.pipeline() as pipeline:
+            step(pipeline, JOB_ID, *arguments)
+            pipeline.execute()
+
+    def begin(self) -> None:
+        self._run(self._records.begin)
+
+    def retry(self) -> None:
+        self._run(self._records.retry)
+
+    def complete(self, result: AnalysisResult = RESULT) -> None:
+        self._run(self._records.complete, image_digest(IMAGE), result, 12.5)
+
+    def fail(self) -> None:
+        self._run(self._records.fail, image_digest(IMAGE), FAILURE)
+
+
 @pytest.fixture
-def records(redis: FakeRedis) -> Records:
-    return Records(redis, cache_ttl_s=60)
+def records(redis: FakeRedis) -> Steps:
+    return Steps(redis)
 
 
 def read(redis: FakeRedis) -> JobRecord:
     return JobRecord.from_hash(redis.hgetall(keys.job(JOB_ID)))
 
 
-def test_begun_job_is_processing_and_keeps_its_image(redis: FakeRedis, records: Records) -> None:
-    record, image = records.begin(JOB_ID)
+def test_begun_job_is_processing_and_keeps_its_image(redis: FakeRedis, records: Steps) -> None:
+    records.begin()
 
-    assert record == read(redis) == JobRecord(status=JobStatus.PROCESSING, image_hash=image_digest(IMAGE))
-    assert image == IMAGE
+    assert read(redis) == JobRecord(status=JobStatus.PROCESSING, image_hash=image_digest(IMAGE))
+    assert redis.get(keys.image(JOB_ID)) == IMAGE
 
 
-def test_completed_job_leaves_record_and_cache_and_no_image(redis: FakeRedis, records: Records) -> None:
-    records.complete(JOB_ID, image_digest(IMAGE), RESULT, 12.5)
+def test_completed_job_leaves_record_and_cache_and_no_image(redis: FakeRedis, records: Steps) -> None:
+    records.complete()
 
     cached = redis.hget(keys.result(image_digest(IMAGE)), "m@r#1")
     assert CachedResult.model_validate_json(cached) == CachedResult(result=RESULT, processing_time_ms=12.5)
@@ -60,50 +87,74 @@ def test_completed_job_leaves_record_and_cache_and_no_image(redis: FakeRedis, re
 
 
 def test_cache_can_be_switched_off(redis: FakeRedis) -> None:
-    Records(redis, cache_ttl_s=0).complete(JOB_ID, image_digest(IMAGE), RESULT, 12.5)
+    Steps(redis, cache_ttl_s=0).complete()
 
     assert read(redis).status is JobStatus.COMPLETED
     assert not redis.exists(keys.result(image_digest(IMAGE)))
 
 
-def test_failed_job_leaves_its_error_and_no_image(redis: FakeRedis, records: Records) -> None:
-    records.fail(JOB_ID, FAILURE)
+def test_failed_job_leaves_its_error_and_no_image(redis: FakeRedis, records: Steps) -> None:
+    records.fail()
 
     assert read(redis) == JobRecord(status=JobStatus.FAILED, image_hash=image_digest(IMAGE), error=FAILURE)
     assert redis.ttl(keys.job(JOB_ID)) == keys.ENDED_JOB_TTL_S
     assert not redis.exists(keys.image(JOB_ID))
 
 
-def test_ended_job_never_changes_again(redis: FakeRedis, records: Records) -> None:
-    records.complete(JOB_ID, image_digest(IMAGE), RESULT, 12.5)
+def test_ended_job_never_changes_again(redis: FakeRedis, records: Steps) -> None:
+    records.complete()
     ended = read(redis)
 
-    records.begin(JOB_ID)
-    records.retry(JOB_ID)
-    records.fail(JOB_ID, FAILURE)
-    records.complete(JOB_ID, image_digest(IMAGE), RESULT.model_copy(update={"label": "dog"}), 1)
+    records.begin()
+    records.retry()
+    records.fail()
+    records.complete(RESULT.model_copy(update={"label": "dog"}))
 
     assert read(redis) == ended
 
 
-def test_cancelled_job_stays_cancelled(redis: FakeRedis, records: Records) -> None:
+def test_cancelled_job_stays_cancelled(redis: FakeRedis, records: Steps) -> None:
     redis.hset(keys.job(JOB_ID), "status", JobStatus.CANCELLED)
 
-    records.complete(JOB_ID, image_digest(IMAGE), RESULT, 12.5)
+    records.complete()
 
     assert read(redis).status is JobStatus.CANCELLED
 
 
-def test_retried_job_is_pending_again(redis: FakeRedis, records: Records) -> None:
-    records.begin(JOB_ID)
-    records.retry(JOB_ID)
+def test_retried_job_is_pending_again(redis: FakeRedis, records: Steps) -> None:
+    records.begin()
+    records.retry()
 
     assert read(redis).status is JobStatus.PENDING
 
 
-def test_expired_job_is_not_brought_back(redis: FakeRedis, records: Records) -> None:
+def test_expired_job_is_not_brought_back(redis: FakeRedis, records: Steps) -> None:
     redis.delete(keys.job(JOB_ID), keys.image(JOB_ID))
 
-    assert records.begin(JOB_ID) == (None, None)
-    records.fail(JOB_ID, FAILURE)
+    records.begin()
+    records.fail()
     assert not redis.exists(keys.job(JOB_ID))
+
+
+def test_followers_take_every_step_with_their_leader(redis: FakeRedis, records: Steps) -> None:
+    follower = keys.job("0a1b2c3d-0000-4000-8000-000000000000")
+    redis.hset(follower, mapping=JobRecord(status=JobStatus.PENDING, image_hash=image_digest(IMAGE)).to_hash())
+    redis.sadd(keys.followers(JOB_ID), follower)
+    redis.set(keys.leader("m", image_digest(IMAGE)), JOB_ID)
+
+    records.begin()
+    begun = redis.hget(follower, "status")
+    records.complete()
+
+    assert begun == b"PROCESSING"
+    assert JobRecord.from_hash(redis.hgetall(follower)) == read(redis)
+    assert redis.ttl(follower) == keys.ENDED_JOB_TTL_S
+    assert redis.exists(keys.followers(JOB_ID), keys.leader("m", image_digest(IMAGE))) == 0
+
+
+def test_late_end_leaves_the_next_leader_alone(redis: FakeRedis, records: Steps) -> None:
+    redis.set(keys.leader("m", image_digest(IMAGE)), "another")
+
+    records.complete()
+
+    assert redis.get(keys.leader("m", image_digest(IMAGE))) == b"another"

@@ -59,8 +59,9 @@ class Analysis:
         cached = await self._store.find_result(digest)
         if cached is None:
             record = JobRecord(status=JobStatus.PENDING, image_hash=digest)
-            await self._queue.enqueue(job_id, image, record, request_id=request_id())
-            log.info("job_enqueued", image_hash=digest, image_bytes=len(image))
+            leading = await self._queue.enqueue(job_id, image, record, request_id=request_id())
+            follows = {"follows": str(leading)} if leading else {}
+            log.info("job_enqueued", image_hash=digest, image_bytes=len(image), **follows)
         else:
             record = JobRecord(
                 status=JobStatus.COMPLETED,

@@ -52,7 +52,8 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         max_requests=settings.rate_limit_max_requests,
         interval_s=settings.rate_limit_interval_seconds,
     )
-    app.state.analysis = Analysis(settings, app.state.store, JobQueue(redis, settings.model_id), fetcher)
+    queue = JobQueue(redis, settings.model_id, job_timeout_s=settings.job_timeout_seconds)
+    app.state.analysis = Analysis(settings, app.state.store, queue, fetcher)
     app.include_router(routes.router)
     app.include_router(health.router)
     app.add_middleware(RequestContext)

@@ -30,6 +30,6 @@ async def read_health() -> Health:
     },
 )
 async def read_readiness(request: Request) -> Readiness:
-    """Answer 200 while Redis answers and a worker of the model was heard of in the last 15 seconds."""
+    """Answer 200 while Redis answers and a worker of the model was heard of in the last 10 seconds."""
     await cast(Store, request.app.state.store).check_worker()
     return Readiness(model=model_name(cast(ApiSettings, request.app.state.settings).model_id))

@@ -4,32 +4,56 @@ from typing import cast
 from uuid import UUID
 
 import redis
-import rq
 from redis.asyncio import Redis
-from rq import Callback, Retry
+from redis.client import Pipeline
+from rq import Queue, Retry
 
 from image_analysis_api.store import translate_errors
 from image_analysis_common import keys, tasks
 from image_analysis_common.records import JobRecord
 
+# Where another job runs this very image already, the new one follows it: its record takes every step with the
+# leader's, and nothing is queued. Otherwise it leads, and the commands that queue it are run.
+ENQUEUE = """
+local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
+local leading = redis.call('GET', leader)
+if leading then
+  local status = redis.call('HGET', ARGV[3] .. leading, 'status')
+  if status == 'PENDING' or status == 'PROCESSING' then
+    redis.call('SADD', ARGV[4] .. leading, record)
+    redis.call('EXPIRE', ARGV[4] .. leading, ttl)
+    redis.call('HSET', record, 'status', status, 'image_hash', ARGV[5])
+    redis.call('EXPIRE', record, ttl)
+    return leading
+  end
+end
+redis.call('SET', leader, ARGV[2], 'EX', ttl)
+local at = 6
+while at <= #ARGV do
+  local count = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + count))
+  at = at + count + 1
+end
+return false
+"""
+
 
 class JobQueue:
-    """The queue of one model.
+    """The queue of one model."""
 
-    RQ is synchronous, but writes a job through a pipeline only: given an asynchronous pipeline, its own code fills
-    it, and we send it. One transaction and one round trip, no thread.
-    """
-
-    def __init__(self, connection: Redis, model_id: str) -> None:
+    def __init__(self, connection: Redis, model_id: str, *, job_timeout_s: int = 60) -> None:
         self._redis = connection
-        self._queue = rq.Queue(
+        self._model = tasks.model_name(model_id)
+        self._job_timeout_s = job_timeout_s
+        self._enqueue = connection.register_script(ENQUEUE)
+        # RQ never uses the connection here, but wants one, and the server's version that it would ask for.
+        self._queue = Queue(
             tasks.queue_name(model_id), connection=cast(redis.Redis, connection), serializer=tasks.SERIALIZER
         )
-        # RQ asks the server for its version before it writes; the service needs a newer one than RQ asks about.
         self._queue.redis_server_version = (6, 2, 0)
 
-    async def enqueue(self, job_id: UUID, image: bytes, record: JobRecord, *, request_id: str) -> None:
-        """Put an image in the queue.
+    async def enqueue(self, job_id: UUID, image: bytes, record: JobRecord, *, request_id: str) -> UUID | None:
+        """Queue an image in one round trip; return the ID of the job that it follows, if one runs this image already.
 
         Raises:
             StoreUnavailable: nothing was queued.
@@ -39,20 +63,31 @@ class JobQueue:
             tasks.ANALYZE_IMAGE,
             kwargs={"job_id": identifier},
             job_id=identifier,
-            timeout=tasks.JOB_TIMEOUT_S,
+            timeout=self._job_timeout_s,
             ttl=keys.WAITING_JOB_TTL_S,
             result_ttl=keys.ENDED_JOB_TTL_S,
             failure_ttl=keys.ENDED_JOB_TTL_S,
-            retry=Retry(max=tasks.MAX_ATTEMPTS - 1, enqueue_at_front=True),
-            on_failure=Callback(tasks.RECORD_FAILURE),
+            retry=Retry(max=tasks.MAX_ATTEMPTS, enqueue_at_front=True),
             description=f"image {record.image_hash[:12]}",
             meta={"request_id": request_id},
         )
+        # RQ's own code writes the job into a pipeline; the script runs what stands in it.
+        pipeline = self._redis.pipeline()
+        self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline))
+        pipeline.set(keys.image(identifier), image, ex=keys.WAITING_JOB_TTL_S)
+        pipeline.hset(keys.job(identifier), mapping=record.to_hash())
+        pipeline.expire(keys.job(identifier), keys.WAITING_JOB_TTL_S)
+        commands = [part for command, _ in pipeline.command_stack for part in (len(command), *command)]
         with translate_errors():
-            async with self._redis.pipeline() as pipeline:
-                # First, for RQ opens the transaction itself.
-                self._queue.enqueue_job(job, pipeline=cast("redis.client.Pipeline", pipeline))
-                pipeline.set(keys.image(identifier), image, ex=keys.WAITING_JOB_TTL_S)
-                pipeline.hset(keys.job(identifier), mapping=record.to_hash())
-                pipeline.expire(keys.job(identifier), keys.WAITING_JOB_TTL_S)
-                await pipeline.execute()
+            leading: bytes | None = await self._enqueue(
+                keys=[keys.leader(self._model, record.image_hash), keys.job(identifier)],
+                args=[
+                    keys.WAITING_JOB_TTL_S,
+                    identifier,
+                    keys.job(""),
+                    keys.followers(""),
+                    record.image_hash,
+                    *commands,
+                ],
+            )
+        return UUID(leading.decode()) if leading else None

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import cast
 from uuid import UUID
 
+from pydantic import ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -76,9 +77,13 @@ class Store:
                 announced, results = await pipeline.execute()
         if announced is None or not results:
             return None
-        field = ModelAnnouncement.model_validate_json(announced).model.cache_field
-        found = results.get(field.encode())
-        return CachedResult.model_validate_json(found) if found else None
+        try:
+            field = ModelAnnouncement.model_validate_json(announced).model.cache_field
+            found = results.get(field.encode())
+            return CachedResult.model_validate_json(found) if found else None
+        except ValidationError:
+            # Another release of the worker wrote it: during an upgrade, an image is analyzed once more.
+            return None
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
         """Note a job that has ended already."""

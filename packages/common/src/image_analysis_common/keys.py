@@ -9,11 +9,11 @@ WAITING_JOB_TTL_S = 24 * 3600
 ENDED_JOB_TTL_S = 3600
 """How long an ended job's answer can be asked for."""
 
-HEARTBEAT_INTERVAL_S = 5
-"""How often a worker says that it is there."""
+HEARTBEAT_INTERVAL_S = 3
+"""How often a worker says that it is there, and looks after the jobs of others that no longer do."""
 
-WORKER_TTL_S = 15
-"""A worker that has said nothing for this long is taken for dead."""
+WORKER_TTL_S = 10
+"""A worker that has said nothing for this long is taken for dead, and its jobs go to others."""
 
 ANNOUNCEMENT_TTL_S = 24 * 3600
 """How long a model is known after its last worker has gone, so that its cached results are still found."""
@@ -49,9 +49,24 @@ def image(job_id: str) -> str:
     return f"analysis_image:{job_id}"
 
 
+def leader(model_id: str, image_hash: str) -> str:
+    """Name the ID of the job that runs an image now; jobs that bring the same image meanwhile follow it."""
+    return f"analysis_leader:{model_id}:{image_hash}"
+
+
+def followers(job_id: str) -> str:
+    """Name the set of the records that take every step together with a job's own."""
+    return f"analysis_followers:{job_id}"
+
+
 def announcement(model_id: str) -> str:
     """Name what the latest worker of a model said of it."""
     return f"analysis_model:{model_id}"
+
+
+def sweep(queue_name: str) -> str:
+    """Name the lock of the worker that looks after a queue's lost jobs."""
+    return f"analysis_sweep:{queue_name}"
 
 
 def workers(model_id: str) -> str:

@@ -29,10 +29,11 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
         add_service,
     ]
     is_console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    # Tracebacks as plain text: those with local variables would hold images and passwords.
     renderers: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     logging.config.dictConfig(
         {

@@ -17,6 +17,10 @@ class JobStatus(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+    @property
+    def is_final(self) -> bool:
+        return self not in (JobStatus.PENDING, JobStatus.PROCESSING)
+
 
 class FrozenModel(BaseModel):
     """A value: never changed, only replaced."""
@@ -75,4 +79,5 @@ class ModelAnnouncement(FrozenModel):
     accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
     device: str
     dtype: str
+    max_batch_size: int
     inference_ms: float = Field(description="Time of one image through the warm model, in milliseconds")

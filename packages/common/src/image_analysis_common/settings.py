@@ -22,6 +22,7 @@ class SharedSettings(BaseSettings):
     model_id: str = Field(BUNDLED_MODEL, min_length=1)
     cache_ttl_seconds: int = Field(3600, ge=0)
     max_image_pixels: int = Field(50_000_000, ge=1)
+    job_timeout_seconds: int = Field(60, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
 

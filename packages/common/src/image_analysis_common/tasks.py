@@ -2,18 +2,18 @@
 
 import re
 
-ANALYZE_IMAGE = "image_analysis_worker.tasks.analyze_image"
-"""Task function: keyword arguments `job_id`; the image lies under `keys.image(job_id)`."""
-
-RECORD_FAILURE = "image_analysis_worker.worker.record_failure"
-"""Failure callback: brings the job's record in line with RQ's verdict."""
+ANALYZE_IMAGE = "image_analysis_worker.books.stock.analyze_image"
+"""Task function: keyword argument `job_id`; the image lies under `keys.image(job_id)`."""
 
 SERIALIZER = "json"
 """RQ's default is pickle, with which whoever can write to Redis runs code."""
 
-JOB_TIMEOUT_S = 60
 MAX_ATTEMPTS = 3
-"""A job whose worker dies goes to another one, this many times in all."""
+"""A job whose worker dies goes to another one, this many times in all.
+
+RQ is told to retry as often: whether the attempts are used up is for the next worker to see, which writes the job's
+record too; RQ alone, or rq-dashboard, would only move the job in its own books.
+"""
 
 
 def model_name(model_id: str) -> str:

@@ -1,63 +1,134 @@
 """Start a worker: read the settings, configure logs, load the model, announce it, take jobs."""
 
+import os
+import signal
 import sys
+import threading
 import time
+from types import FrameType
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
 from image_analysis_common.errors import StartupError
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.versions import check_redis_version
+from image_analysis_worker.books.ledger import Books
+from image_analysis_worker.books.upkeep import Upkeep
+from image_analysis_worker.checkpoint import find_checkpoint
+from image_analysis_worker.classifier import Classifier
+from image_analysis_worker.cores import count_usable_cores
+from image_analysis_worker.hand import Hand
 from image_analysis_worker.heartbeat import Heartbeat
-from image_analysis_worker.records import connect
+from image_analysis_worker.inference import Inference
+from image_analysis_worker.loader import Loader
+from image_analysis_worker.model import Model
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.records import Records, connect
 from image_analysis_worker.settings import WorkerSettings
-from image_analysis_worker.tasks import load_analyzer
-from image_analysis_worker.worker import ImageWorker
+from image_analysis_worker.watch import Watch
 
-MAX_WAIT_S = 10
+EXIT_FORCED = 1
+
+BATCHES_IN_HAND = 2
+"""One in the model and one on its way there."""
+FORCE_AFTER_S = 1.0
+"""A second signal within this time is the same one, passed on by the process's parents as well."""
+
+log = structlog.get_logger("image_analysis_worker")
 
 
 def main() -> None:
-    """Work until SIGINT or SIGTERM; the job in hand is finished first."""
+    """Work until SIGINT or SIGTERM; the batch in hand is finished first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = WorkerSettings.from_environment()
         configure_logs(settings, "worker")
         redis = connect(settings.redis_dsn)
-        wait_for_redis(redis)
-        announcement = load_analyzer().announcement
+        version = Outage().insist(lambda: str(redis.info("server")["redis_version"]))
+        check_redis_version(version)
+        model = Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
     except StartupError as error:
         sys.exit(f"image-analysis-worker: {error}")
-    worker = ImageWorker(settings.model_id, redis)
-    heartbeat = Heartbeat(redis, announcement, worker.name, worker.beat)
-    heartbeat.announce()
-    heartbeat.start()
-    structlog.get_logger(__name__).info(
-        "worker_started", worker=worker.name, queue=queue_name(settings.model_id), **announcement.model_dump()
-    )
-    worker.work()
-    heartbeat.stop()
-    structlog.get_logger(__name__).info("worker_stopped", worker=worker.name)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    sys.exit(serve(settings, model))
 
 
-def wait_for_redis(redis: Redis) -> None:
-    """Wait until Redis answers.
+def serve(settings: WorkerSettings, model: Model) -> int:
+    """Take jobs for a model until a signal; return the exit code: 0, or 1 when a part of the worker broke.
 
-    Raises:
-        StartupError: it is too old.
+    On the first signal, what is not in the model yet goes back to the queue at once. A second one ends the process
+    where it is; others take over what it had in hand.
     """
-    log = structlog.get_logger(__name__)
-    wait_s = 0.5
-    while True:
-        try:
-            check_redis_version(str(redis.info("server")["redis_version"]))
-            return
-        except RedisError as error:
-            log.warning("store_unavailable", retry_in_s=wait_s, cause=repr(error))
-            time.sleep(wait_s)
-            wait_s = min(wait_s * 2, MAX_WAIT_S)
+    outage = Outage()
+    _stop_on_signals(outage.is_stopping)
+    threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
+    announcement = model.warm_up()
+    redis = connect(settings.redis_dsn)
+    books = Books(settings.model_id, redis, Records(redis, model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
+    upkeep = Upkeep(books, announcement)
+    hand = Hand(BATCHES_IN_HAND * announcement.max_batch_size)
+    watch = Watch(settings.job_timeout_seconds)
+    inference = Inference(
+        model,
+        books,
+        hand,
+        outage,
+        watch,
+        max_size=announcement.max_batch_size,
+        wait_s=settings.batch_wait_ms / 1000,
+    )
+    loader = Loader(
+        books,
+        hand,
+        outage,
+        watch,
+        prepare=model.prepare,
+        input_px=model.input_px,
+        max_pixels=settings.max_image_pixels,
+        decoders=count_usable_cores(),
+    )
+    heartbeat = Heartbeat(upkeep, books, hand, outage, watch)
+    try:
+        outage.insist(upkeep.open)
+    except RedisError:
+        return 0
+    for thread in (heartbeat, inference, loader):
+        thread.start()
+    log.info("worker_started", worker=books.name, queue=queue_name(settings.model_id), **announcement.model_dump())
+
+    while not outage.is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
+        pass
+    is_broken = not outage.is_stopping.is_set()
+    outage.is_stopping.set()
+    try:
+        books.give_back(hand.close())
+        inference.join()
+        loader.join()
+        heartbeat.stop()
+        upkeep.close()
+    except RedisError as error:
+        outage.note(error)
+    log.info("worker_stopped", worker=books.name)
+    return int(is_broken)
+
+
+def _stop_on_signals(is_stopping: threading.Event) -> None:
+    first_s: float | None = None
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal first_s
+        first_s = first_s or time.monotonic()
+        if is_stopping.is_set() and time.monotonic() - first_s > FORCE_AFTER_S:
+            log.warning("worker_killed")
+            sys.stdout.flush()
+            os._exit(EXIT_FORCED)
+        is_stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
 
 
 if __name__ == "__main__":

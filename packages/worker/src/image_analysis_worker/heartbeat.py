@@ -1,59 +1,71 @@
-"""The thread that says every few seconds that this worker is there, and what it serves."""
+"""The thread that says every few seconds that this worker is there, as long as it gets anywhere."""
 
+import os
+import sys
 import threading
-from collections.abc import Callable
 
 import structlog
-from redis import Redis
 from redis.exceptions import RedisError
 
 from image_analysis_common import keys
-from image_analysis_common.models import ModelAnnouncement
+from image_analysis_common.errors import JobTimeout
+from image_analysis_worker.books.ledger import Books
+from image_analysis_worker.books.upkeep import Upkeep
+from image_analysis_worker.hand import Hand
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.watch import Watch
+
+EXIT_STUCK = 70
+"""The exit code of a worker that ended itself because a step never came back."""
 
 log = structlog.get_logger(__name__)
 
 
 class Heartbeat(threading.Thread):
-    """Announces the model and calls `beat` until it is stopped; an outage is one log line at each end."""
+    """Beats and sweeps until it is stopped; ends the process when a step is stuck."""
 
-    def __init__(
-        self, redis: Redis, announcement: ModelAnnouncement, worker_name: str, beat: Callable[[], None]
-    ) -> None:
+    def __init__(self, upkeep: Upkeep, books: Books, hand: Hand, outage: Outage, watch: Watch) -> None:
         super().__init__(name="heartbeat", daemon=True)
-        self._redis = redis
-        self._announcement = announcement
-        self._worker_name = worker_name
-        self._beat = beat
+        self._upkeep = upkeep
+        self._books = books
+        self._hand = hand
+        self._outage = outage
+        self._watch = watch
         self._is_stopped = threading.Event()
-        self._is_heard = True
-
-    def announce(self) -> None:
-        """Note the model and this worker, at the time of the server's clock."""
-        model_id = self._announcement.model.id
-        now_s, _ = self._redis.time()
-        with self._redis.pipeline() as pipeline:
-            pipeline.set(keys.announcement(model_id), self._announcement.model_dump_json(), ex=keys.ANNOUNCEMENT_TTL_S)
-            pipeline.zadd(keys.workers(model_id), {self._worker_name: now_s})
-            pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
-            pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
-            pipeline.execute()
 
     def run(self) -> None:
-        while not self._is_stopped.wait(keys.HEARTBEAT_INTERVAL_S):
+        while not self._is_stopped.wait(min(keys.HEARTBEAT_INTERVAL_S, self._watch.limit_s / 2)):
+            if self._watch.find_stuck() is not None:
+                self._end_process()
             try:
-                self.announce()
-                self._beat()
+                self._upkeep.beat()
+                # While Redis was away nobody could beat: the others get the time to do so before they count as dead.
+                if self._outage.back_for_s > keys.WORKER_TTL_S:
+                    self._upkeep.sweep()
+                self._outage.note(None)
             except RedisError as error:
-                if self._is_heard:
-                    log.warning("store_unavailable", cause=repr(error))
-                self._is_heard = False
-            else:
-                if not self._is_heard:
-                    log.info("store_available")
-                self._is_heard = True
+                self._outage.note(error)
 
     def stop(self) -> None:
-        """Take this worker off the list at once, so that readiness is true without a delay."""
         self._is_stopped.set()
         self.join()
-        self._redis.zrem(keys.workers(self._announcement.model.id), self._worker_name)
+
+    def _end_process(self) -> None:
+        """Fail the job that is stuck if it is alone, give back what is not stuck, and end at once.
+
+        A thread in a C call cannot be stopped, so the process goes. Several jobs that are stuck together come back one
+        by one.
+        """
+        stuck = list(self._watch.find_stuck() or ())
+        log.error("worker_stuck", limit_s=self._watch.limit_s, job_ids=[work.job_id for work in stuck])
+        try:
+            rest = [work for work in self._hand.close() if work not in stuck]
+            self._books.give_back(rest)
+            if len(stuck) == 1:
+                limit_s = f"{self._watch.limit_s:g} s"
+                stuck[0].end(JobTimeout(f"The image took longer than {limit_s}: send a smaller one."))
+                self._books.finish(stuck)
+        except RedisError as error:
+            log.warning("store_unavailable", cause=repr(error))
+        sys.stdout.flush()
+        os._exit(EXIT_STUCK)

@@ -1,65 +1,86 @@
 """What the worker writes to Redis about a job: every step of its record, and the result in the cache."""
 
+from collections.abc import Mapping
+from itertools import chain
+
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.retry import Retry
 
 from image_analysis_common import keys
 from image_analysis_common.models import AnalysisResult, CachedResult, JobFailure, JobStatus
-from image_analysis_common.records import JobRecord
 
-# An ended job's record never changes again, whoever runs the job once more.
+# An ended job's record never changes again, whoever runs the job once more. Jobs that wait for this one's run, because
+# they brought the same image, take every step with it.
 ADVANCE = """
-local status = redis.call('HGET', KEYS[1], 'status')
-if status ~= 'PENDING' and status ~= 'PROCESSING' then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
-if ARGV[1] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-return 1
+local ttl, job_id = ARGV[1], ARGV[2]
+local function advance(record)
+  local status = redis.call('HGET', record, 'status')
+  if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
+  redis.call('HSET', record, unpack(ARGV, 3))
+  if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
+end
+advance(KEYS[1])
+for _, follower in ipairs(redis.call('SMEMBERS', KEYS[2])) do advance(follower) end
+if ttl ~= '' then
+  redis.call('DEL', KEYS[2])
+  if redis.call('GET', KEYS[3]) == job_id then redis.call('DEL', KEYS[3]) end
+end
 """
+
+TIMEOUT_S = 5
 
 
 def connect(dsn: str) -> Redis:
-    """Make a client; RESP 2, so that even a Redis that is too old can say so."""
-    return Redis.from_url(dsn, protocol=2)
+    """Make a client that leaves patience to its callers; RESP 2, so that even a Redis that is too old can say so."""
+    return Redis.from_url(
+        dsn,
+        protocol=2,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 class Records:
-    """The records of the jobs that this worker has in hand."""
+    """Writes the steps of a model's jobs into a pipeline; the caller sends it."""
 
-    def __init__(self, redis: Redis, *, cache_ttl_s: int) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, model_id: str, *, cache_ttl_s: int) -> None:
+        self._model_id = model_id
         self._cache_ttl_s = cache_ttl_s
         self._advance = redis.register_script(ADVANCE)
 
-    def begin(self, job_id: str) -> tuple[JobRecord | None, bytes | None]:
-        """Note that a worker is at the job; return its record and its image, None for what has expired."""
-        with self._redis.pipeline() as pipeline:
-            self._advance([keys.job(job_id)], ["", "status", JobStatus.PROCESSING], client=pipeline)
-            pipeline.hgetall(keys.job(job_id))
-            pipeline.get(keys.image(job_id))
-            _, fields, image = pipeline.execute()
-        return (JobRecord.from_hash(fields) if fields else None), image
+    def begin(self, pipeline: Pipeline, job_id: str) -> None:
+        """Note that a worker is at the job."""
+        self._step(pipeline, job_id, "", {"status": JobStatus.PROCESSING})
 
-    def complete(self, job_id: str, image_hash: str, result: AnalysisResult, processing_time_ms: float) -> None:
-        """Write the result into the record and the cache, and let go of the image, all in one."""
-        with self._redis.pipeline() as pipeline:
-            fields = ["status", JobStatus.COMPLETED, "result", result.model_dump_json()]
-            self._end(pipeline, job_id, [*fields, "processing_time_ms", str(processing_time_ms)])
-            if self._cache_ttl_s:
-                cached = CachedResult(result=result, processing_time_ms=processing_time_ms)
-                key = keys.result(image_hash)
-                pipeline.hset(key, result.model.cache_field, cached.model_dump_json())
-                pipeline.expire(key, self._cache_ttl_s)
-            pipeline.execute()
-
-    def fail(self, job_id: str, failure: JobFailure) -> None:
-        """Write the error into the record and let go of the image."""
-        with self._redis.pipeline() as pipeline:
-            self._end(pipeline, job_id, ["status", JobStatus.FAILED, "error", failure.model_dump_json()])
-            pipeline.execute()
-
-    def retry(self, job_id: str) -> None:
+    def retry(self, pipeline: Pipeline, job_id: str) -> None:
         """Note that the job is back in the queue."""
-        self._advance([keys.job(job_id)], ["", "status", JobStatus.PENDING])
+        self._step(pipeline, job_id, "", {"status": JobStatus.PENDING})
 
-    def _end(self, pipeline: Redis, job_id: str, fields: list[str]) -> None:
-        self._advance([keys.job(job_id)], [keys.ENDED_JOB_TTL_S, *fields], client=pipeline)
-        pipeline.delete(keys.image(job_id))
+    def complete(
+        self, pipeline: Pipeline, job_id: str, image_hash: str, result: AnalysisResult, processing_time_ms: float
+    ) -> None:
+        """Write the result into the record and the cache, and let go of the image."""
+        answer = {"result": result.model_dump_json(), "processing_time_ms": str(processing_time_ms)}
+        self._step(pipeline, job_id, image_hash, {"status": JobStatus.COMPLETED, **answer})
+        if self._cache_ttl_s:
+            cached = CachedResult(result=result, processing_time_ms=processing_time_ms)
+            key = keys.result(image_hash)
+            pipeline.hset(key, result.model.cache_field, cached.model_dump_json())
+            pipeline.expire(key, self._cache_ttl_s)
+
+    def fail(self, pipeline: Pipeline, job_id: str, image_hash: str, failure: JobFailure) -> None:
+        """Write the error into the record and let go of the image."""
+        self._step(pipeline, job_id, image_hash, {"status": JobStatus.FAILED, "error": failure.model_dump_json()})
+
+    def _step(self, pipeline: Pipeline, job_id: str, ended_hash: str, fields: Mapping[str, str]) -> None:
+        """Advance a record and its followers; the last step, which knows the image's hash, also cleans up."""
+        self._advance(
+            keys=[keys.job(job_id), keys.followers(job_id), keys.leader(self._model_id, ended_hash)],
+            args=[keys.ENDED_JOB_TTL_S if ended_hash else "", job_id, *chain.from_iterable(fields.items())],
+            client=pipeline,
+        )
+        if ended_hash:
+            pipeline.delete(keys.image(job_id))

@@ -1,5 +1,9 @@
 """Settings of the worker, from the environment alone."""
 
+from typing import Literal
+
+from pydantic import Field
+
 from image_analysis_common.settings import SharedSettings
 
 
@@ -7,3 +11,6 @@ class WorkerSettings(SharedSettings):
     """What the worker reads besides the shared settings."""
 
     model_revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    max_batch_size: int | None = Field(None, ge=1, le=256)
+    batch_wait_ms: float = Field(0, ge=0, le=1000)

@@ -1,0 +1,1 @@
+"""RQ's books: the one package that imports rq."""

@@ -1,0 +1,90 @@
+"""Staying alive in RQ's books and Redis's lists, and looking after the jobs of workers that are not."""
+
+import time
+
+import structlog
+from rq.job import Job
+from rq.registry import clean_registries
+from rq.worker_registration import clean_worker_registry, register, unregister
+
+from image_analysis_common import keys
+from image_analysis_common.models import ModelAnnouncement
+from image_analysis_worker.books.ledger import Books
+
+log = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    """What a worker does every few seconds, whatever it has in hand."""
+
+    def __init__(self, books: Books, announcement: ModelAnnouncement) -> None:
+        self._books = books
+        self._redis = books.connection
+        self._announcement = announcement
+
+    def open(self) -> None:
+        """Enter the worker into RQ's books and announce its model."""
+        self._books.register_birth()  # type: ignore[no-untyped-call]
+        self.beat()
+
+    def beat(self) -> None:
+        """Say that the worker and the jobs in its hand are alive, on the server's clock."""
+        books, model_id = self._books, self._announcement.model.id
+        now_s, _ = self._redis.time()
+        with self._redis.pipeline() as pipeline:
+            books.heartbeat(pipeline=pipeline)
+            # After an outage the worker may have been taken for dead and struck off.
+            pipeline.hset(books.key, mapping=books.serialize())
+            register(books, pipeline)
+            for execution in list(books.executions.values()):
+                execution.heartbeat(execution.job.started_job_registry, keys.WORKER_TTL_S, pipeline)
+            pipeline.set(keys.announcement(model_id), self._announcement.model_dump_json(), ex=keys.ANNOUNCEMENT_TTL_S)
+            pipeline.zadd(keys.workers(model_id), {books.name: now_s})
+            pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
+            pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
+            pipeline.execute()
+
+    def close(self) -> None:
+        """Take the worker off every list at once."""
+        with self._redis.pipeline() as pipeline:
+            unregister(self._books, pipeline)
+            pipeline.delete(self._books.key, self._books.executions_key)
+            pipeline.zrem(keys.workers(self._announcement.model.id), self._books.name)
+            pipeline.execute()
+
+    def sweep(self) -> None:
+        """Bring the jobs of dead workers back into the queue; one worker does it for all.
+
+        RQ's own lock for this outlives a worker that dies with it by 15 minutes.
+        """
+        queue = self._books.queues[0]
+        if not self._redis.set(keys.sweep(queue.name), self._books.name, nx=True, px=keys.HEARTBEAT_INTERVAL_S * 900):
+            return
+        clean_registries(queue, [self._note_abandoned])
+        clean_worker_registry(queue)
+        self._sweep_intermediate()
+
+    def _note_abandoned(self, job: Job, *_error: object) -> None:
+        log.warning("job_abandoned", job_id=job.id, worker=job.worker_name, attempts_left=(job.retries_left or 1) - 1)
+        with self._redis.pipeline() as pipeline:
+            self._books.records.retry(pipeline, job.id)
+            pipeline.execute()
+
+    def _sweep_intermediate(self) -> None:
+        """Bring back jobs between pop and start, where a live worker leaves them for milliseconds.
+
+        RQ waits a minute, and counts it as an attempt, though nothing was begun.
+        """
+        queue = self._books.queues[0]
+        intermediate = queue.intermediate_queue
+        for job_id in intermediate.get_job_ids():
+            first_seen = intermediate.get_first_seen(job_id)
+            if first_seen is None:
+                intermediate.set_first_seen(job_id)
+            elif time.time() - first_seen.timestamp() > keys.HEARTBEAT_INTERVAL_S - 1:
+                log.warning("job_found", job_id=job_id)
+                with self._redis.pipeline() as pipeline:
+                    pipeline.lrem(intermediate.key, 1, job_id)
+                    pipeline.lpush(queue.key, job_id)
+                    pipeline.delete(intermediate.get_first_seen_key(job_id))
+                    pipeline.execute()

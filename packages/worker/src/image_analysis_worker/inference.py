@@ -1,0 +1,60 @@
+"""The thread that keeps the hardware busy: batch after batch through the model, and their ends into the books."""
+
+import threading
+
+import structlog
+from redis.exceptions import RedisError
+
+from image_analysis_worker.books.ledger import Books
+from image_analysis_worker.hand import Hand, Work
+from image_analysis_worker.model import Model
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.outcomes import log_end, make_result
+from image_analysis_worker.watch import Watch
+
+log = structlog.get_logger(__name__)
+
+
+class Inference(threading.Thread):
+    """Runs batches until the hand is closed."""
+
+    def __init__(
+        self, model: Model, books: Books, hand: Hand, outage: Outage, watch: Watch, *, max_size: int, wait_s: float
+    ) -> None:
+        super().__init__(name="inference")
+        self._model = model
+        self._books = books
+        self._hand = hand
+        self._outage = outage
+        self._watch = watch
+        self._max_size = max_size
+        self._wait_s = wait_s
+
+    def run(self) -> None:
+        try:
+            while (batch := self._hand.next_batch(self._max_size, self._wait_s)) is not None:
+                with self._watch.step(batch):
+                    self._classify([work for work in batch if not work.has_ended])
+                self._outage.insist(lambda batch=batch: self._books.finish(batch))  # type: ignore[misc]
+                self._hand.let_go(batch)
+                for work in batch:
+                    log_end(work)
+        except RedisError:
+            pass  # Told to stop while Redis is away: the batch runs again elsewhere.
+
+    def _classify(self, works: list[Work]) -> None:
+        if not works:
+            return
+        try:
+            answers = self._model.classify([work.input for work in works])
+        except Exception as error:
+            # A last line of defence: one input may have spoiled the batch for the others.
+            log.exception("batch_broke", size=len(works))
+            if len(works) == 1:
+                works[0].end(error)
+                return
+            for work in works:
+                self._classify([work])
+            return
+        for work, predictions in zip(works, answers, strict=True):
+            work.end(make_result(predictions, self._model.ref))

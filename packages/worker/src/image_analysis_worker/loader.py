@@ -1,0 +1,83 @@
+"""The thread that keeps the model fed: takes jobs from the queue and has their images decoded, ahead of the model."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from PIL import Image
+from redis.exceptions import RedisError
+
+from image_analysis_worker.books.ledger import Books
+from image_analysis_worker.decoding import decode_image
+from image_analysis_worker.hand import Hand, Work
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.watch import Watch
+
+POLL_S = 1
+"""How long a pop blocks: a worker that is told to stop waits no longer for its loader."""
+
+
+class Loader(threading.Thread):
+    """Fills the hand until it is closed."""
+
+    def __init__(
+        self,
+        books: Books,
+        hand: Hand,
+        outage: Outage,
+        watch: Watch,
+        *,
+        prepare: Callable[[Image.Image], Any],
+        input_px: int,
+        max_pixels: int,
+        decoders: int,
+    ) -> None:
+        super().__init__(name="loader")
+        self._books = books
+        self._hand = hand
+        self._outage = outage
+        self._watch = watch
+        self._prepare = prepare
+        self._input_px = input_px
+        self._max_pixels = max_pixels
+        # As many full-size pictures are in memory at once as there are threads.
+        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decoder")
+
+    def run(self) -> None:
+        try:
+            while not self._outage.is_stopping.is_set():
+                self._load()
+        except RedisError:
+            pass  # Told to stop while Redis is away: what was popped comes back by itself.
+        finally:
+            self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    def _load(self) -> None:
+        room = self._hand.wait_for_room(POLL_S)
+        if not room:
+            return
+        works, is_suspect_next = self._outage.insist(
+            lambda: self._books.take(room, wait_s=POLL_S, is_alone=self._hand.is_empty)
+        )
+        if not self._hand.hold(works):
+            self._books.give_back(works)
+            return
+        for work in works:
+            self._decoders.submit(self._decode, work)
+        if is_suspect_next:
+            self._hand.wait_until_empty(POLL_S)
+
+    def _decode(self, work: Work) -> None:
+        if not self._hand.holds(work):
+            return
+        if not work.has_ended:
+            with self._watch.step([work]):
+                try:
+                    image = decode_image(work.image, self._max_pixels, input_px=self._input_px)
+                    work.input = self._prepare(image)
+                    work.image = b""
+                except Exception as error:  # noqa: BLE001
+                    # A last line of defence besides CorruptImage: the job ends with it, its neighbors go on.
+                    work.end(error)
+        self._hand.offer(work)

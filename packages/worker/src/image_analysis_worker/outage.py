@@ -1,0 +1,58 @@
+"""Living through the times when Redis is away: patience, and one log line at each end."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+from redis.exceptions import RedisError
+
+T = TypeVar("T")
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 2.0
+log = structlog.get_logger(__name__)
+
+
+class Outage:
+    """What all threads of a worker know of Redis."""
+
+    def __init__(self) -> None:
+        self.is_stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._is_away = False
+        self._back_s = time.monotonic()
+
+    def insist(self, call: Callable[[], T]) -> T:
+        """Call until Redis answers, with growing waits in between.
+
+        Raises:
+            RedisError: Redis is still away when the worker is told to stop.
+        """
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                value = call()
+            except RedisError as error:
+                self.note(error)
+                if self.is_stopping.wait(wait_s):
+                    raise
+                wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+            else:
+                self.note(None)
+                return value
+
+    def note(self, error: RedisError | None) -> None:
+        """Take note of how a call went; a change is a log line."""
+        with self._lock:
+            if error is not None and not self._is_away:
+                log.warning("store_unavailable", cause=f"{type(error).__name__}: {error}")
+            if error is None and self._is_away:
+                log.info("store_available")
+                self._back_s = time.monotonic()
+            self._is_away = error is not None
+
+    @property
+    def back_for_s(self) -> float:
+        """Seconds since Redis was last away."""
+        return 0.0 if self._is_away else time.monotonic() - self._back_s
