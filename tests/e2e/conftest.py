@@ -23,6 +23,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def stack(log: Path) -> Iterator[Stack]:
     environment = {
+        "REDIS_URL": "",
+        "REDIS_HOST": "",
         "FETCH_ALLOWED_NETWORKS": "127.0.0.0/8",
         "RATE_LIMIT_MAX_REQUESTS": "1000",
         "LOG_FORMAT": "json",

@@ -53,7 +53,8 @@ class RequestContext:
             if not status:
                 await render(ServiceError(CRASHED))(scope, receive, send_with_headers)
         finally:
-            log.info(
+            write = log.debug if scope["path"].startswith("/health") else log.info
+            write(
                 "request_ended",
                 method=scope["method"],
                 path=scope["path"],

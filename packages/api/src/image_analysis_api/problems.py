@@ -39,9 +39,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ServiceError)
     async def on_service_error(_request: Request, error: ServiceError) -> Response:
-        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            cause = error.__cause__
-            log.warning("request_failed", code=error.code, cause=cause and f"{type(cause).__name__}: {cause}")
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (cause := error.__cause__):
+            log.warning("request_failed", code=error.code, cause=f"{type(cause).__name__}: {cause}")
         return render(error)
 
     @app.exception_handler(HTTPException)
