@@ -1,0 +1,48 @@
+"""Patience while Redis is away, and one log line at each end."""
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, RedisError
+from structlog.testing import capture_logs
+
+from image_analysis_worker.outage import Outage
+
+
+def test_call_is_repeated_until_redis_answers_and_each_change_is_one_line() -> None:
+    outage, errors = Outage(), [RedisConnectionError("gone"), RedisConnectionError("gone"), ReadOnlyError("replica")]
+
+    def call() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "answer"
+
+    with capture_logs() as lines:
+        answers = [outage.insist(call) for _ in range(3)]
+
+    assert answers == ["answer"] * 3
+    assert [(line["event"], line.get("cause")) for line in lines] == [
+        ("store_unavailable", "ConnectionError: gone"),
+        ("store_available", None),
+    ]
+
+
+def test_worker_that_is_told_to_stop_does_not_wait_for_redis() -> None:
+    outage = Outage()
+    outage.is_stopping.set()
+
+    def call() -> None:
+        raise RedisConnectionError
+
+    with pytest.raises(RedisError):
+        outage.insist(call)
+
+
+def test_time_since_an_outage_starts_anew() -> None:
+    outage = Outage()
+
+    outage.note(RedisConnectionError())
+    away_s = outage.back_for_s
+    outage.note(None)
+
+    assert away_s == 0
+    assert 0 <= outage.back_for_s < 5
