@@ -21,7 +21,7 @@ def main() -> None:
         try:
             asyncio.run(check_version(settings.redis_dsn))
         except StoreUnavailable as error:
-            structlog.get_logger(__name__).warning("store_unavailable", cause=repr(error.__cause__))
+            structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
     except StartupError as error:
         sys.exit(f"image-analysis-api: {error}")
     uvicorn.run(
