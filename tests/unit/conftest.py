@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
+import structlog
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
@@ -25,6 +26,7 @@ def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     disable_socket(allow_unix_socket=True)  # asyncio's self-pipe
     yield
     enable_socket()
+    structlog.reset_defaults()  # a test may have sent the log to its own captured output
 
 
 @pytest.fixture

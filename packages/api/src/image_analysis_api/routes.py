@@ -44,8 +44,8 @@ class Quota:
             )
 
 
-def get_analysis(request: Request) -> Analysis:
-    """Find the use case that the app was built with."""
+async def get_analysis(request: Request) -> Analysis:
+    """Find the use case that the app was built with; a coroutine, for FastAPI runs a function in a thread."""
     return cast(Analysis, request.app.state.analysis)
 
 
