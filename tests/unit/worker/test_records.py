@@ -38,7 +38,7 @@ class Steps:
 
     def __init__(self, redis: FakeRedis, cache_ttl_s: int = 60) -> None:
         self._redis = redis
-        self._records = Records(redis, "m", cache_ttl_s=cache_ttl_s)
+        self._records = Records("m", cache_ttl_s=cache_ttl_s)
 
     def _run(self, step: Callable[..., None], *arguments: object) -> None:
         with self._redis.pipeline() as pipeline:

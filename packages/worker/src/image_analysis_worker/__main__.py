@@ -67,7 +67,7 @@ def serve(settings: WorkerSettings, model: Model) -> int:
     threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
     announcement = model.warm_up()
     redis = connect(settings.redis_dsn)
-    books = Books(settings.model_id, redis, Records(redis, model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
+    books = Books(settings.model_id, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
     upkeep = Upkeep(books, announcement)
     hand = Hand(BATCHES_IN_HAND * announcement.max_batch_size)
     watch = Watch(settings.job_timeout_seconds)

@@ -55,6 +55,9 @@ class Loader(threading.Thread):
 
     def _load(self) -> None:
         room = self._hand.wait_for_room(POLL_S)
+        if self._books.is_suspended:
+            self._outage.is_stopping.wait(POLL_S)
+            return
         if not room:
             return
         works, is_suspect_next = self._outage.insist(

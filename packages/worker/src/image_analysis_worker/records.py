@@ -46,10 +46,9 @@ def connect(dsn: str) -> Redis:
 class Records:
     """Writes the steps of a model's jobs into a pipeline; the caller sends it."""
 
-    def __init__(self, redis: Redis, model_id: str, *, cache_ttl_s: int) -> None:
+    def __init__(self, model_id: str, *, cache_ttl_s: int) -> None:
         self._model_id = model_id
         self._cache_ttl_s = cache_ttl_s
-        self._advance = redis.register_script(ADVANCE)
 
     def begin(self, pipeline: Pipeline, job_id: str) -> None:
         """Note that a worker is at the job."""
@@ -77,10 +76,16 @@ class Records:
 
     def _step(self, pipeline: Pipeline, job_id: str, ended_hash: str, fields: Mapping[str, str]) -> None:
         """Advance a record and its followers; the last step, which knows the image's hash, also cleans up."""
-        self._advance(
-            keys=[keys.job(job_id), keys.followers(job_id), keys.leader(self._model_id, ended_hash)],
-            args=[keys.ENDED_JOB_TTL_S if ended_hash else "", job_id, *chain.from_iterable(fields.items())],
-            client=pipeline,
+        # By its text: a registered script would cost each pipeline a round trip to ask whether the server has it.
+        pipeline.eval(
+            ADVANCE,
+            3,
+            keys.job(job_id),
+            keys.followers(job_id),
+            keys.leader(self._model_id, ended_hash),
+            keys.ENDED_JOB_TTL_S if ended_hash else "",
+            job_id,
+            *chain.from_iterable(fields.items()),
         )
         if ended_hash:
             pipeline.delete(keys.image(job_id))

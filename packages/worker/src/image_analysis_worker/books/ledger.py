@@ -17,7 +17,6 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
 from rq.queue import Queue
-from rq.suspension import is_suspended
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
@@ -49,6 +48,8 @@ class Books(BaseWorker):
         )
         self._queue = queue
         self.records = records
+        self.is_suspended = False
+        """Whether an operator holds all workers with `rq suspend`; read with every heartbeat."""
         self._jobs: dict[str, tuple[Job, Execution]] = {}
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
@@ -62,7 +63,7 @@ class Books(BaseWorker):
         A job whose last attempt ended with its worker is taken only if it `is_alone` in hand, and then by itself: what
         kills a worker must not use up its neighbors' attempts. The second value tells that such a job comes next.
         """
-        if is_suspended(self.connection) or not (job_ids := self._pop(limit, wait_s)):
+        if not (job_ids := self._pop(limit, wait_s)):
             return [], False
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
@@ -77,17 +78,15 @@ class Books(BaseWorker):
         return [work for entry in taken if entry for work in entry[1:]], first_suspect < len(found)
 
     def _pop(self, limit: int, wait_s: int) -> list[str]:
+        """Move jobs from the queue to the intermediate list; wait for one only where there is none."""
         source, target = self._queue.key, self._queue.intermediate_queue_key
-        first = self.connection.blmove(source, target, wait_s, "LEFT", "RIGHT")
-        if first is None:
-            return []
-        rest = []
-        if limit > 1:
-            with self.connection.pipeline(transaction=False) as pipeline:
-                for _ in range(limit - 1):
-                    pipeline.lmove(source, target, "LEFT", "RIGHT")
-                rest = pipeline.execute()
-        return [job_id.decode() for job_id in (first, *rest) if job_id]
+        with self.connection.pipeline(transaction=False) as pipeline:
+            for _ in range(limit):
+                pipeline.lmove(source, target, "LEFT", "RIGHT")
+            popped = [job_id for job_id in pipeline.execute() if job_id]
+        if not popped and (first := self.connection.blmove(source, target, wait_s, "LEFT", "RIGHT")):
+            popped = [first]
+        return [job_id.decode() for job_id in popped]
 
     def _find(
         self, job_id: str, rq_fields: dict[bytes, bytes], fields: dict[bytes, bytes], image: bytes | None

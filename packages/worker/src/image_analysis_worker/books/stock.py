@@ -32,7 +32,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
     """
     settings, model = WorkerSettings.from_environment(), load_model()
     redis, job = connect(settings.redis_dsn), get_current_job()
-    records = Records(redis, model.ref.id, cache_ttl_s=settings.cache_ttl_seconds)
+    records = Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds)
     started_s = time.perf_counter()
     with redis.pipeline() as pipeline:
         records.begin(pipeline, job_id)

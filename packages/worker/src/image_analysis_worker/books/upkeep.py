@@ -5,6 +5,7 @@ import time
 import structlog
 from rq.job import Job
 from rq.registry import clean_registries
+from rq.suspension import WORKERS_SUSPENDED
 from rq.worker_registration import clean_worker_registry, register, unregister
 
 from image_analysis_common import keys
@@ -42,7 +43,9 @@ class Upkeep:
             pipeline.zadd(keys.workers(model_id), {books.name: now_s})
             pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
             pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
-            pipeline.execute()
+            pipeline.exists(WORKERS_SUSPENDED)
+            *_, is_suspended = pipeline.execute()
+        books.is_suspended = bool(is_suspended)
 
     def close(self) -> None:
         """Take the worker off every list at once."""
