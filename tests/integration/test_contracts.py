@@ -9,7 +9,7 @@ from fakeredis.aioredis import FakeRedis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.queue import JobQueue
+from image_analysis_api.queue import JobQueue, ResultKnown
 from image_analysis_api.rate_limit import RateLimiter, Verdict
 from image_analysis_api.store import Store, connect
 from image_analysis_common import keys
@@ -81,6 +81,39 @@ async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
     assert await client.smembers("rq:queues") == {b"rq:queue:analysis-m"}
     assert await client.get(keys.image(str(job_id))) == b"image"
     assert await Store(client, "m").find_record(job_id) == PENDING
+
+
+async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> None:
+    leader, follower, queue = uuid4(), uuid4(), JobQueue(client, "m")
+
+    first = await queue.enqueue(leader, b"image", PENDING, request_id="r")
+    await client.hset(keys.job(str(leader)), "status", JobStatus.PROCESSING)
+    second = await queue.enqueue(follower, b"image", PENDING, request_id="r")
+
+    assert (first, second) == (None, leader)
+    assert await client.llen("rq:queue:analysis-m") == 1
+    assert not await client.exists(keys.image(str(follower)))
+    shared = await Store(client, "m").find_record(follower)
+    assert shared == PENDING.model_copy(update={"status": JobStatus.PROCESSING})
+    assert await client.smembers(keys.followers(str(leader))) == {keys.job(str(follower)).encode()}
+
+
+async def test_ended_leader_is_not_followed(client: Redis) -> None:
+    leader, queue = uuid4(), JobQueue(client, "m")
+    await queue.enqueue(leader, b"image", PENDING, request_id="r")
+    await client.hset(keys.job(str(leader)), "status", JobStatus.FAILED)
+
+    assert await queue.enqueue(uuid4(), b"image", PENDING, request_id="r") is None
+    assert await client.llen("rq:queue:analysis-m") == 2
+
+
+async def test_result_that_came_meanwhile_is_not_computed_again(client: Redis) -> None:
+    await client.hset(keys.result(PENDING.image_hash), "m@r#1", "{}")
+    await client.expire(keys.result(PENDING.image_hash), 60)
+
+    with pytest.raises(ResultKnown):
+        await JobQueue(client, "m").enqueue(uuid4(), b"image", PENDING, request_id="r", cache_field="m@r#1")
+    assert not await client.exists("rq:queue:analysis-m")
 
 
 async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> None:

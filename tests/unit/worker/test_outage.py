@@ -1,5 +1,7 @@
 """Patience while Redis is away, and one log line at each end."""
 
+import math
+
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
@@ -40,9 +42,10 @@ def test_worker_that_is_told_to_stop_does_not_wait_for_redis() -> None:
 def test_time_since_an_outage_starts_anew() -> None:
     outage = Outage()
 
+    never_s = outage.back_for_s
     outage.note(RedisConnectionError())
     away_s = outage.back_for_s
     outage.note(None)
 
-    assert away_s == 0
+    assert (never_s, away_s) == (math.inf, 0)
     assert 0 <= outage.back_for_s < 5

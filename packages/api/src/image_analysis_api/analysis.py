@@ -9,7 +9,7 @@ import structlog
 
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import check_image, decode_base64
-from image_analysis_api.queue import JobQueue
+from image_analysis_api.queue import JobQueue, ResultKnown
 from image_analysis_api.schemas import AnalysisStatus, AnalyzeImageRequest
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import Store
@@ -56,22 +56,30 @@ class Analysis:
         image, digest = await self._read(request)
         job_id = uuid4()
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
-        cached = await self._store.find_result(digest)
+        field, cached = await self._store.find_result(digest)
         if cached is None:
-            record = JobRecord(status=JobStatus.PENDING, image_hash=digest)
-            leading = await self._queue.enqueue(job_id, image, record, request_id=request_id())
-            follows = {"follows": str(leading)} if leading else {}
-            log.info("job_enqueued", image_hash=digest, image_bytes=len(image), **follows)
-        else:
-            record = JobRecord(
-                status=JobStatus.COMPLETED,
-                image_hash=digest,
-                cached=True,
-                result=cached.result,
-                processing_time_ms=cached.processing_time_ms,
-            )
-            await self._store.add_record(job_id, record)
-            log.info("result_found", image_hash=digest, image_bytes=len(image))
+            try:
+                return await self._enqueue(job_id, image, digest, field)
+            except ResultKnown:
+                _, cached = await self._store.find_result(digest)
+            if cached is None:  # It was forgotten in this very moment.
+                return await self._enqueue(job_id, image, digest, "")
+        record = JobRecord(
+            status=JobStatus.COMPLETED,
+            image_hash=digest,
+            cached=True,
+            result=cached.result,
+            processing_time_ms=cached.processing_time_ms,
+        )
+        await self._store.add_record(job_id, record)
+        log.info("result_found", image_hash=digest, image_bytes=len(image))
+        return AnalysisStatus.of(job_id, record)
+
+    async def _enqueue(self, job_id: UUID, image: bytes, digest: str, cache_field: str) -> AnalysisStatus:
+        record = JobRecord(status=JobStatus.PENDING, image_hash=digest)
+        leading = await self._queue.enqueue(job_id, image, record, request_id=request_id(), cache_field=cache_field)
+        follows = {"follows": str(leading)} if leading else {}
+        log.info("job_enqueued", image_hash=digest, image_bytes=len(image), **follows)
         return AnalysisStatus.of(job_id, record)
 
     async def _read(self, request: AnalyzeImageRequest) -> tuple[bytes, str]:

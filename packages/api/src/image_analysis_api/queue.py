@@ -13,9 +13,11 @@ from image_analysis_common import keys, tasks
 from image_analysis_common.records import JobRecord
 
 # Where another job runs this very image already, the new one follows it: its record takes every step with the
-# leader's, and nothing is queued. Otherwise it leads, and the commands that queue it are run.
+# leader's, and nothing is queued. Where the leader has ended since the cache was asked, the result stands there now.
+# Otherwise the new job leads, and the commands that queue it are run.
 ENQUEUE = """
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
+if ARGV[6] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[6]) == 1 then return 'cached' end
 local leading = redis.call('GET', leader)
 if leading then
   local status = redis.call('HGET', ARGV[3] .. leading, 'status')
@@ -28,7 +30,7 @@ if leading then
   end
 end
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-local at = 6
+local at = 7
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
@@ -36,6 +38,10 @@ while at <= #ARGV do
 end
 return false
 """
+
+
+class ResultKnown(Exception):
+    """The image need not be queued: ask the cache again."""
 
 
 class JobQueue:
@@ -52,10 +58,13 @@ class JobQueue:
         )
         self._queue.redis_server_version = (6, 2, 0)
 
-    async def enqueue(self, job_id: UUID, image: bytes, record: JobRecord, *, request_id: str) -> UUID | None:
+    async def enqueue(
+        self, job_id: UUID, image: bytes, record: JobRecord, *, request_id: str, cache_field: str = ""
+    ) -> UUID | None:
         """Queue an image in one round trip; return the ID of the job that it follows, if one runs this image already.
 
         Raises:
+            ResultKnown: the image's result came into the cache under `cache_field`; nothing was queued.
             StoreUnavailable: nothing was queued.
         """
         identifier = str(job_id)
@@ -80,14 +89,21 @@ class JobQueue:
         commands = [part for command, _ in pipeline.command_stack for part in (len(command), *command)]
         with translate_errors():
             leading: bytes | None = await self._enqueue(
-                keys=[keys.leader(self._model, record.image_hash), keys.job(identifier)],
+                keys=[
+                    keys.leader(self._model, record.image_hash),
+                    keys.job(identifier),
+                    keys.result(record.image_hash),
+                ],
                 args=[
                     keys.WAITING_JOB_TTL_S,
                     identifier,
                     keys.job(""),
                     keys.followers(""),
                     record.image_hash,
+                    cache_field,
                     *commands,
                 ],
             )
+        if leading == b"cached":
+            raise ResultKnown
         return UUID(leading.decode()) if leading else None

@@ -68,22 +68,25 @@ class Store:
         self._redis = redis
         self._model = model
 
-    async def find_result(self, image_hash: str) -> CachedResult | None:
-        """Look for the present model's result of an image; another revision's result is none."""
+    async def find_result(self, image_hash: str) -> tuple[str, CachedResult | None]:
+        """Look for the present model's result of an image; another revision's result is none.
+
+        The first value names the field that it stands or would stand in; it is empty while no model is known.
+        """
         with translate_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 pipeline.get(keys.announcement(self._model))
                 pipeline.hgetall(keys.result(image_hash))
                 announced, results = await pipeline.execute()
-        if announced is None or not results:
-            return None
+        if announced is None:
+            return "", None
         try:
             field = ModelAnnouncement.model_validate_json(announced).model.cache_field
             found = results.get(field.encode())
-            return CachedResult.model_validate_json(found) if found else None
+            return field, CachedResult.model_validate_json(found) if found else None
         except ValidationError:
             # Another release of the worker wrote it: during an upgrade, an image is analyzed once more.
-            return None
+            return "", None
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
         """Note a job that has ended already."""

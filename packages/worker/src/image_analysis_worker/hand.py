@@ -23,6 +23,8 @@ class Work:
     attempts_left: int
     is_suspect: bool
     """Whether an earlier attempt at it ended with its worker: it runs alone, so that nothing else ends with it."""
+    entry: Any = None
+    """Where it stands in RQ's books; theirs alone."""
     started_s: float = field(default_factory=time.perf_counter)
     input: Any = None
     result: AnalysisResult | None = None
@@ -87,7 +89,7 @@ class Hand:
             return True
 
     def holds(self, work: Work) -> bool:
-        return work.job_id in self._held
+        return self._held.get(work.job_id) is work
 
     def offer(self, work: Work) -> None:
         """Note that a job can go into the model, or has ended before it."""

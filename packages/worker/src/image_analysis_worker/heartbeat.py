@@ -12,7 +12,7 @@ from image_analysis_common.errors import JobTimeout
 from image_analysis_worker.books.ledger import Books
 from image_analysis_worker.books.upkeep import Upkeep
 from image_analysis_worker.hand import Hand
-from image_analysis_worker.outage import Outage
+from image_analysis_worker.outage import FIRST_WAIT_S, Outage
 from image_analysis_worker.watch import Watch
 
 EXIT_STUCK = 70
@@ -34,7 +34,9 @@ class Heartbeat(threading.Thread):
         self._is_stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._is_stopped.wait(min(keys.HEARTBEAT_INTERVAL_S, self._watch.limit_s / 2)):
+        interval_s = min(keys.HEARTBEAT_INTERVAL_S, self._watch.limit_s / 2)
+        # After an outage the first beat counts: until then the jobs in hand look abandoned.
+        while not self._is_stopped.wait(interval_s if self._outage.back_for_s else FIRST_WAIT_S):
             if self._watch.find_stuck() is not None:
                 self._end_process()
             try:
@@ -59,9 +61,9 @@ class Heartbeat(threading.Thread):
         stuck = list(self._watch.find_stuck() or ())
         log.error("worker_stuck", limit_s=self._watch.limit_s, job_ids=[work.job_id for work in stuck])
         try:
-            rest = [work for work in self._hand.close() if work not in stuck]
-            self._books.give_back(rest)
-            if len(stuck) == 1:
+            in_hand = self._hand.close()
+            self._books.give_back([work for work in in_hand if work not in stuck])
+            if len(stuck) == 1 and (stuck[0] in in_hand or self._hand.holds(stuck[0])):
                 limit_s = f"{self._watch.limit_s:g} s"
                 stuck[0].end(JobTimeout(f"The image took longer than {limit_s}: send a smaller one."))
                 self._books.finish(stuck)

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 from PIL import Image
@@ -41,17 +42,18 @@ class Loader(threading.Thread):
         self._prepare = prepare
         self._input_px = input_px
         self._max_pixels = max_pixels
-        # As many full-size pictures are in memory at once as there are threads.
-        self._decoders = ThreadPoolExecutor(decoders, thread_name_prefix="decoder")
+        self._undecoded: SimpleQueue[Work] = SimpleQueue()
+        # As many full-size pictures are in memory at once as there are threads. A daemon, unlike an executor's thread,
+        # does not keep the process from ending when it hangs in a C call.
+        self._decoders = [threading.Thread(target=self._decode, name="decoder", daemon=True) for _ in range(decoders)]
 
     def run(self) -> None:
-        try:
+        for decoder in self._decoders:
+            decoder.start()
+        # Told to stop while Redis is away, there is an error left: what was popped comes back by itself.
+        with suppress(RedisError):
             while not self._outage.is_stopping.is_set():
                 self._load()
-        except RedisError:
-            pass  # Told to stop while Redis is away: what was popped comes back by itself.
-        finally:
-            self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def _load(self) -> None:
         room = self._hand.wait_for_room(POLL_S)
@@ -67,20 +69,20 @@ class Loader(threading.Thread):
             self._books.give_back(works)
             return
         for work in works:
-            self._decoders.submit(self._decode, work)
+            self._undecoded.put(work)
         if is_suspect_next:
             self._hand.wait_until_empty(POLL_S)
 
-    def _decode(self, work: Work) -> None:
-        if not self._hand.holds(work):
-            return
-        if not work.has_ended:
-            with self._watch.step([work]):
-                try:
-                    image = decode_image(work.image, self._max_pixels, input_px=self._input_px)
-                    work.input = self._prepare(image)
-                    work.image = b""
-                except Exception as error:  # noqa: BLE001
-                    # A last line of defence besides CorruptImage: the job ends with it, its neighbors go on.
-                    work.end(error)
-        self._hand.offer(work)
+    def _decode(self) -> None:
+        while True:
+            work = self._undecoded.get()
+            if not work.has_ended and self._hand.holds(work):
+                with self._watch.step([work]):
+                    try:
+                        image = decode_image(work.image, self._max_pixels, input_px=self._input_px)
+                        work.input = self._prepare(image)
+                        work.image = b""
+                    except Exception as error:  # noqa: BLE001
+                        # A last line of defence besides CorruptImage: the job ends with it, its neighbors go on.
+                        work.end(error)
+            self._hand.offer(work)

@@ -1,5 +1,6 @@
 """Living through the times when Redis is away: patience, and one log line at each end."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class Outage:
         self.is_stopping = threading.Event()
         self._lock = threading.Lock()
         self._is_away = False
-        self._back_s = time.monotonic()
+        self._back_s = -math.inf
 
     def insist(self, call: Callable[[], T]) -> T:
         """Call until Redis answers, with growing waits in between.
@@ -54,5 +55,5 @@ class Outage:
 
     @property
     def back_for_s(self) -> float:
-        """Seconds since Redis was last away."""
+        """Seconds since Redis was last away; infinity if it never was."""
         return 0.0 if self._is_away else time.monotonic() - self._back_s

@@ -29,7 +29,8 @@ if ttl ~= '' then
 end
 """
 
-TIMEOUT_S = 5
+TIMEOUT_S = 3
+"""Longer than a pop blocks, far shorter than a worker may be silent."""
 
 
 def connect(dsn: str) -> Redis:

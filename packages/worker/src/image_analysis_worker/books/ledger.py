@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import uuid4
 
+import structlog
 from redis import Redis
 from redis.client import Pipeline
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
@@ -25,8 +27,10 @@ from image_analysis_common.errors import ImageExpired, WorkerLost
 from image_analysis_common.models import AnalysisResult
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.hand import Work
-from image_analysis_worker.outcomes import describe
+from image_analysis_worker.outcomes import describe, log_end
 from image_analysis_worker.records import Records
+
+log = structlog.get_logger(__name__)
 
 
 class Books(BaseWorker):
@@ -50,7 +54,10 @@ class Books(BaseWorker):
         self.records = records
         self.is_suspended = False
         """Whether an operator holds all workers with `rq suspend`; read with every heartbeat."""
-        self._jobs: dict[str, tuple[Job, Execution]] = {}
+
+    def _set_connection(self, connection: Redis) -> Redis:
+        # RQ would raise the client's time limit to 11 s: longer than a worker may be silent.
+        return connection
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         super().heartbeat(keys.WORKER_TTL_S, pipeline)
@@ -74,8 +81,8 @@ class Books(BaseWorker):
         found = [self._find(job_id, *parts) for job_id, *parts in zip(job_ids, answers, answers, answers, strict=True)]
         first_suspect = next((n for n, entry in enumerate(found) if entry and entry[1].is_suspect), len(found))
         taken = found[:1] if first_suspect == 0 and is_alone else found[:first_suspect]
-        self._begin([entry for entry in taken if entry], job_ids, put_back=job_ids[len(taken) :])
-        return [work for entry in taken if entry for work in entry[1:]], first_suspect < len(found)
+        works = self._begin([entry for entry in taken if entry], job_ids, put_back=job_ids[len(taken) :])
+        return works, first_suspect < len(found)
 
     def _pop(self, limit: int, wait_s: int) -> list[str]:
         """Move jobs from the queue to the intermediate list; wait for one only where there is none."""
@@ -95,9 +102,14 @@ class Books(BaseWorker):
         if not rq_fields or not fields:
             return None
         job = Job(job_id, connection=self.connection, serializer=self.serializer)
-        job.restore(rq_fields)
+        try:
+            job.restore(rq_fields)
+            record = JobRecord.from_hash(fields)
+        except (KeyError, ValueError, NoSuchJobError):
+            # Not written by this service, or by a release that it cannot read: it must not stop the others.
+            log.exception("job_unreadable", job_id=job_id)
+            return None
         attempts_left = job.retries_left if job.retries_left is not None else tasks.MAX_ATTEMPTS
-        record = JobRecord.from_hash(fields)
         work = Work(
             job_id,
             request_id=str(job.meta.get("request_id", "")),
@@ -114,21 +126,33 @@ class Books(BaseWorker):
             work.end(WorkerLost(f"{tasks.MAX_ATTEMPTS} workers ended over this image: try another one."))
         return job, work
 
-    def _begin(self, taken: Sequence[tuple[Job, Work]], popped: Sequence[str], *, put_back: Sequence[str]) -> None:
+    def _begin(
+        self, taken: Sequence[tuple[Job, Work]], popped: Sequence[str], *, put_back: Sequence[str]
+    ) -> list[Work]:
+        """Start jobs, and return them; those whose end is known already get it here, without a start to be lost in."""
+        begun = []
         with self.connection.pipeline() as pipeline:
             for job_id in popped:
                 pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
             for job_id in reversed(put_back):
                 pipeline.lpush(self._queue.key, job_id)
             for job, work in taken:
+                if work.has_ended:
+                    self._end(pipeline, work, job, None)
+                    continue
                 execution = Execution.create(job, keys.WORKER_TTL_S, pipeline, worker_name=self.name)
                 job.prepare_for_execution(self.name, pipeline)
                 pipeline.expire(job.key, keys.WAITING_JOB_TTL_S)
                 self.records.begin(pipeline, work.job_id)
-                self._jobs[work.job_id] = job, execution
-                self.executions[execution.id] = execution
-            self._note_state(pipeline, is_busy=bool(self._jobs))
+                work.entry = job, execution
+                begun.append(work)
+            self._note_state(pipeline, is_busy=bool(self.executions or begun))
             pipeline.execute()
+        self.executions.update({execution.id: execution for _, execution in (work.entry for work in begun)})
+        for _, work in taken:
+            if work.has_ended:
+                log_end(work)
+        return begun
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
@@ -136,37 +160,42 @@ class Books(BaseWorker):
         """Write how jobs have ended: into their records, the cache and RQ's books, all in one transaction."""
         with self.connection.pipeline() as pipeline:
             for work in works:
-                job, execution = self._jobs[work.job_id]
-                job.ended_at = now()
-                if work.result is not None:
-                    self._complete(pipeline, work, work.result, job, execution)
-                elif work.can_be_retried:
-                    job.retries_left = work.attempts_left
-                    job.retry(self._queue, pipeline)
-                    self.records.retry(pipeline, work.job_id)
-                else:
-                    self._fail(pipeline, work, job, execution)
+                job, execution = work.entry
+                self._end(pipeline, work, job, execution)
                 execution.delete(job=job, pipeline=pipeline)
                 self.increment_total_working_time(timedelta(milliseconds=work.processing_time_ms), pipeline)
-            self._note_state(pipeline, is_busy=len(works) < len(self._jobs))
+            self._note_state(pipeline, is_busy=len(works) < len(self.executions))
             pipeline.execute()
         self._forget(works)
 
-    def _complete(self, pipeline: Pipeline, work: Work, result: AnalysisResult, job: Job, execution: Execution) -> None:
+    def _end(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
+        job.ended_at = now()
+        if work.result is not None:
+            self._complete(pipeline, work, work.result, job, execution)
+        elif work.can_be_retried:
+            job.retries_left = work.attempts_left
+            job.retry(self._queue, pipeline)
+            self.records.retry(pipeline, work.job_id)
+        else:
+            self._fail(pipeline, work, job, execution)
+
+    def _complete(
+        self, pipeline: Pipeline, work: Work, result: AnalysisResult, job: Job, execution: Execution | None
+    ) -> None:
         self.records.complete(pipeline, work.job_id, work.record.image_hash, result, work.processing_time_ms)
         job._result = result.model_dump()
         job._handle_success(
             keys.ENDED_JOB_TTL_S,
             pipeline,
             worker_name=self.name,
-            execution_id=execution.id,
-            execution_started_at=execution.created_at,
+            execution_id=execution.id if execution else None,
+            execution_started_at=execution.created_at if execution else None,
             execution_ended_at=job.ended_at,
         )
         job.cleanup(keys.ENDED_JOB_TTL_S, pipeline, remove_from_queue=False)
         self.increment_successful_job_count(pipeline)
 
-    def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution) -> None:
+    def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
         failure = describe(work.failure)
         self.records.fail(pipeline, work.job_id, work.record.image_hash, failure)
         job.set_status(RqStatus.FAILED, pipeline)
@@ -174,8 +203,8 @@ class Books(BaseWorker):
             f"{failure.code}: {failure.detail}",
             pipeline,
             worker_name=self.name,
-            execution_id=execution.id,
-            execution_started_at=execution.created_at,
+            execution_id=execution.id if execution else None,
+            execution_started_at=execution.created_at if execution else None,
             execution_ended_at=job.ended_at,
         )
         self.increment_failed_job_count(pipeline)
@@ -184,7 +213,7 @@ class Books(BaseWorker):
         """Put jobs back to the front of the queue, in their order; no attempt is used up."""
         with self.connection.pipeline() as pipeline:
             for work in reversed(works):
-                job, execution = self._jobs[work.job_id]
+                job, execution = work.entry
                 execution.delete(job=job, pipeline=pipeline)
                 job.set_status(RqStatus.QUEUED, pipeline)
                 self._queue.push_job_id(job.id, pipeline, at_front=True)
@@ -199,5 +228,5 @@ class Books(BaseWorker):
 
     def _forget(self, works: Sequence[Work]) -> None:
         for work in works:
-            _, execution = self._jobs.pop(work.job_id)
+            _, execution = work.entry
             self.executions.pop(execution.id, None)
