@@ -54,6 +54,16 @@ integration *options:
 e2e *options:
     {{ uv_run }} pytest tests/e2e "$@"
 
+# Kill, stop, pause and mislead every process; CHAOS_KILLS and CHAOS_OUTAGE_SECONDS make it shorter
+[group('test')]
+chaos *options:
+    {{ uv_run }} pytest tests/chaos "$@"
+
+# Measure speed beside other ways to serve the same model; writes bench.json and bench.svg
+[group('test')]
+bench *options:
+    {{ uv_run }} python tests/perf/bench.py "$@"
+
 # Check everything that is not a test: lint, formatting, types, import contracts
 [group('check')]
 check: lint types contracts

@@ -42,6 +42,7 @@ class Loader(threading.Thread):
         self._prepare = prepare
         self._input_px = input_px
         self._max_pixels = max_pixels
+        self._is_suspect_next = False
         self._undecoded: SimpleQueue[Work] = SimpleQueue()
         # As many full-size pictures are in memory at once as there are threads. A daemon, unlike an executor's thread,
         # does not keep the process from ending when it hangs in a C call.
@@ -62,15 +63,16 @@ class Loader(threading.Thread):
             return
         if not room:
             return
-        works, is_suspect_next = self._outage.insist(
-            lambda: self._books.take(room, wait_s=POLL_S, is_alone=self._hand.is_empty)
+        limit = 1 if self._is_suspect_next else room
+        works, self._is_suspect_next = self._outage.insist(
+            lambda: self._books.take(limit, wait_s=POLL_S, is_alone=self._hand.is_empty)
         )
         if not self._hand.hold(works):
             self._books.give_back(works)
             return
         for work in works:
             self._undecoded.put(work)
-        if is_suspect_next:
+        if self._is_suspect_next:
             self._hand.wait_until_empty(POLL_S)
 
     def _decode(self) -> None:

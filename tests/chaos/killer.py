@@ -1,0 +1,143 @@
+"""Kills workers under load: at random moments, and at the instants where a job is lost most easily."""
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from chaos.books import QUEUE
+from chaos.custody import Custody
+from chaos.images import large_images, small_images, unique
+from chaos.stage import Stage, Submitter
+from chaos.statuses import StatusPoller
+from chaos.workers import Crew, Worker
+from image_analysis_common import keys
+from waiting import wait_until
+
+DEPTH = 24
+"""Jobs that the feeder keeps in the queue."""
+
+
+class Feeder(threading.Thread):
+    """Keeps the queue filled, and remembers which image each job brought."""
+
+    def __init__(self, stage: Stage, poller: StatusPoller, chance: random.Random) -> None:
+        super().__init__(name="feeder", daemon=True)
+        self._redis = stage.redis
+        self._submitter = stage.submitter()
+        self._poller = poller
+        self._chance = chance
+        self._lock = threading.Lock()
+        self._is_stopped = threading.Event()
+        self.is_resting = threading.Event()
+        self.images: dict[str, bytes] = {}
+
+    def submit(self, images: list[bytes]) -> None:
+        """Queue images of known answers, each as one that nobody has seen before."""
+        with self._lock:
+            _submit(self._submitter, images, self.images, self._poller)
+
+    def run(self) -> None:
+        while not self._is_stopped.wait(0.02):
+            if not self.is_resting.is_set() and self._redis.llen(f"rq:queue:{QUEUE}") < DEPTH:
+                self.submit([self._draw() for _ in range(DEPTH // 2)])
+
+    def stop(self) -> None:
+        self._is_stopped.set()
+        self.join()
+
+    def _draw(self) -> bytes:
+        return self._chance.choice(large_images() if self._chance.random() < 0.2 else small_images())
+
+
+def _submit(submitter: Submitter, images: list[bytes], known: dict[str, bytes], poller: StatusPoller) -> None:
+    jobs = submitter.submit(unique(image) for image in images)
+    known.update(zip(jobs, images, strict=True))
+    poller.watch(jobs)
+
+
+class Killer:
+    """Kills one of the crew at a time and has it replaced at once."""
+
+    def __init__(
+        self, stage: Stage, crew: Crew, feeder: Feeder, poller: StatusPoller, custody: Custody, chance: random.Random
+    ) -> None:
+        self._stage = stage
+        self._crew = crew
+        self._feeder = feeder
+        self._poller = poller
+        self._custody = custody
+        self._chance = chance
+        self.aims: dict[str, Callable[[Worker], None]] = {
+            "at random": self._aim_at_random,
+            "between pop and start": self._aim_between_pop_and_start,
+            "while decoding": self._aim_while_decoding,
+            "in the forward pass": self._aim_in_the_forward_pass,
+            "after the result": self._aim_after_the_result,
+        }
+
+    def kill(self, aim: str) -> None:
+        """Kill one worker and note what it had in hand."""
+        worker = self._chance.choice(self._crew.working)
+        name = worker.name
+        self.aims[aim](worker)
+        worker.signal(signal.SIGKILL)
+        at_s = time.monotonic()
+        assert worker.wait() == -signal.SIGKILL
+        self._custody.note(aim, name, at_s, self._poller.unended)
+        self._crew.replace(worker)
+        self._feeder.is_resting.clear()
+
+    def plan(self, kills: int) -> list[str]:
+        """Choose the aims: two thirds at random, the rest shared out among the instants, in random order."""
+        instants = [aim for aim in self.aims if aim != "at random"]
+        aimed = [instants[number % len(instants)] for number in range(kills // 3)]
+        aims = aimed + ["at random"] * (kills - len(aimed))
+        self._chance.shuffle(aims)
+        return aims
+
+    def _aim_at_random(self, _worker: Worker) -> None:
+        self._pause(min(self._chance.expovariate(1 / 1.2), 4))
+
+    def _aim_between_pop_and_start(self, worker: Worker) -> None:
+        """Let Redis hand a job to a worker that waits in its pop, and that never comes to read the answer."""
+        self._rest()
+        if self._chance.random() < 0.5:
+            worker.signal(signal.SIGSTOP)
+        self._feeder.submit(list(small_images()[:4]))
+        self._pause(self._chance.uniform(0, 0.004))
+
+    def _aim_while_decoding(self, _worker: Worker) -> None:
+        self._rest()
+        self._feeder.submit(list(large_images()) * 4)
+        self._pause(self._chance.uniform(0.005, 0.15))
+
+    def _aim_in_the_forward_pass(self, worker: Worker) -> None:
+        worker.report("classify")
+        worker.wait_for_report()
+        self._pause(self._chance.uniform(0, 0.01))
+
+    def _aim_after_the_result(self, worker: Worker) -> None:
+        """Stop the others, so that the next result that appears is this worker's."""
+        others = [other for other in self._crew.working if other is not worker]
+        for other in others:
+            other.signal(signal.SIGSTOP)
+        with self._stage.redis.pubsub(ignore_subscribe_messages=True) as results:
+            results.psubscribe("__keyspace@0__:" + keys.result("*"))
+            wait_until(lambda: results.get_message(timeout=0.5), "the worker writes a result", 20)
+        worker.signal(signal.SIGKILL)
+        for other in others:
+            other.signal(signal.SIGCONT)
+
+    def _rest(self) -> None:
+        """Let the queue run dry."""
+        self._feeder.is_resting.set()
+        wait_until(lambda: not self._stage.redis.llen(f"rq:queue:{QUEUE}"), "the queue is empty", 60)
+
+    def _pause(self, duration_s: float) -> None:
+        until_s = time.monotonic() + duration_s
+        if duration_s > 0.02:
+            wait_until(lambda: time.monotonic() >= until_s, "the moment of the kill")
+        while time.monotonic() < until_s:
+            pass

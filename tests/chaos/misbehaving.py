@@ -1,0 +1,112 @@
+"""What runs in a worker process of the suite: the real worker on the real model, which can be told to misbehave."""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import structlog
+from PIL import Image
+
+from chaos.images import Marker
+from image_analysis_common.logs import configure_logs
+from image_analysis_common.models import ModelAnnouncement, ModelRef, Prediction
+from image_analysis_worker import __main__ as program
+from image_analysis_worker.checkpoint import find_checkpoint
+from image_analysis_worker.classifier import Classifier
+from image_analysis_worker.settings import WorkerSettings
+
+
+class MisbehavingModel:
+    """The bundled classifier, but for images of a marker's color; tells the test when it is entered, if asked to."""
+
+    def __init__(self, classifier: Classifier, orders: Connection) -> None:
+        self._classifier = classifier
+        self.ref: ModelRef = classifier.ref
+        self.input_px: int = classifier.input_px
+        self._orders = orders
+        self._announcement = classifier.warm_up()
+        self._slow_s = float(os.environ.get("SLOW_S", "3"))
+        self._report: str | None = None
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> ModelAnnouncement:
+        return self._announcement
+
+    def prepare(self, image: Image.Image) -> tuple[Marker | None, Any]:
+        self._enter("prepare", 1)
+        match marker := Marker.of(image):
+            case Marker.DIES_IN_PREPARE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Marker.HANGS_IN_PREPARE:
+                hang()
+        return marker, self._classifier.prepare(image)
+
+    def classify(self, inputs: Sequence[tuple[Marker | None, Any]]) -> list[list[Prediction]]:
+        structlog.get_logger("chaos").info("model_entered", images=len(inputs))
+        self._enter("classify", len(inputs))
+        markers = {marker for marker, _ in inputs}
+        if Marker.DIES_IN_CLASSIFY in markers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if Marker.HANGS_IN_CLASSIFY in markers:
+            hang()
+        if Marker.IS_SLOW in markers:
+            threading.Event().wait(self._slow_s)
+        return self._classifier.classify([image for _, image in inputs])
+
+    def obey(self) -> None:
+        """Take orders until the test has gone: the name of the method whose next call is to be reported."""
+        while True:
+            try:
+                order = self._orders.recv()
+            except (EOFError, OSError):
+                return
+            with self._lock:
+                self._report = order
+
+    def _enter(self, method: str, images: int) -> None:
+        with self._lock:
+            if self._report != method:
+                return
+            self._report = None
+            self._orders.send(images)
+
+
+def hang() -> None:
+    """Never return from C, as a broken kernel does: no signal handler of Python's and no exception ends it."""
+    libc = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)
+
+
+def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
+    """Load the model, say so, wait for the word, then serve on the misbehaving model until the worker ends."""
+    _redirect(log)
+    os.environ.update(environment)
+    settings = WorkerSettings.from_environment()
+    configure_logs(settings, "worker")
+    model = MisbehavingModel(Classifier.load(find_checkpoint(settings.model_id), settings), orders)
+    orders.send("ready")
+    orders.recv()
+    threading.Thread(target=model.obey, daemon=True).start()
+    sys.exit(program.serve(settings, model))
+
+
+def run_program(orders: Connection, log: str, environment: dict[str, str]) -> None:
+    """Wait for the word, then be `python -m image_analysis_worker`, all of it but the time for importing torch."""
+    _redirect(log)
+    os.environ.update(environment)
+    orders.send("ready")
+    orders.recv()
+    program.main()
+
+
+def _redirect(log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, sys.stdout.fileno())
+    os.dup2(descriptor, sys.stderr.fileno())

@@ -1,0 +1,104 @@
+"""Images that take their worker down, cannot be decoded, or never come to an end: each fails alone."""
+
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from chaos.books import Books, settled_books
+from chaos.conftest import OpenStage
+from chaos.images import Marker, damaged_image, marked, small_images, unique
+from image_analysis_common.models import JobStatus
+from image_analysis_common.records import JobRecord
+from waiting import wait_until
+
+NEIGHBORS = 10
+"""On each side of the bad image, so that it shares its batch."""
+LIMIT_S = 3
+EXIT_STUCK = 70
+
+
+@dataclass(frozen=True)
+class End:
+    """How a bad image among good ones ended, and what it did to the workers."""
+
+    bad: JobRecord
+    neighbors: list[JobStatus]
+    exit_codes: list[int | None]
+    books: Books
+    balanced_books: Books
+
+    @property
+    def verdict(self) -> tuple[JobStatus, str | None]:
+        return self.bad.status, self.bad.error and self.bad.error.code
+
+
+BAD_IMAGES: dict[str, Callable[[], bytes]] = {
+    "kills in prepare": lambda: marked(Marker.DIES_IN_PREPARE),
+    "kills in classify": lambda: marked(Marker.DIES_IN_CLASSIFY),
+    "hangs in prepare": lambda: marked(Marker.HANGS_IN_PREPARE),
+    "hangs in classify": lambda: marked(Marker.HANGS_IN_CLASSIFY),
+    "damaged": damaged_image,
+}
+
+
+@pytest.fixture(scope="module")
+def ends(open_stage: OpenStage) -> Iterator[dict[str, Future[End]]]:
+    """Run the five at the same time: most of their time is waiting for a worker to be missed."""
+
+    def run(name: str) -> End:
+        good = [unique(small_images()[number]) for number in range(2 * NEIGHBORS)]
+        with open_stage("poison") as stage:
+            jobs = stage.submit([*good[:NEIGHBORS], BAD_IMAGES[name](), *good[NEIGHBORS:]])
+            crew = stage.start_crew(spares=1, JOB_TIMEOUT_SECONDS=str(LIMIT_S))
+            records = stage.wait_for_end(jobs, timeout_s=90, crew=crew)
+            if name.startswith("hangs"):
+                wait_until(lambda: crew.tend() or crew.gone, "the worker that hung has ended")
+            living = frozenset(worker.name for worker in crew.working)
+            return End(
+                bad=records.pop(jobs[NEIGHBORS]),
+                neighbors=[record.status for record in records.values()],
+                exit_codes=crew.exit_codes,
+                books=settled_books(stage.redis, whole := stage.records(jobs), living),
+                balanced_books=Books.balanced(whole, living),
+            )
+
+    with ThreadPoolExecutor(8) as threads:
+        yield {name: threads.submit(run, name) for name in BAD_IMAGES}
+
+
+@pytest.mark.parametrize("name", ["kills in prepare", "kills in classify"])
+def test_image_that_kills_its_worker_fails_after_three_workers(ends: dict[str, Future[End]], name: str) -> None:
+    end = ends[name].result()
+
+    assert (end.verdict, end.exit_codes) == ((JobStatus.FAILED, "worker_lost"), [-signal.SIGKILL] * 3)
+
+
+@pytest.mark.parametrize("name", ["hangs in prepare", "hangs in classify"])
+def test_image_that_runs_past_its_time_fails_as_such(ends: dict[str, Future[End]], name: str) -> None:
+    assert ends[name].result().verdict == (JobStatus.FAILED, "job_timeout")
+
+
+@pytest.mark.parametrize("name", ["hangs in prepare", "hangs in classify"])
+def test_worker_that_hangs_ends_itself_with_its_own_exit_code(ends: dict[str, Future[End]], name: str) -> None:
+    assert {*ends[name].result().exit_codes} == {EXIT_STUCK}
+
+
+def test_damaged_image_fails_as_such_and_harms_no_worker(ends: dict[str, Future[End]]) -> None:
+    end = ends["damaged"].result()
+
+    assert (end.verdict, end.exit_codes) == ((JobStatus.FAILED, "corrupt_image"), [])
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_neighbors_of_a_bad_image_complete(ends: dict[str, Future[End]], name: str) -> None:
+    assert ends[name].result().neighbors == [JobStatus.COMPLETED] * 2 * NEIGHBORS
+
+
+@pytest.mark.parametrize("name", BAD_IMAGES)
+def test_books_balance_after_a_bad_image(ends: dict[str, Future[End]], name: str) -> None:
+    end = ends[name].result()
+
+    assert end.books == end.balanced_books

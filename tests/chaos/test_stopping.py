@@ -1,0 +1,180 @@
+"""SIGTERM under load: what is in the model is finished, everything else goes back untouched; a second one is obeyed."""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from chaos.books import QUEUE, Books, eventually, retries_left, settled_books
+from chaos.conftest import OpenStage
+from chaos.images import Marker, large_images, marked, unique
+from chaos.stage import Stage
+from chaos.workers import Worker
+from waiting import wait_until
+
+BATCH = 4
+JOBS = 24
+SLOW_S = 4.0
+IN_HAND = 24
+"""Jobs that a worker may have taken; those that it is just taking may overtake the others on their way back."""
+STOPPED_S = 15
+"""A batch of large images on a busy machine, and a pop that blocks."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a stopped worker left to another one, and what came of it."""
+
+    statuses: list[str]
+    queue: list[str]
+    retries_left: list[int]
+    final_statuses: Counter[str]
+    books: Books
+    balanced_books: Books
+
+    @classmethod
+    def to_another(cls, stage: Stage, jobs: list[str]) -> "Left":
+        statuses, queue, retries = stage.statuses(jobs), queued(stage), retries_left(stage.redis, jobs)
+        successor = stage.start_worker(is_program=True).begin()
+        records = stage.wait_for_end(jobs)
+        living = frozenset({successor.name})
+        return cls(
+            statuses=statuses,
+            queue=queue,
+            retries_left=retries,
+            final_statuses=Counter(record.status.value for record in records.values()),
+            books=settled_books(stage.redis, records, living),
+            balanced_books=Books.balanced(records, living),
+        )
+
+
+@dataclass(frozen=True)
+class Stop:
+    """How a worker stopped."""
+
+    jobs: list[str]
+    retries_left: list[int]
+    exit_code: int
+    took_s: float
+    left: Left
+    in_model: int = 0
+    """Jobs that had entered the model, the last batch included."""
+    queued_at_once: int = 0
+    """Jobs in the queue while the last batch was still in the model."""
+
+
+def queued(stage: Stage) -> list[str]:
+    return [job_id.decode() for job_id in stage.redis.lrange(f"rq:queue:{QUEUE}", 0, -1)]
+
+
+def count_in_model(worker: Worker) -> int:
+    return sum(int(line["images"]) for line in worker.log.events("model_entered"))
+
+
+def stop_program(stage: Stage) -> Stop:
+    """Stop the program itself, as a user starts it, amid large images."""
+    jobs = stage.submit(unique(large_images()[number % 3]) for number in range(80))
+    retries = retries_left(stage.redis, jobs)
+    program = stage.start_program("image_analysis_worker")
+    wait_until(lambda: "COMPLETED" in stage.statuses(jobs), "the program is at work", 60)
+    program.process.send_signal(signal.SIGTERM)
+    told_s = time.monotonic()
+    exit_code = program.process.wait(timeout=30)
+    return Stop(jobs, retries, exit_code, time.monotonic() - told_s, Left.to_another(stage, jobs))
+
+
+def stop_slow(stage: Stage, *, is_second_sent: bool) -> Stop:
+    """Stop a worker whose model takes seconds for a batch, while a batch is in it and more is prefetched."""
+    jobs = stage.submit(marked(Marker.IS_SLOW) for _ in range(JOBS))
+    retries = retries_left(stage.redis, jobs)
+    worker = stage.start_worker(MAX_BATCH_SIZE=str(BATCH), SLOW_S=str(SLOW_S)).begin()
+    wait_until(lambda: "COMPLETED" in stage.statuses(jobs), "the first batch is done")
+    worker.report("classify")
+    assert worker.wait_for_report()
+    wait_until(lambda: len(queued(stage)) < JOBS - count_in_model(worker), "more jobs are prefetched", SLOW_S / 2)
+    worker.signal(signal.SIGTERM)
+    told_s = time.monotonic()
+    in_model = count_in_model(worker)
+    at_once = eventually(lambda: len(queued(stage)), JOBS - in_model, SLOW_S / 4)
+    if is_second_sent:
+        wait_until(lambda: time.monotonic() > told_s + 1.2, "the second signal is no echo of the first")
+        worker.signal(signal.SIGTERM)
+        told_s = time.monotonic()
+    exit_code = worker.wait()
+    took_s = time.monotonic() - told_s
+    return Stop(jobs, retries, exit_code, took_s, Left.to_another(stage, jobs), in_model, at_once)
+
+
+@pytest.fixture(scope="module")
+def stops(open_stage: OpenStage) -> Iterator[dict[str, Future[Stop]]]:
+    def run(name: str) -> Stop:
+        with open_stage("stopping") as stage:
+            return stop_program(stage) if name == "program" else stop_slow(stage, is_second_sent=name == "twice")
+
+    with ThreadPoolExecutor(8) as threads:
+        yield {name: threads.submit(run, name) for name in ("program", "once", "twice")}
+
+
+@pytest.mark.parametrize("name", ["program", "once"])
+def test_worker_exits_with_zero_and_leaves_nothing_begun(stops: dict[str, Future[Stop]], name: str) -> None:
+    stop = stops[name].result()
+
+    assert (stop.exit_code, stop.took_s < STOPPED_S) == (0, True), stop.took_s
+    assert set(stop.left.statuses) == {"COMPLETED", "PENDING"}
+
+
+@pytest.mark.parametrize("name", ["program", "once"])
+def test_what_was_not_in_the_model_is_back_at_the_front_of_the_queue(stops: dict[str, Future[Stop]], name: str) -> None:
+    stop = stops[name].result()
+
+    pending = [job_id for job_id, status in zip(stop.jobs, stop.left.statuses, strict=True) if status == "PENDING"]
+
+    assert sorted(stop.left.queue[:IN_HAND]) == sorted(pending[:IN_HAND])
+    assert stop.left.queue[IN_HAND:] == pending[IN_HAND:]
+
+
+@pytest.mark.parametrize("name", ["program", "once"])
+def test_no_attempt_is_used_up_by_a_stop(stops: dict[str, Future[Stop]], name: str) -> None:
+    stop = stops[name].result()
+
+    assert stop.left.retries_left == stop.retries_left
+
+
+def test_batch_in_the_model_is_finished(stops: dict[str, Future[Stop]]) -> None:
+    stop = stops["once"].result()
+
+    assert Counter(stop.left.statuses) == {"COMPLETED": stop.in_model, "PENDING": JOBS - stop.in_model}
+
+
+@pytest.mark.parametrize("name", ["once", "twice"])
+def test_prefetched_jobs_go_back_while_the_batch_is_still_in_the_model(
+    stops: dict[str, Future[Stop]], name: str
+) -> None:
+    stop = stops[name].result()
+
+    assert stop.queued_at_once == JOBS - stop.in_model
+
+
+def test_second_signal_ends_the_worker_at_once(stops: dict[str, Future[Stop]]) -> None:
+    stop = stops["twice"].result()
+
+    assert (stop.exit_code != 0, stop.took_s < 1) == (True, True), (stop.exit_code, stop.took_s)
+    assert stop.left.statuses.count("PROCESSING") > 0
+
+
+@pytest.mark.parametrize("name", ["program", "once", "twice"])
+def test_another_worker_finishes_all(stops: dict[str, Future[Stop]], name: str) -> None:
+    stop = stops[name].result()
+
+    assert stop.left.final_statuses == {"COMPLETED": len(stop.jobs)}
+
+
+@pytest.mark.parametrize("name", ["program", "once", "twice"])
+def test_books_balance_after_a_stop(stops: dict[str, Future[Stop]], name: str) -> None:
+    left = stops[name].result().left
+
+    assert left.books == left.balanced_books
