@@ -1,0 +1,101 @@
+"""Measures the service beside its rivals, in one run on the same photos and weights: what `just bench` does.
+
+Prints tables, and writes `bench.json` and `bench.svg`. Ends with 0 whether the aims are met or not: figures depend on
+the machine, and on 2 shared cores they differ by up to a half from run to run; 1 when a part of ours does not work.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from calls import measure_calls
+from chart import draw_chart
+from load import LoadError
+from machine import describe_machine
+from overhead import measure_overhead
+from programs import ProgramError, start_redis
+from report import make_tables, to_document
+from rich.console import Console
+from rows import Results, Turns
+from throughput import measure_throughput
+
+PARTS = ("throughput", "overhead", "calls")
+ROUNDS = 2
+
+SLOW_PART_S, QUICK_PARTS_S = 140.0, 250.0
+"""When it is too late, after the start, for another round: the whole takes under five minutes."""
+
+LINE_WIDTH = 120
+
+
+def main() -> int:
+    """Run the parts that were asked for, print and write what came of them."""
+    arguments = read_arguments()
+    # SIGTERM as Ctrl-C: every program that was started is ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else LINE_WIDTH)
+    started_s = time.monotonic()
+    try:
+        with TemporaryDirectory(prefix="image-analysis-bench-", ignore_cleanup_errors=True) as folder:
+            results = measure(Path(folder), arguments.only or PARTS, arguments.rounds, console)
+    except (ProgramError, LoadError) as error:
+        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 130
+    machine = describe_machine() | {"rounds": arguments.rounds, "took_s": round(time.monotonic() - started_s)}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    (arguments.output / "bench.json").write_text(json.dumps(to_document(results, machine), indent=2) + "\n")
+    (arguments.output / "bench.svg").write_text(draw_chart(results))
+    for table in make_tables(results):
+        console.print(table)
+    for name, reason in results.missing.items():
+        console.print(f"{name} was not measured: {reason}", markup=False, soft_wrap=True)
+    if results.foreign_cores:
+        mean, most = sum(results.foreign_cores) / len(results.foreign_cores), max(results.foreign_cores)
+        console.print(f"Other programs took {mean:.1f} cores of {machine['cores']} meanwhile, at times {most:.1f}.")
+    console.print(f"After {machine['took_s']} s, bench.json and bench.svg are written.")
+    return 0
+
+
+def measure(folder: Path, parts: Sequence[str], rounds: int, console: Console) -> Results:
+    """Run the parts one after the other, each with its own processes.
+
+    Raises:
+        ProgramError, LoadError: a part of ours does not work.
+    """
+
+    def say(line: str) -> None:
+        console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+
+    started_s = time.monotonic()
+    slow, quick = Turns(rounds, started_s + SLOW_PART_S), Turns(rounds, started_s + QUICK_PARTS_S)
+    redis, redis_url = start_redis(folder)
+    results = Results()
+    with redis:
+        if "throughput" in parts:
+            results = measure_throughput(redis_url, folder, slow, say)
+        if "overhead" in parts:
+            results = replace(results, costs=measure_overhead(redis_url, folder, quick, say))
+        if "calls" in parts:
+            results = replace(results, calls=measure_calls(redis_url, folder, quick, say))
+    return results
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure the service beside its rivals.")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder for bench.json and bench.svg")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of every row; the median counts")
+    parser.add_argument("--only", action="append", choices=PARTS, help="run this part alone; can be given again")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

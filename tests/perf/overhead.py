@@ -1,0 +1,57 @@
+"""The overhead rows: what a job costs a worker when the model does nothing, ours beside RQ's own."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from contenders import START_S, start_rq
+from programs import SCRIPTS, Program
+from queues import OurQueue, RqQueue, WorkQueue, drain
+from rates import steady_rate
+from redis import Redis
+from rows import CostRow, Say, Turns
+
+from image_analysis_common import keys
+from photos import TINY_PX, Photos
+
+NOOP_MODEL = "noop"
+
+COUNTS = {"ours": 2000, "SimpleWorker": 1000, "Worker": 150}
+"""Jobs in a round: three to five seconds each."""
+
+LEAD = 50
+
+
+def measure_overhead(redis_url: str, folder: Path, turns: Turns, say: Say) -> list[CostRow]:
+    """Drain queues of tiny images, a worker at a time.
+
+    Raises:
+        ProgramError: a worker does not work.
+    """
+    photos = Photos("tiny", TINY_PX)
+    rows = {
+        "ours": CostRow("ours", "image_analysis_worker: records, cache, books, and decoding an image of 8 x 8 px"),
+        "SimpleWorker": CostRow("SimpleWorker", "rq worker -S json -w rq.SimpleWorker; a task that takes the bytes"),
+        "Worker": CostRow("Worker", "rq worker -S json, RQ's default: forks for each job; a task that takes the bytes"),
+    }
+    with ExitStack() as stack:
+        ours = stack.enter_context(
+            Program(
+                "ours-noop",
+                [sys.executable, SCRIPTS / "noop_worker.py"],
+                folder,
+                {"REDIS_URL": redis_url, "MODEL_ID": NOOP_MODEL},
+            )
+        )
+        workers: dict[str, tuple[Program, WorkQueue]] = {"ours": (ours, OurQueue(redis_url, NOOP_MODEL))}
+        for name in ("SimpleWorker", "Worker"):
+            program = stack.enter_context(start_rq(name, redis_url, folder))
+            workers[name] = (program, RqQueue(redis_url, name, "rq_tasks.do_nothing"))
+        with Redis.from_url(redis_url) as redis:
+            ours.wait_until(lambda: redis.exists(keys.announcement(NOOP_MODEL)), "it announces its model", START_S)
+        for turn in turns:
+            say(f"cost per job, round {turn + 1} of {turns.wanted}")
+            for name, (program, queue) in workers.items():
+                times = drain(program, queue, photos.take(LEAD + COUNTS[name]))
+                rows[name].job_ms.append(1000 / steady_rate(*times, lead=LEAD, tail=0))
+    return list(rows.values())

@@ -1,0 +1,11 @@
+"""What a FastAPI handler costs that reads the same body and does nothing with it; served by uvicorn's own program."""
+
+from fastapi import FastAPI, Request
+
+app = FastAPI()
+
+
+@app.post("/analyze-image")
+async def read_body(request: Request) -> dict[str, str]:
+    await request.body()
+    return {}
