@@ -25,6 +25,8 @@ class Books:
 
     waiting: Mapping[str, list[str]]
     """Every list under the queue's name that is not empty: the queue, the intermediate queue, whatever there is."""
+    sighted: list[str]
+    """Notes that a job was seen between pop and start: one that stays makes the job's next pop look like a loss."""
     started: list[str]
     finished: frozenset[str]
     failed: frozenset[str]
@@ -43,6 +45,7 @@ class Books:
             statuses = pipeline.execute()
         return cls(
             waiting={key.decode(): _texts(redis.lrange(key, 0, -1)) for key in lists},
+            sighted=_texts(redis.scan_iter(f"rq:queue:{QUEUE}:intermediate:first_seen:*")),
             started=_texts(redis.zrange(f"rq:wip:{QUEUE}", 0, -1)),
             finished=frozenset(_texts(redis.zrange(f"rq:finished:{QUEUE}", 0, -1))),
             failed=frozenset(_texts(redis.zrange(f"rq:failed:{QUEUE}", 0, -1))),
@@ -58,6 +61,7 @@ class Books:
         completed = frozenset(job for job, record in jobs.items() if record.status is JobStatus.COMPLETED)
         return cls(
             waiting={},
+            sighted=[],
             started=[],
             finished=completed,
             failed=frozenset(jobs) - completed,

@@ -1,12 +1,14 @@
-"""A client that asks for every job's status over and over, and notes what it must never see."""
+"""A client that asks for every job's status and place over and over, and notes what it must never see."""
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 
 from redis import Redis
 
+from chaos.books import QUEUE
 from image_analysis_common import keys
 
 STEPS = {
@@ -37,6 +39,8 @@ class StatusPoller(threading.Thread):
         self.ended_s: dict[str, float] = {}
         self._answers: dict[str, dict[bytes, bytes]] = {}
         self.changed_answers: list[str] = []
+        self.misplaced: dict[str, int] = {}
+        """Jobs that had not ended and were in no place of RQ's books, or in several, and in how many."""
         self.samples = 0
 
     def watch(self, jobs: Iterable[str]) -> None:
@@ -59,6 +63,7 @@ class StatusPoller(threading.Thread):
         while not self._is_stopped.wait(INTERVAL_S):
             number += 1
             self._sample(self.unended)
+            self._locate()
             if number % ENDED_EVERY == 0:
                 self._sample(list(self.ended_s))
 
@@ -78,6 +83,21 @@ class StatusPoller(threading.Thread):
         for job_id, fields in zip(jobs, answers, strict=True):
             self._note(job_id, fields, now_s)
         self.samples += len(jobs)
+
+    def _locate(self) -> None:
+        """Look in one instant where the jobs are: waiting, between pop and start, or started."""
+        jobs = self.unended
+        with self._redis.pipeline() as pipeline:
+            pipeline.lrange(f"rq:queue:{QUEUE}", 0, -1)
+            pipeline.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1)
+            pipeline.zrange(f"rq:wip:{QUEUE}", 0, -1)
+            for job_id in jobs:
+                pipeline.hget(keys.job(job_id), "status")
+            waiting, between, started, *statuses = pipeline.execute()
+        places = Counter(entry.decode().partition(":")[0] for entry in (*waiting, *between, *started))
+        for job_id, status in zip(jobs, statuses, strict=True):
+            if status in (b"PENDING", b"PROCESSING") and places[job_id] != 1:
+                self.misplaced[job_id] = places[job_id]
 
     def _note(self, job_id: str, fields: dict[bytes, bytes], now_s: float) -> None:
         status = fields.get(b"status", b"GONE").decode()

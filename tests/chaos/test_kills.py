@@ -139,6 +139,10 @@ def test_no_status_goes_back_but_to_pending_for_a_retry(aftermath: Aftermath) ->
     assert aftermath.poller.wrong_steps() == {}
 
 
+def test_every_job_is_in_one_place_at_any_time(aftermath: Aftermath) -> None:
+    assert aftermath.poller.misplaced == {}
+
+
 def test_no_finished_answer_changes(aftermath: Aftermath) -> None:
     assert aftermath.poller.changed_answers == []
 

@@ -35,8 +35,11 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         interval_s = min(keys.HEARTBEAT_INTERVAL_S, self._watch.limit_s / 2)
-        # After an outage the first beat counts: until then the jobs in hand look abandoned.
-        while not self._is_stopped.wait(interval_s if self._outage.back_for_s else FIRST_WAIT_S):
+        # At once when it starts: where workers die young, no other may live long enough to sweep. After an outage the
+        # first beat counts: until then the jobs in hand look abandoned.
+        wait_s = 0.0
+        while not self._is_stopped.wait(wait_s):
+            wait_s = interval_s
             if self._watch.find_stuck() is not None:
                 self._end_process()
             try:
@@ -47,6 +50,7 @@ class Heartbeat(threading.Thread):
                 self._outage.note(None)
             except RedisError as error:
                 self._outage.note(error)
+                wait_s = FIRST_WAIT_S
 
     def stop(self) -> None:
         self._is_stopped.set()

@@ -12,6 +12,7 @@ from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_worker.books.ledger import Books
 
+SWEEP_LOCK_MS = 1000
 log = structlog.get_logger(__name__)
 
 
@@ -61,7 +62,7 @@ class Upkeep:
         RQ's own lock for this outlives a worker that dies with it by 15 minutes.
         """
         queue = self._books.queues[0]
-        if not self._redis.set(keys.sweep(queue.name), self._books.name, nx=True, px=keys.HEARTBEAT_INTERVAL_S * 900):
+        if not self._redis.set(keys.sweep(queue.name), self._books.name, nx=True, px=SWEEP_LOCK_MS):
             return
         clean_registries(queue, [self._note_abandoned])
         clean_worker_registry(queue)
