@@ -134,6 +134,7 @@ class Books(BaseWorker):
         with self.connection.pipeline() as pipeline:
             for job_id in popped:
                 pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
+                pipeline.delete(self._queue.intermediate_queue.get_first_seen_key(job_id))
             for job_id in reversed(put_back):
                 pipeline.lpush(self._queue.key, job_id)
             for job, work in taken:

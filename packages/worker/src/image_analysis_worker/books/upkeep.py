@@ -1,6 +1,6 @@
 """Staying alive in RQ's books and Redis's lists, and looking after the jobs of workers that are not."""
 
-import time
+from typing import cast
 
 import structlog
 from rq.job import Job
@@ -13,6 +13,25 @@ from image_analysis_common.models import ModelAnnouncement
 from image_analysis_worker.books.ledger import Books
 
 SWEEP_LOCK_MS = 1000
+
+# Notes, as RQ does, when a job was first seen between pop and start; brings back those that are there for too long.
+# In one step: a note that came after the job's start would make its next pop look like a loss.
+FIND_LOST = """
+local now, found = redis.call('TIME'), {}
+for _, job in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  local note = KEYS[1] .. ':first_seen:' .. job
+  local first_seen = redis.call('GET', note)
+  if not first_seen then
+    redis.call('SET', note, now[1] .. '.' .. string.format('%06d', now[2]), 'EX', 60)
+  elseif now[1] + now[2] / 1000000 - first_seen > tonumber(ARGV[1]) then
+    redis.call('LREM', KEYS[1], 1, job)
+    redis.call('LPUSH', KEYS[2], job)
+    redis.call('DEL', note)
+    table.insert(found, job)
+  end
+end
+return found
+"""
 log = structlog.get_logger(__name__)
 
 
@@ -23,6 +42,7 @@ class Upkeep:
         self._books = books
         self._redis = books.connection
         self._announcement = announcement
+        self._find_lost = self._redis.register_script(FIND_LOST)
 
     def open(self) -> None:
         """Enter the worker into RQ's books and announce its model."""
@@ -80,15 +100,6 @@ class Upkeep:
         RQ waits a minute, and counts it as an attempt, though nothing was begun.
         """
         queue = self._books.queues[0]
-        intermediate = queue.intermediate_queue
-        for job_id in intermediate.get_job_ids():
-            first_seen = intermediate.get_first_seen(job_id)
-            if first_seen is None:
-                intermediate.set_first_seen(job_id)
-            elif time.time() - first_seen.timestamp() > keys.HEARTBEAT_INTERVAL_S - 1:
-                log.warning("job_found", job_id=job_id)
-                with self._redis.pipeline() as pipeline:
-                    pipeline.lrem(intermediate.key, 1, job_id)
-                    pipeline.lpush(queue.key, job_id)
-                    pipeline.delete(intermediate.get_first_seen_key(job_id))
-                    pipeline.execute()
+        found = self._find_lost(keys=[queue.intermediate_queue_key, queue.key], args=[keys.HEARTBEAT_INTERVAL_S - 1])
+        for job_id in cast(list[bytes], found):
+            log.warning("job_found", job_id=job_id.decode())
