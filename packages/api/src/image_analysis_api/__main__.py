@@ -1,6 +1,7 @@
 """Start the API: read the settings, configure logs, build, serve."""
 
 import asyncio
+import gc
 import sys
 
 import structlog
@@ -24,8 +25,11 @@ def main() -> None:
             structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
     except StartupError as error:
         sys.exit(f"image-analysis-api: {error}")
+    app = create_app(settings)
+    # What was imported stays: looking through it for garbage again and again cost an eighth of every call.
+    gc.freeze()
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from image_analysis_api.pipelining import PipeliningRedis
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, StoreUnavailable
 from image_analysis_common.models import CachedResult, ModelAnnouncement
@@ -22,6 +23,8 @@ TIMEOUT_S = 0.8
 
 MAX_CONNECTIONS = 100
 """More calls than this at once wait for one another, for `TIMEOUT_S` at most; redis-py's own pool would refuse them."""
+
+FIND = "return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2])}"
 
 
 def connect(dsn: str) -> Redis:
@@ -35,7 +38,7 @@ def connect(dsn: str) -> Redis:
         socket_connect_timeout=TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis.from_pool(pool)
+    return PipeliningRedis.from_pool(pool)
 
 
 @contextmanager
@@ -67,6 +70,7 @@ class Store:
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
         self._model = model
+        self._find = redis.register_script(FIND)
 
     async def find_result(self, image_hash: str) -> tuple[str, CachedResult | None]:
         """Look for the present model's result of an image; another revision's result is none.
@@ -74,15 +78,12 @@ class Store:
         The first value names the field that it stands or would stand in; it is empty while no model is known.
         """
         with translate_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.get(keys.announcement(self._model))
-                pipeline.hgetall(keys.result(image_hash))
-                announced, results = await pipeline.execute()
+            announced, pairs = await self._find(keys=[keys.announcement(self._model), keys.result(image_hash)])
         if announced is None:
             return "", None
         try:
             field = ModelAnnouncement.model_validate_json(announced).model.cache_field
-            found = results.get(field.encode())
+            found = dict(zip(pairs[::2], pairs[1::2], strict=True)).get(field.encode())
             return field, CachedResult.model_validate_json(found) if found else None
         except ValidationError:
             # Another release of the worker wrote it: during an upgrade, an image is analyzed once more.

@@ -1,0 +1,74 @@
+"""Commands of concurrent requests share round trips, and nothing else."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from image_analysis_api.pipelining import ALONE_BYTES
+from image_analysis_api.store import TIMEOUT_S, connect
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    async with connect(redis_url) as client:
+        yield client
+
+
+async def test_concurrent_commands_get_their_own_answers_over_one_connection(
+    client: Redis, redis: BlockingRedis
+) -> None:
+    before = redis.info("stats")["total_connections_received"]
+
+    answers = await asyncio.gather(*(client.echo(f"{n}") for n in range(1000)))
+
+    assert answers == [b"%d" % n for n in range(1000)]
+    assert redis.info("stats")["total_connections_received"] - before == 1
+
+
+async def test_failing_command_leaves_its_neighbors_alone(client: Redis) -> None:
+    wrong, right = await asyncio.gather(
+        client.execute_command("HGETALL"), client.echo("still there"), return_exceptions=True
+    )
+
+    assert isinstance(wrong, ResponseError)
+    assert right == b"still there"
+
+
+async def test_given_up_command_leaves_its_neighbors_alone(client: Redis) -> None:
+    given_up, kept = asyncio.create_task(client.echo("a")), asyncio.create_task(client.echo("b"))
+    await asyncio.sleep(0)
+
+    given_up.cancel()
+
+    assert await kept == b"b"
+
+
+async def test_large_command_keeps_nobody_waiting(client: Redis, redis: BlockingRedis) -> None:
+    before = redis.info("stats")["total_connections_received"]
+
+    large, small = await asyncio.gather(client.echo(b"x" * (ALONE_BYTES + 1)), client.echo("small"))
+
+    assert (len(large), small) == (ALONE_BYTES + 1, b"small")
+    assert redis.info("stats")["total_connections_received"] - before == 2
+
+
+async def test_all_that_wait_for_a_hung_redis_fail_together(client: Redis, redis: BlockingRedis) -> None:
+    await client.ping()
+    redis.client_pause(round(TIMEOUT_S * 2000))
+    started_s = time.monotonic()
+
+    first = asyncio.create_task(client.get("a"))
+    await asyncio.sleep(0.01)
+    answers = await asyncio.gather(first, *(client.get("b") for _ in range(300)), return_exceptions=True)
+
+    assert all(isinstance(answer, RedisError) for answer in answers)
+    assert time.monotonic() - started_s < TIMEOUT_S * 2.5
+    redis.client_unpause()
+    assert await client.echo("back") == b"back"
