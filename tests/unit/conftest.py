@@ -15,13 +15,13 @@ from fakes import FakeFetcher, MakeApp, MakeClient
 from image_analysis_api.app import create_app
 from image_analysis_api.settings import ApiSettings
 
-SETTINGS_PREFIXES = ("REDIS_", "RATE_LIMIT_", "CACHE_", "API_", "MODEL_", "FETCH_", "MAX_", "LOG_", "TRUSTED_")
+SETTINGS = ("REDIS_", "RATE_LIMIT_", "CACHE_", "API_", "MODEL_", "FETCH_", "MAX_", "LOG_", "TRUSTED_", "CORS_")
 
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Block sockets, and forget the settings of whoever runs the tests."""
-    for name in [name for name in os.environ if name.startswith(SETTINGS_PREFIXES)]:
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         monkeypatch.delenv(name)
     disable_socket(allow_unix_socket=True)  # asyncio's self-pipe
     yield

@@ -8,6 +8,8 @@ from fakeredis.aioredis import FakeRedis
 
 from fakes import MakeClient
 from image_analysis_api.rate_limit import client_address
+from image_analysis_api.settings import ApiSettings
+from image_analysis_common.errors import StartupError
 from samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
@@ -64,6 +66,51 @@ async def test_client_cannot_choose_its_address(make_client: MakeClient, header:
     ]
 
     assert codes == [202, 429]
+
+
+TRUSTED = "198.51.100.7, 10.0.0.0/8, 2001:db8::/32"
+FORWARDED: dict[str, tuple[list[str], str]] = {
+    "one hop": (["192.0.2.1"], "192.0.2.1"),
+    "a client's own word before the proxy's": (["203.0.113.9, 192.0.2.1"], "192.0.2.1"),
+    "a trusted address as a client's own word": (["10.0.0.9, 192.0.2.1"], "192.0.2.1"),
+    "hops over trusted proxies": (["203.0.113.9, 192.0.2.1, 10.1.1.1, 10.2.2.2"], "192.0.2.1"),
+    "a proxy in between that is not trusted": (["203.0.113.9, 192.0.2.1, 172.16.0.1, 10.2.2.2"], "172.16.0.1"),
+    "a line for each hop": (["203.0.113.9", "192.0.2.1", "10.2.2.2"], "192.0.2.1"),
+    "a port": (["192.0.2.1:50000"], "192.0.2.1"),
+    "IPv6": (["3fff:1:2:3:4:5:6:7"], "3fff:1:2:3::/64"),
+    "IPv6 with a port": (["[3fff:1:2:3::1]:443"], "3fff:1:2:3::/64"),
+    "IPv4 in IPv6": (["::ffff:192.0.2.1"], "192.0.2.1"),
+    "garbage": (["rate_limit:*"], "unknown"),
+    "garbage before a hop": (["x" * 9000 + ",192.0.2.1"], "192.0.2.1"),
+    "an empty line": ([""], "198.51.100.7"),
+    "no line": ([], "198.51.100.7"),
+}
+
+
+@pytest.mark.parametrize("case", FORWARDED)
+async def test_trusted_proxy_names_the_client(make_client: MakeClient, redis: FakeRedis, case: str) -> None:
+    client = await make_client(trusted_proxies=TRUSTED)
+    lines, address = FORWARDED[case]
+
+    await client.post("/analyze-image", headers=[("X-Forwarded-For", line) for line in lines])
+
+    assert await redis.keys() == [f"rate_limit:{address}".encode()]
+
+
+async def test_proxy_that_is_not_trusted_names_nobody(make_client: MakeClient, redis: FakeRedis) -> None:
+    client = await make_client(trusted_proxies="10.0.0.0/8, 198.51.100.8")
+
+    await client.post("/analyze-image", headers={"X-Forwarded-For": "192.0.2.1, 10.0.0.1"})
+
+    assert await redis.keys() == [b"rate_limit:198.51.100.7"]
+
+
+@pytest.mark.parametrize("proxies", ["*", "balancer", "10.0.0.0/33", "10.0.0.1/8", "127.0.0.1, *"])
+async def test_proxies_that_are_no_networks_stop_the_start(monkeypatch: pytest.MonkeyPatch, proxies: str) -> None:
+    monkeypatch.setenv("TRUSTED_PROXIES", proxies)
+
+    with pytest.raises(StartupError, match="TRUSTED_PROXIES"):
+        ApiSettings.from_environment()
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.trusted_proxies),
-        forwarded_allow_ips=sorted(settings.trusted_proxies),
+        proxy_headers=False,  # the app has them, where proxies are trusted
         timeout_graceful_shutdown=10,
     )
 

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from PIL import Image
 from redis.asyncio import Redis
+from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from image_analysis_api import health, openapi, problems, routes, store
 from image_analysis_api.addresses import AddressPolicy
@@ -56,7 +58,23 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     app.state.analysis = Analysis(settings, app.state.store, queue, fetcher)
     app.include_router(routes.router)
     app.include_router(health.router)
-    app.add_middleware(RequestContext)
+    _add_middleware(app, settings)
     problems.install(app)
     openapi.install(app)
     return app
+
+
+def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
+    """Surround the routes, innermost first: even what `RequestContext` makes of a crash passes through CORS."""
+    app.add_middleware(RequestContext)
+    if settings.cors_allow_origins:
+        # Keys travel in a header of the script's own, never in a cookie: no origin is allowed credentials.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_allow_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
+        )
+    if settings.trusted_proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[str(network) for network in settings.trusted_proxies])

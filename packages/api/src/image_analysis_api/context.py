@@ -12,6 +12,12 @@ from image_analysis_api.problems import render
 from image_analysis_common.errors import ServiceError
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# What the OWASP REST guide asks of every answer. All of it is for one caller at one moment, so nothing needs Vary.
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 CRASHED = "Something went wrong here, not in your request: report it with the request ID."
 log = structlog.get_logger(__name__)
 
@@ -32,7 +38,7 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         identifier = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        extra: dict[str, str] = {"X-Request-ID": identifier}
+        extra: dict[str, str] = {"X-Request-ID": identifier, **HEADERS}
         scope.setdefault("state", {})["headers"] = extra
         status, started_s = 0, time.perf_counter()
 

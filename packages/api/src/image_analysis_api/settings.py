@@ -1,10 +1,11 @@
 """Settings of the API, from the environment alone."""
 
+import re
 from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 from image_analysis_common.settings import SharedSettings
@@ -23,8 +24,17 @@ def _split_networks(value: object) -> object:
     )
 
 
+def _check_origins(origins: frozenset[str]) -> frozenset[str]:
+    # A browser sends scheme, host and port in lower case, and nothing behind them: another form would never match.
+    for origin in origins:
+        if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+", origin):
+            raise ValueError(f"{origin!r} is no origin: write it like https://app.example:8443, or * for every one")
+    return origins
+
+
 CommaSeparated = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[CommaSeparated, AfterValidator(_check_origins)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
 
 
@@ -35,7 +45,8 @@ class ApiSettings(SharedSettings):
     api_version: str = Field(default_factory=lambda: version("image-analysis-api"))
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
-    trusted_proxies: CommaSeparated = frozenset()
+    trusted_proxies: Networks = ()
+    cors_allow_origins: Origins = frozenset()
 
     rate_limit_max_requests: int = Field(5, ge=1)
     rate_limit_interval_seconds: int = Field(60, ge=1)
