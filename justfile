@@ -35,6 +35,11 @@ uv_run := "exec uv run --locked"
     export RQ_DASHBOARD_REDIS_URL="${REDIS_URL:-redis://${REDIS_HOST:-localhost}:${REDIS_PORT:-6379}/0}" && \
     {{ uv_run }} rq-dashboard --bind 127.0.0.1 --port "${DASHBOARD_PORT:-9181}" --json
 
+# Make an API key: print it once, with its entry for API_KEYS
+[group('run')]
+@key name:
+    {{ uv_run }} python -m image_analysis_api.api_keys "$1"
+
 # Run the unit, integration and end-to-end tests
 [group('test')]
 test: unit integration e2e

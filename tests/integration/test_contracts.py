@@ -19,6 +19,7 @@ from image_analysis_common.records import JobRecord
 
 pytestmark = pytest.mark.anyio
 PENDING = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64)
+CLIENT = keys.rate_limit("192.0.2.1")
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -35,32 +36,31 @@ async def now_us(client: Redis) -> int:
 async def test_exactly_the_limit_is_admitted_of_many_at_once(client: Redis) -> None:
     limiters = [RateLimiter(client, max_requests=5, interval_s=60) for _ in range(2)]
 
-    verdicts = await asyncio.gather(*(limiters[n % 2].admit("192.0.2.1") for n in range(200)))
+    verdicts = await asyncio.gather(*(limiters[n % 2].admit(CLIENT) for n in range(200)))
 
     assert sum(verdict.is_admitted for verdict in verdicts) == 5
-    assert (await limiters[0].admit("192.0.2.2")).is_admitted
+    assert (await limiters[0].admit(keys.rate_limit("192.0.2.2"))).is_admitted
 
 
 async def test_window_slides_and_says_truly_when_there_is_room(client: Redis) -> None:
     limiter = RateLimiter(client, max_requests=2, interval_s=60)
-    key = keys.rate_limit("192.0.2.1")
     now = await now_us(client)
-    await client.rpush(key, now - 60_000_001, now - 59_500_000, now - 10_000_000)
+    await client.rpush(CLIENT, now - 60_000_001, now - 59_500_000, now - 10_000_000)
 
-    full = await limiter.admit("192.0.2.1")
-    await client.lset(key, 0, await now_us(client) - 60_000_000)
-    room = await limiter.admit("192.0.2.1")
+    full = await limiter.admit(CLIENT)
+    await client.lset(CLIENT, 0, await now_us(client) - 60_000_000)
+    room = await limiter.admit(CLIENT)
 
     assert full == Verdict(is_admitted=False, remaining=0, reset_s=1)
     assert room == Verdict(is_admitted=True, remaining=0, reset_s=50)
-    assert 59_000 < await client.pttl(key) <= 60_000
+    assert 59_000 < await client.pttl(CLIENT) <= 60_000
 
 
 async def test_clock_that_was_set_back_locks_nobody_out(client: Redis) -> None:
-    await client.rpush(keys.rate_limit("192.0.2.1"), await now_us(client) + 3_600_000_000)
-    await client.expire(keys.rate_limit("192.0.2.1"), 60)
+    await client.rpush(CLIENT, await now_us(client) + 3_600_000_000)
+    await client.expire(CLIENT, 60)
 
-    verdict = await RateLimiter(client, max_requests=1, interval_s=60).admit("192.0.2.1")
+    verdict = await RateLimiter(client, max_requests=1, interval_s=60).admit(CLIENT)
 
     assert verdict == Verdict(is_admitted=True, remaining=0, reset_s=60)
 
@@ -68,8 +68,16 @@ async def test_clock_that_was_set_back_locks_nobody_out(client: Redis) -> None:
 async def test_cost_of_zero_only_looks(client: Redis) -> None:
     limiter = RateLimiter(client, max_requests=1, interval_s=60)
 
-    assert [await limiter.admit("192.0.2.1", 0) for _ in range(3)] == [Verdict(True, 1, 0)] * 3
-    assert not await client.exists(keys.rate_limit("192.0.2.1"))
+    assert [await limiter.admit(CLIENT, 0) for _ in range(3)] == [Verdict(True, 1, 0)] * 3
+    assert not await client.exists(CLIENT)
+
+
+async def test_looking_is_never_refused_when_the_limit_was_lowered(client: Redis) -> None:
+    await RateLimiter(client, max_requests=5, interval_s=60).admit(CLIENT, 5)
+
+    verdict = await RateLimiter(client, max_requests=2, interval_s=60).admit(CLIENT, 0)
+
+    assert verdict == Verdict(is_admitted=True, remaining=0, reset_s=60)
 
 
 async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
@@ -96,6 +104,17 @@ async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> 
     shared = await Store(client, "m").find_record(follower)
     assert shared == PENDING.model_copy(update={"status": JobStatus.PROCESSING})
     assert await client.smembers(keys.followers(str(leader))) == {keys.job(str(follower)).encode()}
+
+
+async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
+    submissions = {uuid4(): PENDING.model_copy(update={"owner": owner}) for owner in ("alice", "bob", None)}
+    queue, store = JobQueue(client, "m"), Store(client, "m")
+
+    for job_id, record in submissions.items():
+        await queue.enqueue(job_id, b"image", record, request_id="r")
+
+    assert {job_id: await store.find_record(job_id) for job_id in submissions} == submissions
+    assert await client.llen("rq:queue:analysis-m") == 1
 
 
 async def test_ended_leader_is_not_followed(client: Redis) -> None:

@@ -45,8 +45,8 @@ class Analysis:
     def max_image_bytes(self) -> int:
         return self._settings.max_image_bytes
 
-    async def submit(self, body: bytes) -> AnalysisStatus:
-        """Take in a request body: the status is COMPLETED where the result was known, PENDING otherwise.
+    async def submit(self, body: bytes, owner: str | None) -> AnalysisStatus:
+        """Take in an owner's request body: the status is COMPLETED where the result was known, PENDING otherwise.
 
         Raises:
             RequestError: whatever is wrong with the request.
@@ -59,14 +59,15 @@ class Analysis:
         field, cached = await self._store.find_result(digest)
         if cached is None:
             try:
-                return await self._enqueue(job_id, image, digest, field)
+                return await self._enqueue(job_id, image, digest, owner, field)
             except ResultKnown:
                 _, cached = await self._store.find_result(digest)
             if cached is None:  # It was forgotten in this very moment.
-                return await self._enqueue(job_id, image, digest, "")
+                return await self._enqueue(job_id, image, digest, owner, "")
         record = JobRecord(
             status=JobStatus.COMPLETED,
             image_hash=digest,
+            owner=owner,
             cached=True,
             result=cached.result,
             processing_time_ms=cached.processing_time_ms,
@@ -75,8 +76,10 @@ class Analysis:
         log.info("result_found", image_hash=digest, image_bytes=len(image))
         return AnalysisStatus.of(job_id, record)
 
-    async def _enqueue(self, job_id: UUID, image: bytes, digest: str, cache_field: str) -> AnalysisStatus:
-        record = JobRecord(status=JobStatus.PENDING, image_hash=digest)
+    async def _enqueue(
+        self, job_id: UUID, image: bytes, digest: str, owner: str | None, cache_field: str
+    ) -> AnalysisStatus:
+        record = JobRecord(status=JobStatus.PENDING, image_hash=digest, owner=owner)
         leading = await self._queue.enqueue(job_id, image, record, request_id=request_id(), cache_field=cache_field)
         follows = {"follows": str(leading)} if leading else {}
         log.info("job_enqueued", image_hash=digest, image_bytes=len(image), **follows)
@@ -97,18 +100,18 @@ class Analysis:
             image = await self._fetcher.fetch(request.image_url or "")
         return image, await _run(examine, image, size_bytes=len(image))
 
-    async def status(self, job_id: str) -> AnalysisStatus:
-        """Answer for a job.
+    async def status(self, job_id: str, owner: str | None) -> AnalysisStatus:
+        """Answer for a job to the owner that it was taken in for, and to nobody else.
 
         Raises:
             RequestError: the ID is no UUID.
-            JobNotFound: it never existed or has expired.
+            JobNotFound: it never existed, has expired, or is another's.
         """
         try:
             identifier = UUID(job_id)
         except ValueError as error:
             raise RequestError("job_id must be a UUID, as POST /analyze-image returned it.") from error
         record = await self._store.find_record(identifier)
-        if record is None:
+        if record is None or record.owner != owner:
             raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
         return AnalysisStatus.of(identifier, record)

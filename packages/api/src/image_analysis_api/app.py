@@ -60,7 +60,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     app.include_router(health.router)
     _add_middleware(app, settings)
     problems.install(app)
-    openapi.install(app)
+    openapi.install(app, has_keys=bool(settings.api_keys))
     return app
 
 

@@ -19,6 +19,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.UnsupportedImage: "This is no image that the service reads: send one of JPEG, PNG, WEBP, GIF, AVIF, BMP.",
     errors.UrlRefused: "image_url leads to an address that the service does not connect to: use a public one.",
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
+    errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
     errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
     errors.UnsupportedMediaType: "Send the body as JSON, with the header Content-Type: application/json.",
@@ -36,6 +37,11 @@ RETRY_AFTER = {
     }
 }
 REQUEST_ID = {"X-Request-ID": {"description": "Names the request in every log line", "schema": {"type": "string"}}}
+CHALLENGE = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
+SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key in the header Authorization"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, bare"},
+}
 RATE_LIMIT = {
     "RateLimit-Policy": {"description": "Quota (q) and window in seconds (w)", "schema": {"type": "string"}},
     "RateLimit": {
@@ -87,10 +93,12 @@ def describe_errors(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[s
         response["content"][MEDIA_TYPE]["examples"][kind.code] = {"value": example}
         if kind.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             response["headers"] = RETRY_AFTER
+        if kind.status == HTTPStatus.UNAUTHORIZED:
+            response["headers"] = CHALLENGE
     return responses
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, *, has_keys: bool) -> None:
     """Let the app's document show what it really answers."""
 
     def make_document() -> dict[str, Any]:
@@ -103,14 +111,28 @@ def install(app: FastAPI) -> None:
                 tags=app.openapi_tags,
             )
             for path, operations in document["paths"].items():
+                is_limited = path.startswith("/analy")
                 for operation in operations.values():
-                    _complete(operation["responses"], is_limited=path.startswith("/analy"))
+                    if is_limited and has_keys:
+                        _ask_for_key(operation)
+                    _complete(operation["responses"], is_limited=is_limited)
+            if has_keys:
+                document["components"]["securitySchemes"] = SECURITY_SCHEMES
             for unused in ("HTTPValidationError", "ValidationError"):
                 document["components"]["schemas"].pop(unused, None)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = make_document  # type: ignore[method-assign]
+
+
+def _ask_for_key(operation: dict[str, Any]) -> None:
+    """Add what configured keys bring: either header, and the answers to a wrong one."""
+    operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+    for status, response in describe_errors(errors.Unauthorized, errors.RateLimited).items():
+        del response["model"]
+        response["content"][MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/Problem"}
+        operation["responses"].setdefault(str(status), response)
 
 
 def _complete(responses: dict[str, Any], *, is_limited: bool) -> None:

@@ -25,12 +25,13 @@ if leading then
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
     redis.call('HSET', record, 'status', status, 'image_hash', ARGV[5])
+    if ARGV[7] ~= '' then redis.call('HSET', record, 'owner', ARGV[7]) end
     redis.call('EXPIRE', record, ttl)
     return leading
   end
 end
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-local at = 7
+local at = 8
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
@@ -101,6 +102,7 @@ class JobQueue:
                     keys.followers(""),
                     record.image_hash,
                     cache_field,
+                    record.owner or "",
                     *commands,
                 ],
             )

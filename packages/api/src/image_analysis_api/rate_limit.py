@@ -7,7 +7,6 @@ from typing import cast
 from redis.asyncio import Redis
 
 from image_analysis_api.store import translate_errors
-from image_analysis_common import keys
 
 # A list of the times (µs) of the requests that were let through in the last window, oldest first. A refused request
 # is not noted: Retry-After stays true. A clock that was set back leaves times of the future; they are dropped.
@@ -21,7 +20,7 @@ while oldest and (oldest + window <= now or tonumber(oldest) > now) do
   oldest = redis.call('LINDEX', KEYS[1], 0)
 end
 local used = redis.call('LLEN', KEYS[1])
-local admitted = used + cost <= limit
+local admitted = cost == 0 or used + cost <= limit
 if admitted and cost > 0 then
   for _ = 1, cost do redis.call('RPUSH', KEYS[1], string.format('%.0f', now)) end
   redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
@@ -29,7 +28,7 @@ if admitted and cost > 0 then
   oldest = oldest or now
 end
 local reset = oldest and oldest + window - now or 0
-return {admitted and 1 or 0, limit - used, math.ceil(reset / 1000000)}
+return {admitted and 1 or 0, math.max(limit - used, 0), math.ceil(reset / 1000000)}
 """
 
 
@@ -43,23 +42,21 @@ class Verdict:
 
 
 class RateLimiter:
-    """Counts requests for each client address, exactly, over any number of API processes."""
+    """Counts requests under a Redis key for each client, exactly, over any number of API processes."""
 
     def __init__(self, redis: Redis, *, max_requests: int, interval_s: int) -> None:
         self.max_requests = max_requests
         self.interval_s = interval_s
         self._window = redis.register_script(WINDOW)
 
-    async def admit(self, address: str, cost: int = 1) -> Verdict:
+    async def admit(self, key: str, cost: int = 1) -> Verdict:
         """Ask for `cost` requests of a client; 0 only looks.
 
         Raises:
             StoreUnavailable: nobody can say now.
         """
         with translate_errors():
-            answer = await self._window(
-                keys=[keys.rate_limit(address)], args=[self.max_requests, self.interval_s, cost]
-            )
+            answer = await self._window(keys=[key], args=[self.max_requests, self.interval_s, cost])
         admitted, remaining, reset_s = cast(list[int], answer)
         return Verdict(bool(admitted), remaining, reset_s)
 

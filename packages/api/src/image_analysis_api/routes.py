@@ -4,10 +4,10 @@ from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
+from image_analysis_api.access import Admit
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.intake import read_body
 from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, LOCATION, describe_errors
-from image_analysis_api.rate_limit import RateLimiter, client_address
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
 from image_analysis_common.errors import (
     FetchFailed,
@@ -25,25 +25,6 @@ from image_analysis_common.errors import (
 from image_analysis_common.models import JobStatus
 
 
-class Quota:
-    """Dependency: counts `cost` requests of the caller, before a byte of the body is read; 0 only looks."""
-
-    def __init__(self, cost: int) -> None:
-        self.cost = cost
-
-    async def __call__(self, request: Request) -> None:
-        limiter = cast(RateLimiter, request.app.state.limiter)
-        address = client_address(request.client.host if request.client else None)
-        verdict = await limiter.admit(address, self.cost)
-        request.state.headers.update(limiter.headers(verdict))
-        if not verdict.is_admitted:
-            raise RateLimited(
-                f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
-                f"try again in {verdict.reset_s} s.",
-                retry_after_s=verdict.reset_s,
-            )
-
-
 async def get_analysis(request: Request) -> Analysis:
     """Find the use case that the app was built with; a coroutine, for FastAPI runs a function in a thread."""
     return cast(Analysis, request.app.state.analysis)
@@ -56,7 +37,6 @@ router = APIRouter(tags=["analysis"])
 @router.post(
     "/analyze-image",
     summary="Submit an image",
-    dependencies=[Depends(Quota(cost=1))],
     response_model=None,
     responses={
         status.HTTP_200_OK: {
@@ -83,14 +63,16 @@ router = APIRouter(tags=["analysis"])
     },
     openapi_extra={"requestBody": ANALYZE_IMAGE_BODY},
 )
-async def analyze_image(request: Request, response: Response, analysis: UseCase) -> AnalysisStatus | JobAccepted:
+async def analyze_image(
+    request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))], analysis: UseCase
+) -> AnalysisStatus | JobAccepted:
     """Queue one image, given by its bytes in base64 or by its URL, and get a job ID at once.
 
     The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
     BMP), bytes and pixels are checked before the answer.
     """
     body = await read_body(request, analysis.max_image_bytes)
-    answer = await analysis.submit(body)
+    answer = await analysis.submit(body, owner)
     if answer.status is JobStatus.COMPLETED:
         return answer
     location = f"/analysis-status/{answer.job_id}"
@@ -104,7 +86,6 @@ async def analyze_image(request: Request, response: Response, analysis: UseCase)
 @router.get(
     "/analysis-status/{job_id}",
     summary="Ask for a job",
-    dependencies=[Depends(Quota(cost=0))],
     responses={
         status.HTTP_200_OK: {"description": "Where the job stands"},
         **describe_errors(RequestError, JobNotFound, StoreUnavailable),
@@ -119,10 +100,11 @@ async def read_analysis_status(
             json_schema_extra={"format": "uuid"},
         ),
     ],
+    owner: Annotated[str | None, Depends(Admit(cost=0))],
     analysis: UseCase,
 ) -> AnalysisStatus:
     """Get a job's status, with its result once it is COMPLETED or its error once it is FAILED.
 
     An ended job can be asked for during one hour. Asking costs nothing of the quota.
     """
-    return await analysis.status(job_id)
+    return await analysis.status(job_id, owner)

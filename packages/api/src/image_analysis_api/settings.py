@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
+from image_analysis_api.api_keys import ApiKey
 from image_analysis_common.settings import SharedSettings
 
 
@@ -24,6 +25,10 @@ def _split_networks(value: object) -> object:
     )
 
 
+def _split_keys(value: object) -> object:
+    return [ApiKey.parse(entry) for entry in parts] if isinstance(parts := _split(value), list) else parts
+
+
 def _check_origins(origins: frozenset[str]) -> frozenset[str]:
     # A browser sends scheme, host and port in lower case, and nothing behind them: another form would never match.
     for origin in origins:
@@ -34,6 +39,7 @@ def _check_origins(origins: frozenset[str]) -> frozenset[str]:
 
 CommaSeparated = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_split)]
+ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split_keys)]
 Origins = Annotated[CommaSeparated, AfterValidator(_check_origins)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
 
@@ -45,6 +51,7 @@ class ApiSettings(SharedSettings):
     api_version: str = Field(default_factory=lambda: version("image-analysis-api"))
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
+    api_keys: ApiKeys = ()
     trusted_proxies: Networks = ()
     cors_allow_origins: Origins = frozenset()
 

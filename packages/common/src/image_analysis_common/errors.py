@@ -58,6 +58,13 @@ class FetchFailed(RequestError):
     retryable = True
 
 
+class Unauthorized(RequestError):
+    """No key, or none that is known."""
+
+    status = 401
+    code = "unauthorized"
+
+
 class NotFound(RequestError):
     """There is no such path."""
 

@@ -39,6 +39,11 @@ def rate_limit(ip_address: str) -> str:
     return f"rate_limit:{ip_address}"
 
 
+def owner_rate_limit(owner: str) -> str:
+    """Name the same list for an API key's owner, who has a quota of its own at every address."""
+    return f"rate_limit:key:{owner}"
+
+
 def job(job_id: str) -> str:
     """Name a job's record, the hash that its status is read from."""
     return f"analysis_job:{job_id}"

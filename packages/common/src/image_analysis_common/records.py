@@ -11,6 +11,7 @@ class JobRecord(FrozenModel):
 
     status: JobStatus
     image_hash: str
+    owner: str | None = None
     cached: bool = False
     result: AnalysisResult | None = None
     error: JobFailure | None = None
@@ -32,6 +33,7 @@ class JobRecord(FrozenModel):
         return cls(
             status=JobStatus(text["status"]),
             image_hash=text["image_hash"],
+            owner=text.get("owner"),
             cached=text.get("cached") == "true",
             result=AnalysisResult.model_validate_json(result) if result else None,
             error=JobFailure.model_validate_json(error) if error else None,

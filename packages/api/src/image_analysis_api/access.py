@@ -1,0 +1,60 @@
+"""The door of the analysis calls: whose a request is, and whether it is one too many.
+
+All of it is decided on the headers, in one round trip to Redis: a refused request costs no body read, no fetch and no
+place in the queue.
+"""
+
+from typing import cast
+
+import structlog
+from fastapi import Request
+from starlette.datastructures import Headers
+
+from image_analysis_api.api_keys import find_owner
+from image_analysis_api.rate_limit import RateLimiter, client_address
+from image_analysis_api.settings import ApiSettings
+from image_analysis_common import keys
+from image_analysis_common.errors import RateLimited, Unauthorized
+
+CHALLENGE = 'Bearer realm="image-analysis"'
+
+
+class Admit:
+    """Dependency: counts `cost` requests of the caller, 0 only looks; returns the key's owner, None without `API_KEYS`.
+
+    A key has a quota of its own, wherever it is used. A request without a right one counts against its address,
+    so that trying keys ends as 429, and cannot lock out the keys of others behind that address.
+    """
+
+    def __init__(self, cost: int) -> None:
+        self.cost = cost
+
+    async def __call__(self, request: Request) -> str | None:
+        limiter = cast(RateLimiter, request.app.state.limiter)
+        api_keys = cast(ApiSettings, request.app.state.settings).api_keys
+        presented = _presented_key(request.headers) if api_keys else ""
+        owner = find_owner(api_keys, presented) if presented else None
+        is_refused = bool(api_keys) and owner is None
+        if owner:
+            structlog.contextvars.bind_contextvars(owner=owner)
+            limit = keys.owner_rate_limit(owner)
+        else:
+            limit = keys.rate_limit(client_address(request.client.host if request.client else None))
+        verdict = await limiter.admit(limit, 1 if is_refused else self.cost)
+        request.state.headers.update(limiter.headers(verdict))
+        if not verdict.is_admitted:
+            raise RateLimited(
+                f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
+                f"try again in {verdict.reset_s} s.",
+                retry_after_s=verdict.reset_s,
+            )
+        if is_refused:
+            request.state.headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if presented else "")
+            raise Unauthorized("Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.")
+        return owner
+
+
+def _presented_key(headers: Headers) -> str:
+    """Find the key that a request brings; an Authorization of another scheme is meant for someone on the way."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")

@@ -1,0 +1,69 @@
+"""API keys: how one is made, and whose a presented one is; knows neither HTTP nor Redis.
+
+A key is 256 random bits. The environment holds its SHA-256 alone, so that whoever reads the settings cannot call the
+API. A fast hash is right here: slow and salted ones make up for passwords that can be guessed, and would cost each
+request 50 ms; 256 bits cannot be guessed, however fast each try is.
+"""
+
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from hmac import compare_digest
+from secrets import token_urlsafe
+from typing import Self
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """An entry of `API_KEYS`; two with one name are two keys of the same owner, so that one can replace the other."""
+
+    name: str
+    digest: bytes
+
+    @classmethod
+    def parse(cls, entry: str) -> Self:
+        """Read `name:digest`.
+
+        Raises:
+            ValueError: it is not of this form; the message repeats nothing, for it may be a key.
+        """
+        name, _, digest = entry.partition(":")
+        if not NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
+            raise ValueError(
+                "each entry is a name (letters, digits, . _ -), a colon and the SHA-256 of a key in hexadecimal: "
+                "make one with `just key NAME`"
+            )
+        return cls(name, bytes.fromhex(digest))
+
+
+def find_owner(api_keys: Iterable[ApiKey], presented: str) -> str | None:
+    """Name the owner of a key, after as long for one that is wrong as for any that is right."""
+    digest, owner = sha256(presented.encode()).digest(), None
+    for api_key in api_keys:
+        if compare_digest(api_key.digest, digest):
+            owner = api_key.name
+    return owner
+
+
+def main() -> None:
+    """Print a new key and its entry for `API_KEYS`: `python -m image_analysis_api.api_keys NAME`."""
+    key = token_urlsafe(32)
+    try:
+        [name] = sys.argv[1:]
+        entry = f"{name}:{sha256(key.encode()).hexdigest()}"
+        ApiKey.parse(entry)
+    except ValueError:
+        sys.exit("Give the key one name, of letters, digits and . _ - alone: `just key alice`")
+    sys.stdout.write(
+        f"The key, for its owner; it is shown this once and stored nowhere:\n\n  {key}\n\n"
+        f"Its entry for API_KEYS, which separates entries by commas:\n\n  {entry}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
