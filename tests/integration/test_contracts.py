@@ -1,6 +1,8 @@
 """What the API's parts promise, shown on the fake Redis of the unit tests and on a real one alike."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -38,8 +40,8 @@ async def test_exactly_the_limit_is_admitted_of_many_at_once(client: Redis) -> N
 
     verdicts = await asyncio.gather(*(limiters[n % 2].admit(CLIENT) for n in range(200)))
 
-    assert sum(verdict.is_admitted for verdict in verdicts) == 5
-    assert (await limiters[0].admit(keys.rate_limit("192.0.2.2"))).is_admitted
+    assert sum(verdict is not None and verdict.is_admitted for verdict in verdicts) == 5
+    assert await limiters[0].admit(keys.rate_limit("192.0.2.2")) == Verdict(is_admitted=True, remaining=4, reset_s=60)
 
 
 async def test_window_slides_and_says_truly_when_there_is_room(client: Redis) -> None:
@@ -78,6 +80,25 @@ async def test_looking_is_never_refused_when_the_limit_was_lowered(client: Redis
     verdict = await RateLimiter(client, max_requests=2, interval_s=60).admit(CLIENT, 0)
 
     assert verdict == Verdict(is_admitted=True, remaining=0, reset_s=60)
+
+
+async def test_error_of_the_limit_itself_refuses_or_admits_as_told(client: Redis) -> None:
+    await client.set(CLIENT, "no list", ex=60)
+
+    with pytest.raises(StoreUnavailable):
+        await RateLimiter(client, max_requests=5, interval_s=60).admit(CLIENT)
+    assert await RateLimiter(client, max_requests=5, interval_s=60, is_fail_open=True).admit(CLIENT) is None
+
+
+async def test_hanging_redis_is_an_outage_however_the_limit_fails(redis: SyncRedis, redis_url: str) -> None:
+    server = redis.info("server")["process_id"]
+    async with connect(redis_url) as client:
+        os.kill(server, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailable):
+                await RateLimiter(client, max_requests=5, interval_s=60, is_fail_open=True).admit(CLIENT)
+        finally:
+            os.kill(server, signal.SIGCONT)
 
 
 async def test_job_image_and_record_are_queued_together(client: Redis) -> None:

@@ -1,18 +1,23 @@
 """The rate limit at the door; that its window is exact is shown among the contracts."""
 
+import json
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import httpx
 import pytest
+from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from fakes import MakeClient
 from image_analysis_api.rate_limit import client_address
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common.errors import StartupError
+from image_analysis_common.logs import configure_logs
 from samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
+STATUS = "/analysis-status/"
 
 
 async def test_sixth_request_is_429_and_its_body_is_never_read(make_client: MakeClient, redis: FakeRedis) -> None:
@@ -66,6 +71,63 @@ async def test_client_cannot_choose_its_address(make_client: MakeClient, header:
     ]
 
     assert codes == [202, 429]
+
+
+@pytest.fixture
+async def uncountable(redis: FakeRedis) -> None:
+    """Make every count of the client fail, and nothing else in Redis."""
+    await redis.set("rate_limit:198.51.100.7", "no list")
+
+
+@pytest.mark.usefixtures("uncountable")
+async def test_request_that_cannot_be_counted_is_refused_by_default(make_client: MakeClient) -> None:
+    client = await make_client()
+
+    answers = [
+        await client.post("/analyze-image", json=base64_body(make_png())),
+        await client.get(f"{STATUS}{uuid4()}"),
+    ]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "store_unavailable")] * 2
+
+
+@pytest.mark.usefixtures("uncountable")
+async def test_request_that_cannot_be_counted_is_served_where_the_limit_fails_open(
+    make_client: MakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = await make_client(rate_limit_fail_open=True, rate_limit_max_requests=1)
+    configure_logs(ApiSettings(log_format="json"), "api")
+
+    posts = [await client.post("/analyze-image", json=base64_body(make_png(seed))) for seed in range(3)]
+    get = await client.get(posts[0].headers["location"])
+
+    assert [answer.status_code for answer in (*posts, get)] == [202, 202, 202, 200]
+    assert all("ratelimit" not in answer.headers for answer in (*posts, get))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["level"] for line in lines if line["event"] == "rate_limit_skipped"] == ["warning"] * 4
+
+
+@pytest.mark.usefixtures("uncountable")
+async def test_wrong_key_that_cannot_be_counted_is_still_wrong(make_client: MakeClient) -> None:
+    client = await make_client(rate_limit_fail_open=True, api_keys=f"alice:{'0' * 64}")
+
+    answer = await client.post("/analyze-image", headers={"X-API-Key": "wrong"})
+
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+async def test_open_limit_takes_nothing_in_while_redis_is_away(
+    make_client: MakeClient, redis_server: FakeServer
+) -> None:
+    client = await make_client(rate_limit_fail_open=True)
+    redis_server.connected = False
+
+    answers = [
+        await client.post("/analyze-image", json=base64_body(make_png())),
+        await client.get(f"{STATUS}{uuid4()}"),
+    ]
+
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(503, "store_unavailable")] * 2
 
 
 TRUSTED = "198.51.100.7, 10.0.0.0/8, 2001:db8::/32"

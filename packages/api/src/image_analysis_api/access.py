@@ -41,8 +41,9 @@ class Admit:
         else:
             limit = keys.rate_limit(client_address(request.client.host if request.client else None))
         verdict = await limiter.admit(limit, 1 if is_refused else self.cost)
-        request.state.headers.update(limiter.headers(verdict))
-        if not verdict.is_admitted:
+        if verdict:
+            request.state.headers.update(limiter.headers(verdict))
+        if verdict and not verdict.is_admitted:
             raise RateLimited(
                 f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
                 f"try again in {verdict.reset_s} s.",

@@ -53,6 +53,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         redis,
         max_requests=settings.rate_limit_max_requests,
         interval_s=settings.rate_limit_interval_seconds,
+        is_fail_open=settings.rate_limit_fail_open,
     )
     queue = JobQueue(redis, settings.model_id, job_timeout_s=settings.job_timeout_seconds)
     app.state.analysis = Analysis(settings, app.state.store, queue, fetcher)

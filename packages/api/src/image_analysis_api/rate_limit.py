@@ -1,12 +1,20 @@
 """The rate limit: an exact sliding window for each client, in one Lua script on the Redis server's clock."""
 
+import time
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import cast
 
+import structlog
 from redis.asyncio import Redis
 
 from image_analysis_api.store import translate_errors
+from image_analysis_common.errors import StoreUnavailable
+
+FAIL_OPEN_WITHIN_S = 0.1
+"""An error that takes longer comes from a Redis that hangs: the rest of the request would wait as long once more."""
+
+log = structlog.get_logger(__name__)
 
 # A list of the times (µs) of the requests that were let through in the last window, oldest first. A refused request
 # is not noted: Retry-After stays true. A clock that was set back leaves times of the future; they are dropped.
@@ -44,19 +52,27 @@ class Verdict:
 class RateLimiter:
     """Counts requests under a Redis key for each client, exactly, over any number of API processes."""
 
-    def __init__(self, redis: Redis, *, max_requests: int, interval_s: int) -> None:
+    def __init__(self, redis: Redis, *, max_requests: int, interval_s: int, is_fail_open: bool = False) -> None:
         self.max_requests = max_requests
         self.interval_s = interval_s
+        self._is_fail_open = is_fail_open
         self._window = redis.register_script(WINDOW)
 
-    async def admit(self, key: str, cost: int = 1) -> Verdict:
-        """Ask for `cost` requests of a client; 0 only looks.
+    async def admit(self, key: str, cost: int = 1) -> Verdict | None:
+        """Ask for `cost` requests of a client; 0 only looks. None lets it pass, for nobody can say: the limit is open.
 
         Raises:
-            StoreUnavailable: nobody can say now.
+            StoreUnavailable: nobody can say now, and the limit fails closed, or Redis hangs.
         """
-        with translate_errors():
-            answer = await self._window(keys=[key], args=[self.max_requests, self.interval_s, cost])
+        started_s = time.monotonic()
+        try:
+            with translate_errors():
+                answer = await self._window(keys=[key], args=[self.max_requests, self.interval_s, cost])
+        except StoreUnavailable as error:
+            if not self._is_fail_open or time.monotonic() - started_s > FAIL_OPEN_WITHIN_S:
+                raise
+            log.warning("rate_limit_skipped", cause=str(error.__cause__))
+            return None
         admitted, remaining, reset_s = cast(list[int], answer)
         return Verdict(bool(admitted), remaining, reset_s)
 

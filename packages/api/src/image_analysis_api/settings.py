@@ -57,6 +57,7 @@ class ApiSettings(SharedSettings):
 
     rate_limit_max_requests: int = Field(5, ge=1)
     rate_limit_interval_seconds: int = Field(60, ge=1)
+    rate_limit_fail_open: bool = False
 
     max_image_bytes: int = Field(10_000_000, ge=1)
 
