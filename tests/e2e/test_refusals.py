@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from addresses import Addresses
+from api_processes import two_apis
 from samples import base64_body, make_png
 from stack import Stack
 from waiting import wait_until
@@ -56,22 +56,9 @@ def test_unknown_and_malformed_job_ids_are_told_apart(client: httpx.Client) -> N
 
 @pytest.fixture
 def strict_api(stack: Stack) -> Iterator[str]:
-    """A second API process on the same Redis, with the defaults but for a window of 4 s."""
-    port = Addresses.choose({}, free_ports=True).api_port
-    variables = {"REDIS_URL": stack.redis_url, "API_PORT": str(port), "RATE_LIMIT_INTERVAL_SECONDS": "4"}
-    command = [sys.executable, "-m", "image_analysis_api"]
-    with subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL) as api:
-        url = f"http://127.0.0.1:{port}"
-
-        def answers() -> bool:
-            try:
-                return httpx.get(f"{url}/health", trust_env=False).is_success
-            except httpx.ConnectError:
-                return False
-
-        wait_until(answers, "the second API answers")
+    """An API beside the stack's, on the same Redis, with the defaults but for a window of 4 s."""
+    with two_apis(stack.redis_url, RATE_LIMIT_INTERVAL_SECONDS="4") as (url, _):
         yield url
-        api.send_signal(signal.SIGTERM)
 
 
 def test_retry_after_is_true(strict_api: str) -> None:

@@ -35,7 +35,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # the app has them, where proxies are trusted
+        proxy_headers=False,  # create_app adds them, where proxies are trusted
         timeout_graceful_shutdown=10,
     )
 
