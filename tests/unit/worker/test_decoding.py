@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from image_analysis_common.errors import CorruptImage
 from image_analysis_worker.decoding import decode_image
@@ -63,9 +63,23 @@ def test_pixels_over_the_limit_are_never_decoded() -> None:
 
 def test_far_larger_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
     large = decode_image(make_jpeg(size_px=(1024, 768)), LIMIT_PX, input_px=32)
-    just_large_enough = decode_image(make_jpeg(size_px=(255, 255)), LIMIT_PX, input_px=32)
+    just_large_enough = decode_image(make_jpeg(size_px=(127, 127)), LIMIT_PX, input_px=32)
 
-    assert (large.size, just_large_enough.size) == ((256, 192), (255, 255))
+    assert (large.size, just_large_enough.size) == ((128, 96), (127, 127))
+
+
+def test_reduced_decoding_shows_the_model_the_same_picture() -> None:
+    with Image.open(CHELSEA) as photo:
+        body = encode(photo.convert("RGB").resize((2400, 1600), Image.Resampling.LANCZOS), "JPEG", quality=92)
+
+    reduced = decode_image(body, 4 * LIMIT_PX, input_px=224)
+    in_full = decode_image(body, 4 * LIMIT_PX, input_px=2400)
+
+    seen = [image.resize((224, 224), Image.Resampling.BILINEAR) for image in (reduced, in_full)]
+    apart = ImageStat.Stat(ImageChops.difference(*seen))
+    assert (reduced.size, in_full.size) == ((1200, 800), (2400, 1600))
+    assert max(apart.mean) < 0.7
+    assert max(high for _, high in apart.extrema) <= 8
 
 
 SEEDS = [encode(make_image(1), form) for form in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")] + [CHELSEA.read_bytes()]
