@@ -15,7 +15,7 @@ from image_analysis_api.queue import JobQueue, ResultKnown
 from image_analysis_api.rate_limit import RateLimiter, Verdict
 from image_analysis_api.store import Store, connect
 from image_analysis_common import keys
-from image_analysis_common.errors import StoreUnavailable
+from image_analysis_common.errors import QueueFull, StoreUnavailable
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 
@@ -125,6 +125,52 @@ async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> 
     shared = await Store(client, "m").find_record(follower)
     assert shared == PENDING.model_copy(update={"status": JobStatus.PROCESSING})
     assert await client.smembers(keys.followers(str(leader))) == {keys.job(str(follower)).encode()}
+
+
+async def add_waiting(client: Redis, queue: JobQueue, count: int, image: bytes = b"image") -> None:
+    for n in range(count):
+        record = PENDING.model_copy(update={"image_hash": f"{n:064x}"})
+        await queue.enqueue(uuid4(), image, record, request_id="r")
+
+
+async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis) -> None:
+    queue, refused = JobQueue(client, "m", max_depth=4), uuid4()
+    await add_waiting(client, queue, 4)
+    now_s = await now_us(client) // 1_000_000
+    await client.zadd("rq:finished:analysis-m", {"lately": now_s + 3600, "a minute ago": now_s + 3600 - 61})
+    await client.zadd("rq:failed:analysis-m", {"lately too": now_s + 3590, "just now": now_s + 3600})
+
+    with pytest.raises(QueueFull, match="4 images wait") as full:
+        await queue.enqueue(refused, b"image", PENDING.model_copy(update={"image_hash": "f" * 64}), request_id="r")
+
+    assert full.value.retry_after_s == 40  # until two have gone, at three a minute
+    assert await Store(client, "m").find_record(refused) is None
+    assert not await client.exists(keys.image(str(refused)), keys.leader("m", "f" * 64), f"rq:job:{refused}")
+    assert await queue.enqueue(uuid4(), b"image", PENDING, request_id="r")
+
+
+async def test_bytes_of_images_are_bounded_too(client: Redis) -> None:
+    queue = JobQueue(client, "m", max_bytes=10)
+    await add_waiting(client, queue, 2, b"12345")
+
+    with pytest.raises(QueueFull) as full:
+        await add_waiting(client, JobQueue(client, "m", max_bytes=14), 3, b"12345")
+
+    assert full.value.retry_after_s == 60  # nothing has ended lately
+    assert await client.get(keys.image_bytes("m")) == b"10"
+
+
+@pytest.mark.parametrize(("running", "counted"), [([], b"3"), (["job:execution"], b"12")])
+async def test_count_of_bytes_begins_anew_when_nothing_waits_or_runs(
+    client: Redis, running: list[str], counted: bytes
+) -> None:
+    await client.set(keys.image_bytes("m"), 9, ex=60)
+    for member in running:
+        await client.zadd("rq:wip:analysis-m", {member: 1})
+
+    await add_waiting(client, JobQueue(client, "m"), 1, b"123")
+
+    assert await client.get(keys.image_bytes("m")) == counted
 
 
 async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:

@@ -30,7 +30,7 @@ WARM_UP_S = 0.5
 PEAK_S = 2.0
 HALF_S = 2.5
 KNOWN_PHOTOS = 64
-NO_LIMIT = "1000000000"
+NO_LIMIT = "1000000000000"
 
 MODEL = {"id": BUNDLED_MODEL, "revision": "bench", "preprocessing": "1"}
 BELIEF = {"label": "cat", "confidence": 0.2}
@@ -134,6 +134,8 @@ def start_servers(stack: ExitStack, redis_url: str, folder: Path) -> tuple[Serve
         "API_HOST": "127.0.0.1",
         "API_PORT": str(api_port),
         "RATE_LIMIT_MAX_REQUESTS": NO_LIMIT,
+        "MAX_QUEUE_DEPTH": NO_LIMIT,
+        "MAX_QUEUE_BYTES": NO_LIMIT,
     }
     uvicorn = ["-m", "uvicorn", "--app-dir", str(SCRIPTS), "--port", str(empty_port), "--no-access-log"]
     api = stack.enter_context(Program("api", [sys.executable, "-m", "image_analysis_api"], folder, variables))

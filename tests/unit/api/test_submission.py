@@ -10,8 +10,9 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from fakes import FakeFetcher, MakeClient
+from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys, tasks
-from image_analysis_common.errors import FetchFailed, UrlRefused
+from image_analysis_common.errors import FetchFailed, StartupError, UrlRefused
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import AnalysisResult, CachedResult, ModelAnnouncement, ModelRef, Prediction
 from samples import base64_body, make_jpeg, make_png
@@ -221,3 +222,23 @@ async def test_outage_is_503_and_nothing_is_lost_silently(client: httpx.AsyncCli
 
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_full_queue_is_refused_and_says_when_to_come_again(make_client: MakeClient, redis: FakeRedis) -> None:
+    client = await make_client(max_queue_depth=1)
+    await announce(redis)
+    await cache_result(redis, make_png(3))
+
+    answers = [await client.post("/analyze-image", json=base64_body(make_png(seed))) for seed in (1, 2, 3)]
+
+    assert [answer.status_code for answer in answers] == [202, 503, 200]
+    assert answers[1].json()["code"] == "queue_full"
+    assert answers[1].headers["retry-after"] == "30"
+    assert await redis.llen(QUEUE_KEY) == 1
+
+
+def test_queue_that_could_not_hold_the_largest_image_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAX_QUEUE_BYTES", "9999999")
+
+    with pytest.raises(StartupError, match=r"MAX_QUEUE_BYTES: .* less than MAX_IMAGE_BYTES"):
+        ApiSettings.from_environment()

@@ -86,6 +86,20 @@ def test_completed_job_leaves_record_and_cache_and_no_image(redis: FakeRedis, re
     assert not redis.exists(keys.image(JOB_ID))
 
 
+@pytest.mark.parametrize("end", [Steps.complete, Steps.fail])
+def test_bytes_of_an_ended_jobs_image_are_no_longer_counted(
+    redis: FakeRedis, records: Steps, end: Callable[[Steps], None]
+) -> None:
+    redis.set(keys.image_bytes("m"), len(IMAGE) + 7, ex=60)
+
+    records.begin()
+    end(records)
+    end(records)
+
+    assert redis.get(keys.image_bytes("m")) == b"7"
+    assert redis.ttl(keys.image_bytes("m")) == 60
+
+
 def test_cache_can_be_switched_off(redis: FakeRedis) -> None:
     Steps(redis, cache_ttl_s=0).complete()
 

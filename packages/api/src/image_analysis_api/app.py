@@ -55,7 +55,13 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         interval_s=settings.rate_limit_interval_seconds,
         is_fail_open=settings.rate_limit_fail_open,
     )
-    queue = JobQueue(redis, settings.model_id, job_timeout_s=settings.job_timeout_seconds)
+    queue = JobQueue(
+        redis,
+        settings.model_id,
+        job_timeout_s=settings.job_timeout_seconds,
+        max_depth=settings.max_queue_depth,
+        max_bytes=settings.max_queue_bytes,
+    )
     app.state.analysis = Analysis(settings, app.state.store, queue, fetcher)
     app.include_router(routes.router)
     app.include_router(health.router)

@@ -25,6 +25,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.UnsupportedMediaType: "Send the body as JSON, with the header Content-Type: application/json.",
     errors.RateLimited: "5 requests in 60 s are the limit: try again in 42 s.",
     errors.Unavailable: "Too many images are being fetched: try again in a few seconds.",
+    errors.QueueFull: "1000 images wait, and no more are taken in: try again in 40 s.",
     errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
     errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
 }

@@ -1,5 +1,6 @@
 """The API's side of RQ: an image, its job's record and RQ's job go into Redis together or not at all."""
 
+from math import ceil
 from typing import cast
 from uuid import UUID
 
@@ -10,11 +11,17 @@ from rq import Queue, Retry
 
 from image_analysis_api.store import translate_errors
 from image_analysis_common import keys, tasks
+from image_analysis_common.errors import QueueFull
 from image_analysis_common.records import JobRecord
+
+MAX_RETRY_AFTER_S = 300
+"""However long the queue takes: workers may come."""
 
 # Where another job runs this very image already, the new one follows it: its record takes every step with the
 # leader's, and nothing is queued. Where the leader has ended since the cache was asked, the result stands there now.
-# Otherwise the new job leads, and the commands that queue it are run.
+# Otherwise the new job leads, and the commands that queue it are run, unless too much waits already: then the answer is
+# how many jobs wait, and how many have ended in the last minute. The registries of ended jobs are sorted by the time
+# when these expire. Where nothing waits or runs, the count of bytes begins anew: images that expired are not in it.
 ENQUEUE = """
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
 if ARGV[6] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[6]) == 1 then return 'cached' end
@@ -30,8 +37,17 @@ if leading then
     return leading
   end
 end
+local size, max_depth, max_bytes, ended_ttl = unpack(ARGV, 8, 11)
+local depth = redis.call('LLEN', KEYS[4])
+local is_idle = depth == 0 and redis.call('ZCARD', KEYS[8]) == 0
+local bytes = (not is_idle and redis.call('GET', KEYS[5]) or 0) + size
+if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then
+  local since = redis.call('TIME')[1] + ended_ttl - 60
+  return {depth, redis.call('ZCOUNT', KEYS[6], since, '+inf') + redis.call('ZCOUNT', KEYS[7], since, '+inf')}
+end
+redis.call('SET', KEYS[5], bytes, 'EX', ttl)
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-local at = 8
+local at = 12
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
@@ -48,10 +64,20 @@ class ResultKnown(Exception):
 class JobQueue:
     """The queue of one model."""
 
-    def __init__(self, connection: Redis, model_id: str, *, job_timeout_s: int = 60) -> None:
+    def __init__(
+        self,
+        connection: Redis,
+        model_id: str,
+        *,
+        job_timeout_s: int = 60,
+        max_depth: int = 1000,
+        max_bytes: int = 500_000_000,
+    ) -> None:
         self._redis = connection
         self._model = tasks.model_name(model_id)
         self._job_timeout_s = job_timeout_s
+        self._max_depth = max_depth
+        self._max_bytes = max_bytes
         self._enqueue = connection.register_script(ENQUEUE)
         # RQ never uses the connection here, but wants one, and the server's version that it would ask for.
         self._queue = Queue(
@@ -66,6 +92,7 @@ class JobQueue:
 
         Raises:
             ResultKnown: the image's result came into the cache under `cache_field`; nothing was queued.
+            QueueFull: `max_depth` jobs wait, or `max_bytes` of images are there; nothing was queued.
             StoreUnavailable: nothing was queued.
         """
         identifier = str(job_id)
@@ -89,11 +116,16 @@ class JobQueue:
         pipeline.expire(keys.job(identifier), keys.WAITING_JOB_TTL_S)
         commands = [part for command, _ in pipeline.command_stack for part in (len(command), *command)]
         with translate_errors():
-            leading: bytes | None = await self._enqueue(
+            answer = await self._enqueue(
                 keys=[
                     keys.leader(self._model, record.image_hash),
                     keys.job(identifier),
                     keys.result(record.image_hash),
+                    self._queue.key,
+                    keys.image_bytes(self._model),
+                    self._queue.finished_job_registry.key,
+                    self._queue.failed_job_registry.key,
+                    self._queue.started_job_registry.key,
                 ],
                 args=[
                     keys.WAITING_JOB_TTL_S,
@@ -103,9 +135,23 @@ class JobQueue:
                     record.image_hash,
                     cache_field,
                     record.owner or "",
+                    len(image),
+                    self._max_depth,
+                    self._max_bytes,
+                    keys.ENDED_JOB_TTL_S,
                     *commands,
                 ],
             )
-        if leading == b"cached":
-            raise ResultKnown
-        return UUID(leading.decode()) if leading else None
+        match answer:
+            case b"cached":
+                raise ResultKnown
+            case [depth, ended_in_a_minute]:
+                # By then half of what waits now has gone, if nothing changes.
+                retry_after_s = min(ceil(depth / 2 * 60 / max(ended_in_a_minute, 1)), MAX_RETRY_AFTER_S)
+                raise QueueFull(
+                    f"{depth} images wait, and no more are taken in: try again in {retry_after_s} s.",
+                    retry_after_s=max(retry_after_s, 1),
+                )
+            case bytes():
+                return UUID(answer.decode())
+        return None

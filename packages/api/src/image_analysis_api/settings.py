@@ -5,7 +5,7 @@ from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from image_analysis_api.api_keys import ApiKey
@@ -60,9 +60,19 @@ class ApiSettings(SharedSettings):
     rate_limit_fail_open: bool = False
 
     max_image_bytes: int = Field(10_000_000, ge=1)
+    max_queue_depth: int = Field(1000, ge=1)
+    max_queue_bytes: int = 500_000_000
 
     fetch_timeout_seconds: float = Field(10.0, gt=0)
     fetch_max_concurrent: int = Field(64, ge=1)
     fetch_allowed_ports: Ports = frozenset({80, 443})
     fetch_allowed_hosts: CommaSeparated = frozenset()
     fetch_allowed_networks: Networks = ()
+
+    @field_validator("max_queue_bytes")
+    @classmethod
+    def check_room(cls, max_bytes: int, others: ValidationInfo) -> int:
+        """Check that an empty queue takes the largest image."""
+        if max_bytes < others.data.get("max_image_bytes", 0):
+            raise ValueError("less than MAX_IMAGE_BYTES: the queue must hold one image at least")
+        return max_bytes

@@ -111,13 +111,23 @@ class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
     retryable = True
-    retry_after_s: ClassVar[int] = 5
+    retry_after_s: int = 5
 
 
 class StoreUnavailable(Unavailable):
     """Redis does not answer, or refuses."""
 
     code = "store_unavailable"
+
+
+class QueueFull(Unavailable):
+    """Too much waits already; in `retry_after_s` seconds there should be room again."""
+
+    code = "queue_full"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class NoWorker(Unavailable):

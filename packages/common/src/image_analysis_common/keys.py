@@ -54,6 +54,11 @@ def image(job_id: str) -> str:
     return f"analysis_image:{job_id}"
 
 
+def image_bytes(model_id: str) -> str:
+    """Name the count of the bytes of all images of a model that wait or are in work."""
+    return f"analysis_image_bytes:{model_id}"
+
+
 def leader(model_id: str, image_hash: str) -> str:
     """Name the ID of the job that runs an image now; jobs that bring the same image meanwhile follow it."""
     return f"analysis_leader:{model_id}:{image_hash}"

@@ -26,6 +26,10 @@ for _, follower in ipairs(redis.call('SMEMBERS', KEYS[2])) do advance(follower) 
 if ttl ~= '' then
   redis.call('DEL', KEYS[2])
   if redis.call('GET', KEYS[3]) == job_id then redis.call('DEL', KEYS[3]) end
+  local size = redis.call('STRLEN', KEYS[4])
+  redis.call('DEL', KEYS[4])
+  local left = tonumber(redis.call('GET', KEYS[5]) or 0)
+  if left > 0 then redis.call('SET', KEYS[5], math.max(left - size, 0), 'KEEPTTL') end
 end
 """
 
@@ -80,13 +84,13 @@ class Records:
         # By its text: a registered script would cost each pipeline a round trip to ask whether the server has it.
         pipeline.eval(
             ADVANCE,
-            3,
+            5,
             keys.job(job_id),
             keys.followers(job_id),
             keys.leader(self._model_id, ended_hash),
+            keys.image(job_id),
+            keys.image_bytes(self._model_id),
             keys.ENDED_JOB_TTL_S if ended_hash else "",
             job_id,
             *chain.from_iterable(fields.items()),
         )
-        if ended_hash:
-            pipeline.delete(keys.image(job_id))
