@@ -59,7 +59,7 @@ integration *options:
 e2e *options:
     {{ uv_run }} pytest tests/e2e "$@"
 
-# Kill, stop, pause and mislead every process; CHAOS_KILLS and CHAOS_OUTAGE_SECONDS make it shorter
+# Kill, stop, pause and mislead every process; CHAOS_KILLS, CHAOS_JOBS and CHAOS_OUTAGE_SECONDS make it shorter
 [group('test')]
 chaos *options:
     {{ uv_run }} pytest tests/chaos "$@"
