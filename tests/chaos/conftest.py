@@ -1,7 +1,7 @@
 """Chaos tests: every process real, and killed, stopped, paused or misled; each scenario on a Redis of its own.
 
-`CHAOS_KILLS` (60), `CHAOS_JOBS` (10,000) and `CHAOS_OUTAGE_SECONDS` (30) make a shorter form; `CHAOS_SEED` repeats a run's dice;
-`CHAOS_REPORT` names a file for the recovery times.
+`CHAOS_KILLS` (60), `CHAOS_JOBS` (10,000) and `CHAOS_OUTAGE_SECONDS` (30) make a shorter form; `CHAOS_SEED` repeats a
+run's dice; `CHAOS_REPORT` names a file for the recovery times.
 """
 
 import multiprocessing
