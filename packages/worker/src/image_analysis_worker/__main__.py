@@ -19,6 +19,7 @@ from image_analysis_worker.books.upkeep import Upkeep
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
 from image_analysis_worker.cores import count_usable_cores
+from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.hand import Hand
 from image_analysis_worker.heartbeat import Heartbeat
 from image_analysis_worker.inference import Inference
@@ -86,8 +87,9 @@ def serve(settings: WorkerSettings, model: Model) -> int:
         outage,
         watch,
         prepare=model.prepare,
-        input_px=model.input_px,
-        max_pixels=settings.max_image_pixels,
+        make_decoder=lambda: Decoder(
+            settings.max_image_pixels, input_px=model.input_px, timeout_s=settings.decode_timeout_seconds
+        ),
         decoders=count_usable_cores(),
     )
     heartbeat = Heartbeat(upkeep, books, hand, outage, watch)

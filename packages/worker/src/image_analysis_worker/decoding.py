@@ -23,7 +23,6 @@ DECODER_ERRORS = (
     BufferError,
     EOFError,
     LookupError,
-    MemoryError,
     OSError,
     RuntimeError,
     SyntaxError,
@@ -43,6 +42,7 @@ def decode_image(body: bytes, max_pixels: int, *, input_px: int) -> Image.Image:
 
     Raises:
         CorruptImage: the bytes do not hold what their header promises, or more than `max_pixels` pixels.
+        MemoryError: there is less than they ask for.
     """
     try:
         with Image.open(BytesIO(body), formats=FORMATS) as image:

@@ -10,7 +10,7 @@ from PIL import Image
 from redis.exceptions import RedisError
 
 from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.decoding import decode_image
+from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.hand import Hand, Work
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.watch import Watch
@@ -30,8 +30,7 @@ class Loader(threading.Thread):
         watch: Watch,
         *,
         prepare: Callable[[Image.Image], Any],
-        input_px: int,
-        max_pixels: int,
+        make_decoder: Callable[[], Decoder],
         decoders: int,
     ) -> None:
         super().__init__(name="loader")
@@ -40,8 +39,7 @@ class Loader(threading.Thread):
         self._outage = outage
         self._watch = watch
         self._prepare = prepare
-        self._input_px = input_px
-        self._max_pixels = max_pixels
+        self._make_decoder = make_decoder
         self._is_suspect_next = False
         self._undecoded: SimpleQueue[Work] = SimpleQueue()
         # As many full-size pictures are in memory at once as there are threads. A daemon, unlike an executor's thread,
@@ -76,13 +74,13 @@ class Loader(threading.Thread):
             self._hand.wait_until_empty(POLL_S)
 
     def _decode(self) -> None:
+        decoder = self._make_decoder()
         while True:
             work = self._undecoded.get()
             if not work.has_ended and self._hand.holds(work):
                 with self._watch.step([work]):
                     try:
-                        image = decode_image(work.image, self._max_pixels, input_px=self._input_px)
-                        work.input = self._prepare(image)
+                        work.input = self._prepare(decoder.decode(work.image))
                         work.image = b""
                     except Exception as error:  # noqa: BLE001
                         # A last line of defence besides CorruptImage: the job ends with it, its neighbors go on.

@@ -11,7 +11,7 @@ from image_analysis_common.errors import ImageExpired, ServiceError
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
-from image_analysis_worker.decoding import decode_image
+from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.outcomes import describe, make_result
 from image_analysis_worker.records import Records, connect
 from image_analysis_worker.settings import WorkerSettings
@@ -22,6 +22,13 @@ def load_model() -> Classifier:
     """Load the environment's model, once in a process."""
     settings = WorkerSettings.from_environment()
     return Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
+
+
+@cache
+def start_decoder() -> Decoder:
+    """Make the decoder of this process."""
+    settings = WorkerSettings.from_environment()
+    return Decoder(settings.max_image_pixels, input_px=load_model().input_px, timeout_s=settings.decode_timeout_seconds)
 
 
 def analyze_image(*, job_id: str) -> dict[str, Any] | None:
@@ -47,8 +54,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
         try:
             if image is None:
                 raise ImageExpired("The image waited longer than it is kept: submit it again.")
-            picture = decode_image(image, settings.max_image_pixels, input_px=model.input_px)
-            [predictions] = model.classify([model.prepare(picture)])
+            [predictions] = model.classify([model.prepare(start_decoder().decode(image))])
         except Exception as error:
             if isinstance(error, ServiceError) or job is None or (job.retries_left or 0) <= 1:
                 if job is not None:
