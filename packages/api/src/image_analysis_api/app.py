@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from PIL import Image
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -14,6 +13,7 @@ from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.context import RequestContext
 from image_analysis_api.fetch import Fetcher
+from image_analysis_api.intake import bound_pillow
 from image_analysis_api.queue import JobQueue
 from image_analysis_api.rate_limit import RateLimiter
 from image_analysis_api.settings import ApiSettings
@@ -37,8 +37,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         allowed_hosts=settings.fetch_allowed_hosts,
         max_concurrent=settings.fetch_max_concurrent,
     )
-    # Ours is the pixel limit that counts; Pillow's would warn below it or refuse in other words.
-    Image.MAX_IMAGE_PIXELS = None
+    bound_pillow()
 
     @asynccontextmanager
     async def close_parts(_app: FastAPI) -> AsyncIterator[None]:

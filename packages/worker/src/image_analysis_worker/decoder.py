@@ -21,7 +21,7 @@ from PIL import AvifImagePlugin, Image
 from image_analysis_common.errors import CorruptImage, JobTimeout
 from image_analysis_worker.decoding import decode_image
 
-MEMORY_BASE_BYTES = 256 * 1024**2
+MEMORY_BASE_BYTES = 192 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 24
 """The hungriest decoder, WebP with alpha, took 20 for each pixel of the limit."""
 
@@ -62,12 +62,17 @@ class Decoder:
             try:
                 return self._ask(body)
             except (BrokenPipeError, EOFError):
-                if self.close() == -signal.SIGALRM:
+                if self._end() == -signal.SIGALRM:
                     limit_s = f"{self._timeout_s:g} s"
                     raise JobTimeout(f"Decoding the image takes longer than {limit_s}: send a simpler one.") from None
         raise CorruptImage("The image broke the decoder.")
 
-    def close(self) -> int:
+    def close(self) -> None:
+        """End the process and give its memory back."""
+        self._end()
+        self._pixels.close()
+
+    def _end(self) -> int:
         """End the process, also in the midst of an image; return its exit code, 0 if there is none."""
         if self._process is None:
             return 0
