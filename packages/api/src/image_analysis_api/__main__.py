@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import resource
 import sys
+from contextlib import suppress
 
 import structlog
 import uvicorn
 
 from image_analysis_api.app import create_app
+from image_analysis_api.connections import bound
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import check_version
 from image_analysis_common.errors import StartupError, StoreUnavailable
@@ -25,6 +28,9 @@ def main() -> None:
             structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
     except StartupError as error:
         sys.exit(f"image-analysis-api: {error}")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS promises more than it gives
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     app = create_app(settings)
     # What was imported stays: looking through it for garbage again and again cost an eighth of every call.
     gc.freeze()
@@ -32,6 +38,8 @@ def main() -> None:
         app,
         host=settings.api_host,
         port=settings.api_port,
+        http=bound(settings.body_timeout_seconds),
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -41,10 +41,6 @@ class Analysis:
         self._queue = queue
         self._fetcher = fetcher
 
-    @property
-    def max_image_bytes(self) -> int:
-        return self._settings.max_image_bytes
-
     async def submit(self, body: bytes, owner: str | None) -> AnalysisStatus:
         """Take in an owner's request body: the status is COMPLETED where the result was known, PENDING otherwise.
 

@@ -1,16 +1,19 @@
 """From a request's body to an image's bytes that are worth queuing; reads headers, never pixels."""
 
+import asyncio
 import binascii
 import re
 import warnings
 from io import BytesIO
 
 from PIL import Image, PngImagePlugin
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from image_analysis_common.errors import (
     ImageTooLarge,
     InvalidBase64,
+    RequestError,
+    RequestTimeout,
     UnsupportedImage,
     UnsupportedMediaType,
 )
@@ -20,11 +23,12 @@ DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.
 JSON_OVERHEAD_BYTES = 4096
 
 
-async def read_body(request: Request, max_image_bytes: int) -> bytes:
+async def read_body(request: Request, max_image_bytes: int, timeout_s: float) -> bytes:
     """Read a JSON body that can hold an image of `max_image_bytes` in base64, and not a byte more.
 
     Raises:
         ImageTooLarge: the body is longer, whatever Content-Length says.
+        RequestTimeout: it is not here after `timeout_s`.
         UnsupportedMediaType: a body that is not JSON.
     """
     limit_bytes = max_image_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
@@ -33,11 +37,17 @@ async def read_body(request: Request, max_image_bytes: int) -> bytes:
     if length.isascii() and length.isdigit() and int(length) > limit_bytes:
         raise too_large
     chunks, size_bytes = [], 0
-    async for chunk in request.stream():
-        size_bytes += len(chunk)
-        if size_bytes > limit_bytes:
-            raise too_large
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                size_bytes += len(chunk)
+                if size_bytes > limit_bytes:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise RequestTimeout(f"The body did not arrive within {timeout_s:g} s: send a smaller image.") from error
+    except ClientDisconnect as error:
+        raise RequestError("The connection ended before the body did.") from error
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if size_bytes and content_type != "application/json":
         raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")

@@ -21,6 +21,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
+    errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller image.",
     errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
     errors.UnsupportedMediaType: "Send the body as JSON, with the header Content-Type: application/json.",
     errors.RateLimited: "5 requests in 60 s are the limit: try again in 42 s.",

@@ -9,6 +9,7 @@ from image_analysis_api.analysis import Analysis
 from image_analysis_api.intake import read_body
 from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, LOCATION, describe_errors
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
+from image_analysis_api.settings import ApiSettings
 from image_analysis_common.errors import (
     FetchFailed,
     ImageTooLarge,
@@ -17,6 +18,7 @@ from image_analysis_common.errors import (
     QueueFull,
     RateLimited,
     RequestError,
+    RequestTimeout,
     StoreUnavailable,
     Unavailable,
     UnsupportedImage,
@@ -55,6 +57,7 @@ router = APIRouter(tags=["analysis"])
             UnsupportedImage,
             UrlRefused,
             FetchFailed,
+            RequestTimeout,
             ImageTooLarge,
             UnsupportedMediaType,
             RateLimited,
@@ -73,7 +76,8 @@ async def analyze_image(
     The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
     BMP), bytes and pixels are checked before the answer.
     """
-    body = await read_body(request, analysis.max_image_bytes)
+    settings = cast(ApiSettings, request.app.state.settings)
+    body = await read_body(request, settings.max_image_bytes, settings.body_timeout_seconds)
     answer = await analysis.submit(body, owner)
     if answer.status is JobStatus.COMPLETED:
         return answer

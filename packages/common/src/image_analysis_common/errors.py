@@ -86,6 +86,14 @@ class MethodNotAllowed(RequestError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(RequestError):
+    """The body took too long to arrive."""
+
+    status = 408
+    code = "request_timeout"
+    retryable = True
+
+
 class UnsupportedMediaType(RequestError):
     """The body is of a kind that the service does not read."""
 

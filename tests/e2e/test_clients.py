@@ -1,0 +1,172 @@
+"""Clients that are slow, silent or gone: they get what they are due, everybody else is served as before."""
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from image_analysis_api.connections import HEAD_TIMEOUT_S, LINGER_BYTES, LINGER_S
+from samples import base64_body, make_png
+from waiting import wait_until
+
+BODY_TIMEOUT_S = 2
+IDLE = 1000
+SERVED_S = 1.0
+"""What an answer may take beside them on 2 busy cores; alone it takes 5 ms."""
+
+HEAD = b"POST /analyze-image HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n"
+StartApi = Callable[..., str]
+Connect = Callable[[], socket.socket]
+
+
+@pytest.fixture(scope="module")
+def api_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("clients") / "api.log"
+
+
+@pytest.fixture(scope="module")
+def api(start_api: StartApi, api_log: Path) -> str:
+    return start_api(
+        log=api_log, BODY_TIMEOUT_SECONDS=str(BODY_TIMEOUT_S), RATE_LIMIT_MAX_REQUESTS="1000000", LOG_FORMAT="json"
+    )
+
+
+@pytest.fixture
+def connect(api: str) -> Iterator[Connect]:
+    with ExitStack() as exits:
+        yield lambda: exits.enter_context(socket.create_connection((urlsplit(api).hostname, urlsplit(api).port), 20))
+
+
+@contextmanager
+def others_served(api: str) -> Iterator[None]:
+    """Submit images and ask for jobs all the time; fail if one of these calls is refused or takes long."""
+    slowest_s, statuses, is_over = 0.0, set(), False
+
+    def call() -> None:
+        nonlocal slowest_s
+        with httpx.Client(base_url=api, trust_env=False) as client:
+            while not is_over:
+                started_s = time.perf_counter()
+                statuses.add(client.post("/analyze-image", json=base64_body(make_png(400))).status_code)
+                statuses.add(client.get("/health/ready").status_code)
+                slowest_s = max(slowest_s, (time.perf_counter() - started_s) / 2)
+
+    with ThreadPoolExecutor(1) as thread:
+        calls = thread.submit(call)
+        try:
+            yield
+        finally:
+            is_over = True
+        calls.result()
+    assert statuses <= {200, 202}
+    assert slowest_s < SERVED_S
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Read until the other side closes; a reset is a close."""
+    received = b""
+    with suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            received += piece
+    return received
+
+
+def test_dripped_body_is_408_in_time(api: str, connect: Connect) -> None:
+    with others_served(api):
+        drippers = [connect() for _ in range(50)]
+        started_s = time.monotonic()
+        for dripper in drippers:
+            dripper.sendall(HEAD)
+        sent = 0
+
+        def drip() -> bool:
+            nonlocal sent
+            for dripper in drippers:
+                with suppress(ConnectionError):
+                    dripper.send(b" ")
+            sent += 1
+            return time.monotonic() > started_s + BODY_TIMEOUT_S + LINGER_S + 0.5
+
+        wait_until(drip, "the time for a body is over")
+        answers = [receive_all(dripper) for dripper in drippers]
+
+    assert sent > 50
+    assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408"}
+    assert {json.loads(answer.partition(b"\r\n\r\n")[2])["code"] for answer in answers} == {"request_timeout"}
+
+
+def test_connection_dropped_in_the_midst_of_a_body_is_no_crash(api: str, connect: Connect, api_log: Path) -> None:
+    with others_served(api):
+        for _ in range(200):
+            dropped = connect()
+            dropped.sendall(HEAD + b'{"image_data": "')
+            dropped.close()
+
+        def ends() -> int:
+            return sum(json.loads(line).get("status") == 400 for line in api_log.read_text().splitlines())
+
+        wait_until(lambda: ends() == 200, "every dropped request has ended")
+
+    assert "request_crashed" not in api_log.read_text()
+    assert "Traceback" not in api_log.read_text()
+
+
+def test_idle_connections_and_unfinished_heads_are_closed(api: str, connect: Connect) -> None:
+    with others_served(api):
+        started_s = time.monotonic()
+        idle = [connect() for _ in range(IDLE)]
+        for connection in idle[::2]:
+            connection.sendall(HEAD[:-2])
+
+        received = {receive_all(connection) for connection in idle}
+        took_s = time.monotonic() - started_s
+
+    assert received == {b""}
+    assert HEAD_TIMEOUT_S - 1 < took_s < HEAD_TIMEOUT_S + 5
+
+
+def test_kept_connection_is_closed_whatever_trickles_in(connect: Connect) -> None:
+    kept = connect()
+    kept.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+    started_s = time.monotonic()
+
+    def is_closed() -> bool:
+        with suppress(ConnectionError):
+            kept.send(b"\r\n")
+            return False
+        return True
+
+    wait_until(is_closed, "the connection is closed", HEAD_TIMEOUT_S + 5)
+    assert time.monotonic() - started_s > HEAD_TIMEOUT_S - 1
+
+
+def test_what_is_no_http_is_a_problem(connect: Connect) -> None:
+    connection = connect()
+    connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+
+    head, _, body = receive_all(connection).partition(b"\r\n\r\n")
+
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["status"] == 400
+
+
+@pytest.mark.parametrize("framing", ["content-length: 999999999999", "transfer-encoding: chunked"])
+def test_body_that_goes_on_after_its_refusal_is_cut_off(api: str, connect: Connect, framing: str) -> None:
+    connection = connect()
+    connection.sendall(f"POST /analyze-image HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode())
+    block = b" " * 65536
+    piece = block if "length" in framing else b"10000\r\n" + block + b"\r\n"
+    sent_bytes = 0
+
+    with others_served(api), suppress(ConnectionError):
+        while sent_bytes < 10 * LINGER_BYTES:
+            sent_bytes += connection.send(piece)
+
+    assert sent_bytes < 3 * LINGER_BYTES
