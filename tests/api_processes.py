@@ -6,28 +6,37 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 
 from addresses import Addresses
 from waiting import wait_until
 
+# Few open files to begin with, as many systems have it: the API asks for what it needs.
+COMMAND = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", sys.executable, "-m", "image_analysis_api"]
+
+
+@contextmanager
+def one_api(redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[str]:
+    """Start an API process, give its URL once it answers, and stop it in the end."""
+    port = Addresses.choose({}, free_ports=True).api_port
+    environment = os.environ | {"REDIS_URL": redis_url, "LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables
+    with ExitStack() as exits:
+        output = exits.enter_context(log.open("wb")) if log else None
+        process = subprocess.Popen(COMMAND, env=environment, stdout=output)
+        exits.callback(process.wait)
+        exits.callback(process.send_signal, signal.SIGTERM)
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(url), f"the API at {url} answers")
+        yield url
+
 
 @contextmanager
 def two_apis(redis_url: str, **variables: str) -> Iterator[tuple[str, str]]:
-    """Start two API processes with the same settings; give their URLs once both answer, and stop them in the end."""
-    free = Addresses.choose({}, free_ports=True)
-    ports = (free.api_port, free.dashboard_port)
-    with ExitStack() as processes:
-        for port in ports:
-            environment = os.environ | {"REDIS_URL": redis_url, "LOG_LEVEL": "WARNING", "API_PORT": str(port)}
-            process = subprocess.Popen([sys.executable, "-m", "image_analysis_api"], env=environment | variables)
-            processes.callback(process.wait)
-            processes.callback(process.send_signal, signal.SIGTERM)
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
-        for url in urls:
-            wait_until(lambda url=url: _answers(url), f"the API at {url} answers")
-        yield urls[0], urls[1]
+    """Start two API processes with the same settings."""
+    with one_api(redis_url, **variables) as first, one_api(redis_url, **variables) as second:
+        yield first, second
 
 
 def _answers(url: str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,17 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, or start again with what the append-only file holds; return when it answers."""
+        self.launch()
+        wait_until(self.is_answering, "Redis answers")
+
+    def launch(self, *options: str) -> None:
+        """Start with more options; do not wait."""
         command = [str(find_redis_server(os.environ["PATH"])), str(CONFIGURATION)]
         command += ["--bind", LOOPBACK, "--port", str(self._port), "--dir", str(self._directory)]
         # Tells of each result as it is written, so that a kill can follow at once.
-        command += ["--notify-keyspace-events", "Kh"]
+        command += ["--notify-keyspace-events", "Kh", *options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self._reaper.watch(self._process.pid)
-        wait_until(self.is_answering, "Redis answers")
 
     def is_answering(self) -> bool:
         with Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:
@@ -45,6 +50,13 @@ class RedisServer:
                 return bool(redis.ping())
             except RedisError:
                 return False
+
+    def is_listening(self) -> bool:
+        try:
+            socket.create_connection((LOOPBACK, self._port), timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self) -> None:
         """Let it write what it has and end."""

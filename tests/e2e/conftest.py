@@ -1,24 +1,18 @@
 """End-to-end tests: every process, nothing faked; one stack for all of them."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from addresses import LOOPBACK, Addresses
 from stack import Stack
 from waiting import wait_until
 
 ENDED = {"COMPLETED", "FAILED"}
 Ask = Callable[[str], dict[str, Any]]
-StartApi = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -68,30 +62,3 @@ def events(log: Path) -> Callable[..., list[dict[str, Any]]]:
         return [line for line in lines if fields.items() <= line.items()]
 
     return events
-
-
-@pytest.fixture(scope="module")
-def start_api(stack: Stack) -> Iterator[StartApi]:
-    """Start one more API process, on the stack's Redis unless REDIS_URL says otherwise, and return its URL."""
-    with ExitStack() as exits:
-
-        def start(*, log: Path | None = None, **variables: str) -> str:
-            port = Addresses.choose({}, free_ports=True).api_port
-            environment = os.environ | {"REDIS_URL": stack.redis_url, "API_PORT": str(port)} | variables
-            output = exits.enter_context(log.open("wb")) if log else subprocess.DEVNULL
-            # Few open files to begin with, as many systems have it.
-            command = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", sys.executable, "-m", "image_analysis_api"]
-            api = exits.enter_context(subprocess.Popen(command, env=environment, stdout=output))
-            exits.callback(api.terminate)
-            url = f"http://{LOOPBACK}:{port}"
-
-            def answers() -> bool:
-                try:
-                    return httpx.get(f"{url}/health", trust_env=False).is_success
-                except httpx.ConnectError:
-                    return False
-
-            wait_until(answers, "another API answers")
-            return url
-
-        yield start

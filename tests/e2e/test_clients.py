@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from api_processes import one_api
 from image_analysis_api.connections import HEAD_TIMEOUT_S, LINGER_BYTES, LINGER_S
 from samples import base64_body, make_png
+from stack import Stack
 from waiting import wait_until
 
 BODY_TIMEOUT_S = 2
@@ -22,7 +24,6 @@ SERVED_S = 1.0
 """What an answer may take beside them on 2 busy cores; alone it takes 5 ms."""
 
 HEAD = b"POST /analyze-image HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n"
-StartApi = Callable[..., str]
 Connect = Callable[[], socket.socket]
 
 
@@ -32,10 +33,10 @@ def api_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def api(start_api: StartApi, api_log: Path) -> str:
-    return start_api(
-        log=api_log, BODY_TIMEOUT_SECONDS=str(BODY_TIMEOUT_S), RATE_LIMIT_MAX_REQUESTS="1000000", LOG_FORMAT="json"
-    )
+def api(stack: Stack, api_log: Path) -> Iterator[str]:
+    variables = {"BODY_TIMEOUT_SECONDS": str(BODY_TIMEOUT_S), "RATE_LIMIT_MAX_REQUESTS": "1000000"}
+    with one_api(stack.redis_url, log=api_log, LOG_LEVEL="INFO", LOG_FORMAT="json", **variables) as url:
+        yield url
 
 
 @pytest.fixture

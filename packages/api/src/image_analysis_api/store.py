@@ -104,15 +104,17 @@ class Store:
         return JobRecord.from_hash(fields) if fields else None
 
     async def check_worker(self) -> None:
-        """Check that Redis answers and that a worker of the model was heard of lately.
+        """Check that Redis takes something in and that a worker of the model was heard of lately.
 
         Raises:
             StoreUnavailable, NoWorker
         """
         with translate_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
+                # A Redis that is full or read-only answers what is asked, and no image gets in.
+                pipeline.set(keys.PROBE, "", ex=keys.WORKER_TTL_S)
                 pipeline.time()
                 pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
-                (now_s, _), latest = await pipeline.execute()
+                _, (now_s, _), latest = await pipeline.execute()
         if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
             raise NoWorker("No worker serves the model: images are taken in and wait. Start a worker.")

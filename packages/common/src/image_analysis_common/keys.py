@@ -18,6 +18,9 @@ WORKER_TTL_S = 10
 ANNOUNCEMENT_TTL_S = 24 * 3600
 """How long a model is known after its last worker has gone, so that its cached results are still found."""
 
+PROBE = "analysis_probe"
+"""Written to see whether anything can be."""
+
 PERMANENT_PREFIXES = (
     "rq:queues",
     "rq:queue:",

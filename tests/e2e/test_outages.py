@@ -1,0 +1,198 @@
+"""Redis goes away in five ways: every endpoint says so in under a second, and all is well soon after it is back."""
+
+import multiprocessing
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from uuid import uuid4
+
+import httpx
+import pytest
+from redis import Redis
+
+from api_processes import one_api
+from chaos.reaper import Reaper
+from chaos.redis_server import RedisServer
+from image_analysis_common import keys
+from samples import base64_body, make_png
+from waiting import wait_until
+
+ANSWERED_S = 1.0
+RECOVERED_S = 2.0
+ENTRIES = 50_000
+"""With 0.1 ms for each, Redis loads its file for longer than a test looks."""
+
+LEAKS = re.compile(
+    rb"redis|rq:|127\.0\.0|\d{4,5}/|traceback|error:|errno|\.py|/work|/usr|OOM|READONLY|LOADING|maxmemory|memory|replica",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    code: str | None
+    retry_after: str | None
+    took_s: float
+    body: bytes
+
+    @property
+    def brief(self) -> tuple[int, str | None, bool]:
+        return self.status, self.code, self.took_s < ANSWERED_S
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    reaper = Reaper(multiprocessing.get_context("forkserver"))
+    server = RedisServer(tmp_path_factory.mktemp("redis"), reaper)
+    server.start()
+    yield server
+    server.kill()
+    reaper.close()
+
+
+@pytest.fixture(scope="module")
+def redis(server: RedisServer) -> Iterator[Redis]:
+    """A Redis with much in it, to which a worker spoke and will for a day."""
+    with Redis.from_url(server.url) as redis:
+        redis.zadd(keys.workers("vit-tiny-cifar10"), {"worker": time.time() + 24 * 3600})
+        with redis.pipeline(transaction=False) as pipeline:
+            for number in range(ENTRIES):
+                pipeline.set(f"entry:{number}", "", ex=24 * 3600)
+            pipeline.execute()
+        yield redis
+
+
+@pytest.fixture(scope="module")
+def api(server: RedisServer, redis: Redis) -> Iterator[httpx.Client]:
+    with (
+        one_api(server.url, LOG_LEVEL="ERROR", RATE_LIMIT_MAX_REQUESTS="1000000") as url,
+        httpx.Client(base_url=url, trust_env=False, timeout=10) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def job(api: httpx.Client) -> str:
+    return str(api.post("/analyze-image", json=base64_body(make_png(500))).raise_for_status().json()["job_id"])
+
+
+@contextmanager
+def down(server: RedisServer, _redis: Redis) -> Iterator[None]:
+    server.kill()
+    yield
+    server.start()
+
+
+@contextmanager
+def hung(server: RedisServer, _redis: Redis) -> Iterator[None]:
+    with server.paused():
+        yield
+
+
+@contextmanager
+def full(_server: RedisServer, redis: Redis) -> Iterator[None]:
+    redis.config_set("maxmemory", 1)
+    yield
+    redis.config_set("maxmemory", 0)
+
+
+@contextmanager
+def read_only(_server: RedisServer, redis: Redis) -> Iterator[None]:
+    redis.config_set("min-replicas-to-write", 1)
+    yield
+    redis.config_set("min-replicas-to-write", 0)
+
+
+@contextmanager
+def replica(_server: RedisServer, redis: Redis) -> Iterator[None]:
+    """As after a failover, when another Redis has become the primary."""
+    redis.replicaof("127.0.0.1", "1")
+    yield
+    redis.replicaof("NO", "ONE")
+
+
+@contextmanager
+def loading(server: RedisServer, _redis: Redis) -> Iterator[None]:
+    server.kill()
+    server.launch("--key-load-delay", "100")
+    wait_until(server.is_listening, "Redis listens")
+    yield
+    server.kill()  # It would take no other delay now.
+    server.start()
+
+
+Fault = Callable[[RedisServer, Redis], AbstractContextManager[None]]
+SILENT: list[Fault] = [down, hung, loading]
+READABLE: list[Fault] = [full, read_only, replica]
+
+
+def ask(api: httpx.Client, method: str, path: str, **options: object) -> Answer:
+    started_s = time.perf_counter()
+    answer = api.request(method, path, **options)  # type: ignore[arg-type]
+    took_s = time.perf_counter() - started_s
+    return Answer(
+        answer.status_code, answer.json().get("code"), answer.headers.get("retry-after"), took_s, answer.content
+    )
+
+
+def ask_all(api: httpx.Client, job: str) -> dict[str, Answer]:
+    submission = base64_body(make_png(501))
+    return {
+        "live": ask(api, "GET", "/health/live"),
+        "ready": ask(api, "GET", "/health/ready"),
+        "submit": ask(api, "POST", "/analyze-image", json=submission),
+        "submit large": ask(api, "POST", "/analyze-image", json=base64_body(make_png(502) + bytes(1_000_000))),
+        "status": ask(api, "GET", f"/analysis-status/{job}"),
+        "unknown": ask(api, "GET", f"/analysis-status/{uuid4()}"),
+    }
+
+
+WELL = {
+    "live": (200, None, True),
+    "ready": (200, None, True),
+    "submit": (202, None, True),
+    "submit large": (202, None, True),
+    "status": (200, None, True),
+    "unknown": (404, "job_not_found", True),
+}
+AWAY = (503, "store_unavailable", True)
+ILL = {"live": (200, None, True)} | dict.fromkeys(("ready", "submit", "submit large", "status", "unknown"), AWAY)
+ILL_BUT_READABLE = ILL | {"status": WELL["status"], "unknown": WELL["unknown"]}
+
+
+@pytest.mark.parametrize("fault", [*SILENT, *READABLE])
+def test_outage_is_told_in_under_a_second_and_over_soon_after(
+    server: RedisServer, redis: Redis, api: httpx.Client, job: str, fault: Fault
+) -> None:
+    expected = ILL if fault in SILENT else ILL_BUT_READABLE
+
+    with fault(server, redis):
+        answers = ask_all(api, job)
+        again = ask_all(api, job)
+    back_s = time.monotonic()
+    wait_until(lambda: ask(api, "GET", "/health/ready").status == 200, "the API is ready again", RECOVERED_S)
+    after = ask_all(api, job)
+    recovered_s = time.monotonic() - back_s
+
+    assert {name: answer.brief for name, answer in answers.items()} == expected
+    assert {name: answer.brief for name, answer in again.items()} == expected
+    for answer in answers.values():
+        assert (answer.retry_after is not None) == (answer.status == 503)
+        assert answer.status == 200 or not LEAKS.search(answer.body)
+    assert {name: answer.brief for name, answer in after.items()} == WELL
+    assert recovered_s < RECOVERED_S
+
+
+@pytest.mark.parametrize("fault", SILENT)
+def test_many_callers_at_once_wait_no_longer(
+    server: RedisServer, redis: Redis, api: httpx.Client, job: str, fault: Fault
+) -> None:
+    with fault(server, redis), ThreadPoolExecutor(40) as threads:
+        answers = list(threads.map(lambda _: ask(api, "GET", f"/analysis-status/{job}"), range(120)))
+
+    assert {answer.status for answer in answers} == {503}
+    assert max(answer.took_s for answer in answers) < ANSWERED_S + 0.5  # 40 threads of ours on 2 cores as well
