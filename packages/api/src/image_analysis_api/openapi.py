@@ -52,22 +52,31 @@ RATE_LIMIT = {
     },
 }
 
+
+def _describe_source(field: str, text_format: str, *, other: str) -> dict[str, Any]:
+    description = AnalyzeImageRequest.model_fields[field].description
+    return {
+        "type": "object",
+        "required": [field],
+        "properties": {
+            field: {"type": "string", "format": text_format, "description": description},
+            other: {"type": "null"},
+        },
+        "additionalProperties": False,
+    }
+
+
 ANALYZE_IMAGE_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         "application/json": {
-            "schema": AnalyzeImageRequest.model_json_schema()
-            | {
+            "schema": {
+                "title": "AnalyzeImageRequest",
+                "description": "One image, by its bytes or by its address: exactly one of the two",
                 "oneOf": [
-                    {
-                        "required": ["image_data"],
-                        "properties": {"image_data": {"type": "string"}, "image_url": {"type": "null"}},
-                    },
-                    {
-                        "required": ["image_url"],
-                        "properties": {"image_url": {"type": "string"}, "image_data": {"type": "null"}},
-                    },
-                ]
+                    _describe_source("image_data", "byte", other="image_url"),
+                    _describe_source("image_url", "uri", other="image_data"),
+                ],
             },
             "examples": {
                 "base64": {"summary": "By its bytes", "value": {"image_data": EXAMPLE_IMAGE}},
