@@ -1,0 +1,29 @@
+"""What a process and its children hold in memory; on Linux."""
+
+from pathlib import Path
+
+
+def family(pid: int) -> list[int]:
+    """Name a process and its children."""
+    children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(int(child) for found in children for child in found)]
+
+
+def resident_bytes(pid: int) -> int:
+    """Return what a process and its children hold now."""
+    return sum(_read(member, "VmRSS") for member in family(pid))
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the most that a process and its children have held, each for itself, since `forget_peak`."""
+    return sum(_read(member, "VmHWM") for member in family(pid))
+
+
+def forget_peak(pid: int) -> None:
+    for member in family(pid):
+        Path(f"/proc/{member}/clear_refs").write_text("5")
+
+
+def _read(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
