@@ -115,3 +115,29 @@ def test_folder_without_a_checkpoint_is_one_line(start: Start, tmp_path: Path) -
 
 def test_old_redis_is_one_line(start: Start, old_redis_url: str) -> None:
     assert refusal(start(REDIS_URL=old_redis_url)) == "Redis 6.0.16 is too old: the service needs Redis 6.2 or newer."
+
+
+def test_health_check_is_well_while_a_worker_beats_and_says_what_is_missing(
+    redis: Redis, redis_url: str, start: Start, tmp_path: Path
+) -> None:
+    pets = str(copytree(BUNDLED_FOLDER, tmp_path / "pets"))
+
+    def check(url: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "image_analysis_worker.healthcheck"]
+        environment = os.environ | {"REDIS_URL": url, "MODEL_ID": pets}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+    before = check(redis_url)
+    worker = start(MODEL_ID=pets)
+    wait_until(lambda: redis.exists(keys.workers("pets")), "the worker beats", 60)
+    meanwhile = check(redis_url)
+    worker.terminate()
+    worker.wait(timeout=30)
+    after, without_redis = check(redis_url), check("redis://127.0.0.1:1")
+
+    missing = "no worker of pets on this host has reported in the last 10 s\n"
+    assert (meanwhile.returncode, meanwhile.stdout, meanwhile.stderr) == (0, "", "")
+    assert [(run.returncode, run.stderr) for run in (before, after)] == [(1, missing)] * 2
+    assert without_redis.returncode == 1
+    assert without_redis.stderr.startswith("Redis cannot be asked: ")
+    assert "Traceback" not in without_redis.stderr

@@ -8,8 +8,6 @@ from image_analysis_common.errors import CorruptImage
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.hand import Hand, Work
-from image_analysis_worker.watch import Watch
-from waiting import wait_until
 
 
 def make_work(job_id: str, *, attempts_left: int = 3) -> Work:
@@ -102,13 +100,3 @@ def test_only_what_may_end_otherwise_is_tried_again(
     work.end(failure)
 
     assert (work.has_ended, work.can_be_retried, work.image) == (True, can_be_retried, b"")
-
-
-def test_step_that_does_not_come_back_is_found_with_its_jobs() -> None:
-    watch, work = Watch(0.01), make_work("a")
-
-    with watch.step([work]):
-        stuck = wait_until(watch.find_stuck, "the step is stuck", 5)
-
-    assert stuck == [work]
-    assert watch.find_stuck() is None

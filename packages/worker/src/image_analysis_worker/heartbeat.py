@@ -38,10 +38,14 @@ class Heartbeat(threading.Thread):
         # At once when it starts: where workers die young, no other may live long enough to sweep. After an outage the
         # first beat counts: until then the jobs in hand look abandoned.
         wait_s = 0.0
+        was_stuck = False
         while not self._is_stopped.wait(wait_s):
             wait_s = interval_s
-            if self._watch.find_stuck() is not None:
+            is_stuck = self._watch.find_stuck() is not None
+            # Twice: a process that was frozen finds every step too long when it thaws.
+            if is_stuck and was_stuck:
                 self._end_process()
+            was_stuck = is_stuck
             try:
                 self._upkeep.beat()
                 # While Redis was away nobody could beat: the others get the time to do so before they count as dead.

@@ -50,11 +50,12 @@ class Loader(threading.Thread):
         for decoder in self._decoders:
             decoder.start()
         # Told to stop while Redis is away, there is an error left: what was popped comes back by itself.
-        with suppress(RedisError):
+        with suppress(RedisError), self._watch.loop() as turn:
             while not self._outage.is_stopping.is_set():
-                self._load()
+                turn()
+                self._load(turn)
 
-    def _load(self) -> None:
+    def _load(self, turn: Callable[[], None]) -> None:
         room = self._hand.wait_for_room(POLL_S)
         if self._books.is_suspended:
             self._outage.is_stopping.wait(POLL_S)
@@ -62,9 +63,12 @@ class Loader(threading.Thread):
         if not room:
             return
         limit = 1 if self._is_suspect_next else room
-        works, self._is_suspect_next = self._outage.insist(
-            lambda: self._books.take(limit, wait_s=POLL_S, is_alone=self._hand.is_empty)
-        )
+
+        def take() -> tuple[list[Work], bool]:
+            turn()  # at each attempt: an outage may last
+            return self._books.take(limit, wait_s=POLL_S, is_alone=self._hand.is_empty)
+
+        works, self._is_suspect_next = self._outage.insist(take)
         if not self._hand.hold(works):
             self._books.give_back(works)
             return

@@ -5,11 +5,8 @@ classes into shared pipelines.
 """
 
 import logging
-import os
-import socket
 from collections.abc import Sequence
 from datetime import timedelta
-from uuid import uuid4
 
 import structlog
 from redis import Redis
@@ -27,6 +24,7 @@ from image_analysis_common.errors import ImageExpired, WorkerLost
 from image_analysis_common.models import AnalysisResult
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.hand import Work
+from image_analysis_worker.name import make_worker_name
 from image_analysis_worker.outcomes import describe, log_end
 from image_analysis_worker.records import Records
 
@@ -45,7 +43,7 @@ class Books(BaseWorker):
         queue = Queue(tasks.queue_name(model_id), connection=connection, serializer=tasks.SERIALIZER)
         super().__init__(
             [queue],
-            name=f"{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:6]}",
+            name=make_worker_name(),
             connection=connection,
             serializer=tasks.SERIALIZER,
             worker_ttl=keys.WORKER_TTL_S,
