@@ -4,6 +4,7 @@
 set positional-arguments
 
 uv_run := "exec uv run --locked"
+compose := "docker compose --file infra/compose.yaml"
 
 # List the recipes
 @_default:
@@ -40,6 +41,26 @@ uv_run := "exec uv run --locked"
 @key name:
     {{ uv_run }} python -m image_analysis_api.api_keys "$1"
 
+# Build the images and run the service in containers; takes compose's options
+[group('deploy')]
+@up *options:
+    exec {{ compose }} up --build --detach --wait "$@"
+
+# Show what the containers say, as it comes; takes compose's options
+[group('deploy')]
+@logs *options:
+    exec {{ compose }} logs --follow "$@"
+
+# Run that many workers
+[group('deploy')]
+@scale workers:
+    exec {{ compose }} up --no-build --no-recreate --detach --wait --scale worker={{ workers }}
+
+# Stop the containers when they have finished their work; what Redis holds stays
+[group('deploy')]
+@down *options:
+    exec {{ compose }} down "$@"
+
 # Run the unit, integration and end-to-end tests
 [group('test')]
 test: unit integration e2e
@@ -63,6 +84,11 @@ e2e *options:
 [group('test')]
 chaos *options:
     {{ uv_run }} pytest tests/chaos "$@"
+
+# Build the images and test them together; needs a docker client with an engine behind it
+[group('test')]
+images-test *options:
+    {{ uv_run }} pytest tests/images "$@"
 
 # Measure speed beside other ways to serve the same model; writes bench.json and bench.svg
 [group('test')]

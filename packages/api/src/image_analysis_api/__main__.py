@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import resource
+import signal
 import sys
 from contextlib import suppress
 
@@ -19,6 +20,8 @@ from image_analysis_common.logs import configure_logs
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM; open requests are finished first."""
+    # uvicorn sends itself the signal once more when it has finished, and the exit code would be that of a killed process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = ApiSettings.from_environment()
         configure_logs(settings, "api")
