@@ -54,7 +54,7 @@ compose := "docker compose --file infra/compose.yaml"
 # Run that many workers
 [group('deploy')]
 @scale workers:
-    exec {{ compose }} up --no-build --no-recreate --detach --wait --scale worker={{ workers }}
+    exec {{ compose }} up --no-build --no-recreate --detach --wait --scale "worker=$1"
 
 # Stop the containers when they have finished their work; what Redis holds stays
 [group('deploy')]

@@ -20,7 +20,7 @@ from image_analysis_common.logs import configure_logs
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM; open requests are finished first."""
-    # uvicorn sends itself the signal once more when it has finished, and the exit code would be that of a killed process.
+    # When uvicorn has finished, it sends itself the signal once more: without this, we would end as if killed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = ApiSettings.from_environment()

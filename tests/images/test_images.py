@@ -1,0 +1,51 @@
+"""What is in the images, and what is not."""
+
+import tomllib
+
+import pytest
+
+from images.composition import ROOT, Composition
+
+BASE = "debian:bookworm-slim"
+LIMITS_MB = {"api": 110, "dashboard": 80, "worker": 1100}
+BUILDERS = ("uv", "pip", "gcc", "strip", "curl", "git")
+
+
+@pytest.mark.parametrize("service", LIMITS_MB)
+def test_image_is_small_beside_its_base(built: Composition, service: str) -> None:
+    [base], [image] = (built.inspect(name, kind="image") for name in (BASE, f"image-analysis-{service}"))
+
+    assert (image["Size"] - base["Size"]) / 1e6 <= LIMITS_MB[service]
+
+
+@pytest.mark.parametrize("service", LIMITS_MB)
+def test_image_says_what_it_is_and_runs_its_program_itself_as_nobody_else(built: Composition, service: str) -> None:
+    [image] = built.inspect(f"image-analysis-{service}", kind="image")
+    config = image["Config"]
+
+    labels = {name.rpartition(".")[2] for name in config["Labels"] if name.startswith("org.opencontainers.image.")}
+    assert labels >= {"title", "description", "version", "revision", "licenses"}
+    assert (config["User"], config["Cmd"][:2], config["Healthcheck"]["Test"][0]) == (
+        "10001:10001",
+        ["python", "-m"],
+        "CMD",
+    )
+
+
+@pytest.mark.parametrize("service", LIMITS_MB)
+def test_nothing_that_builds_or_fetches_is_in_an_image(built: Composition, service: str) -> None:
+    code = f"import shutil; print([name for name in {BUILDERS} if shutil.which(name)])"
+
+    found = built.docker("run", "--rm", "--network", "none", f"image-analysis-{service}", "python", "-c", code)
+
+    assert found.strip() == "[]"
+
+
+def test_worker_has_the_cpu_build_of_the_locked_torch(built: Composition) -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    [locked] = [package["version"] for package in packages if package["name"] == "torch"]
+    code = "import torch; print(torch.__version__.split('+')[0], torch.version.cuda)"
+
+    printed = built.docker("run", "--rm", "--network", "none", "image-analysis-worker", "python", "-c", code)
+
+    assert printed.split() == [locked, "None"]

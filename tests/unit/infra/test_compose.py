@@ -1,0 +1,21 @@
+"""The composition against the services' settings: what the README lists can be set there too."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from image_analysis_api.settings import ApiSettings
+from image_analysis_common.settings import SharedSettings
+from image_analysis_worker.settings import WorkerSettings
+
+COMPOSE = Path(__file__).parents[3] / "infra" / "compose.yaml"
+FIXED = {"REDIS_HOST", "REDIS_PORT", "API_HOST", "API_PORT"}
+"""The composition's own: where Redis is, and where the API listens in its container."""
+
+
+@pytest.mark.parametrize(("service", "settings"), [("api", ApiSettings), ("worker", WorkerSettings)])
+def test_every_setting_of_a_service_is_passed_on(service: str, settings: type[SharedSettings]) -> None:
+    environment = yaml.safe_load(COMPOSE.read_text())["services"][service]["environment"]
+
+    assert {name.upper() for name in settings.model_fields} - FIXED <= environment.keys()
