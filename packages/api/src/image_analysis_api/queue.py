@@ -71,7 +71,7 @@ class JobQueue:
         *,
         job_timeout_s: int = 60,
         max_depth: int = 1000,
-        max_bytes: int = 500_000_000,
+        max_bytes: int = 256_000_000,
     ) -> None:
         self._redis = connection
         self._model = tasks.model_name(model_id)

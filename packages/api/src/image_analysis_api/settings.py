@@ -61,7 +61,7 @@ class ApiSettings(SharedSettings):
 
     max_image_bytes: int = Field(10_000_000, ge=1)
     max_queue_depth: int = Field(1000, ge=1)
-    max_queue_bytes: int = 500_000_000
+    max_queue_bytes: int = 256_000_000
     body_timeout_seconds: float = Field(60.0, gt=0)
 
     fetch_timeout_seconds: float = Field(10.0, gt=0)
