@@ -1,10 +1,14 @@
 """From bytes to pixels: what is an image, what is none, and which way is up."""
 
+import struct
+import zlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 
+from bombs import chunk
 from image_analysis_common.errors import CorruptImage
 from image_analysis_worker.decoding import decode_image
 from samples import CHELSEA, encode, make_image, make_jpeg, make_png
@@ -39,6 +43,37 @@ def test_picture_is_upright_whatever_its_orientation(orientation: int) -> None:
     stored = encode(upright.transpose(undo) if undo is not None else upright, "PNG", exif=exif)
 
     assert decode_image(stored, LIMIT_PX, input_px=32).tobytes() == upright.tobytes()
+
+
+def sixteen_bits(image: Image.Image) -> bytes:
+    """Write a gray picture as a PNG of 16 bits."""
+    width, height = image.size
+    rows = [image.crop((0, y, width, y + 1)).tobytes() for y in range(height)]
+    pixels = b"".join(b"\0" + b"".join(bytes([value, value]) for value in row) for row in rows)
+    head = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+
+
+TWINS = {
+    "16-bit gray PNG": (sixteen_bits(make_image(1, mode="L")), make_image(1, mode="L")),
+    "gray JPEG": (make_jpeg(1, mode="L"), make_image(1, mode="L")),
+    "CMYK JPEG": (make_jpeg(1, mode="CMYK"), make_image(1)),
+    "palette PNG": (make_png(1, mode="P"), make_image(1, mode="P")),
+    "palette GIF": (encode(make_image(1, mode="P"), "GIF"), make_image(1, mode="P")),
+    "PNG with alpha": (make_png(1, mode="RGBA"), make_image(1)),
+    "WebP with alpha": (encode(make_image(1, mode="RGBA"), "WEBP", lossless=True), make_image(1)),
+    "gray PNG with alpha": (make_png(1, mode="LA"), make_image(1, mode="L")),
+    "black and white BMP": (encode(make_image(1, mode="1"), "BMP"), make_image(1, mode="1")),
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_picture_is_that_of_its_plain_twin(name: str) -> None:
+    image, plain = TWINS[name]
+
+    difference = ImageChops.difference(decode_image(image, LIMIT_PX, input_px=32), plain.convert("RGB"))
+
+    assert max(ImageStat.Stat(difference).mean) < 1.5
 
 
 def test_first_frame_of_an_animation_counts() -> None:

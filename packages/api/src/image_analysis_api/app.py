@@ -45,7 +45,14 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         await fetcher.aclose()
         await redis.aclose()
 
-    app = FastAPI(title=settings.api_title, version=settings.api_version, description=DESCRIPTION, lifespan=close_parts)
+    app = FastAPI(
+        title=settings.api_title,
+        version=settings.api_version,
+        description=DESCRIPTION,
+        lifespan=close_parts,
+        # A redirect would name a host that the client chose.
+        redirect_slashes=False,
+    )
     app.state.settings = settings
     app.state.store = store.Store(redis, model_name(settings.model_id))
     app.state.limiter = RateLimiter(
