@@ -90,6 +90,11 @@ chaos *options:
 images-test *options:
     {{ uv_run }} pytest tests/images "$@"
 
+# Hold twice the capacity for ten minutes and look for growth; SOAK_SECONDS makes it shorter
+[group('test')]
+@soak:
+    export PYTHONPATH=infra/local:tests && {{ uv_run }} python tests/perf/soak.py
+
 # Measure speed beside other ways to serve the same model; writes bench.json and bench.svg
 [group('test')]
 bench *options:

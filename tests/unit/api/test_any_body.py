@@ -23,7 +23,7 @@ from image_analysis_common.errors import FetchFailed
 from samples import encode, make_image
 
 IMAGES = [encode(make_image(seed), form) for seed, form in enumerate(("PNG", "JPEG", "GIF", "WEBP", "BMP"))]
-EXAMPLES = 200
+EXAMPLES = 100
 
 
 class NobodyThere(FakeFetcher):
