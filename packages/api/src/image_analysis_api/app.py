@@ -11,6 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from image_analysis_api import health, openapi, problems, routes, store
 from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
+from image_analysis_api.bodies import BoundBodies
 from image_analysis_api.context import RequestContext
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import bound_pillow
@@ -79,6 +80,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     """Surround the routes, innermost first: even what `RequestContext` makes of a crash passes through CORS."""
+    app.add_middleware(BoundBodies, max_bytes=settings.max_bodies_bytes)
     app.add_middleware(RequestContext)
     if settings.cors_allow_origins:
         # Keys travel in a header of the script's own, never in a cookie: no origin is allowed credentials.

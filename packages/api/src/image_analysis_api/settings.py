@@ -60,6 +60,7 @@ class ApiSettings(SharedSettings):
     rate_limit_fail_open: bool = False
 
     max_image_bytes: int = Field(10_000_000, ge=1)
+    max_bodies_bytes: int = 256_000_000
     max_queue_depth: int = Field(1000, ge=1)
     max_queue_bytes: int = 256_000_000
     body_timeout_seconds: float = Field(60.0, gt=0)
@@ -70,10 +71,10 @@ class ApiSettings(SharedSettings):
     fetch_allowed_hosts: CommaSeparated = frozenset()
     fetch_allowed_networks: Networks = ()
 
-    @field_validator("max_queue_bytes")
+    @field_validator("max_queue_bytes", "max_bodies_bytes")
     @classmethod
     def check_room(cls, max_bytes: int, others: ValidationInfo) -> int:
-        """Check that an empty queue takes the largest image."""
-        if max_bytes < others.data.get("max_image_bytes", 0):
-            raise ValueError("less than MAX_IMAGE_BYTES: the queue must hold one image at least")
+        """Check that there is room for the largest image, in base64 too."""
+        if max_bytes < 2 * others.data.get("max_image_bytes", 0):
+            raise ValueError("less than twice MAX_IMAGE_BYTES, which leaves no room for the largest image")
         return max_bytes

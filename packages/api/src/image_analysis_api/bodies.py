@@ -1,0 +1,36 @@
+"""The bodies of all requests together, bounded: a thousand clients that send large ones do not fill the memory."""
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from image_analysis_common.errors import Unavailable
+
+
+class BoundBodies:
+    """ASGI middleware: holds the bodies of the requests in work to `max_bytes` together, of what has arrived of them.
+
+    The request whose bytes would pass that is refused; while it works on a body, a request takes up to three times its
+    size.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self.app = app
+        self._max_bytes = max_bytes
+        self._held_bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        own_bytes = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal own_bytes
+            message = await receive()
+            size_bytes = len(message.get("body", b""))
+            if self._held_bytes + size_bytes > self._max_bytes:
+                raise Unavailable("Too many large images are being taken in: try again in a few seconds.")
+            own_bytes += size_bytes
+            self._held_bytes += size_bytes
+            return message
+
+        try:
+            await self.app(scope, receive_bounded, send)
+        finally:
+            self._held_bytes -= own_bytes
