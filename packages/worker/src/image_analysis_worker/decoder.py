@@ -14,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from PIL import AvifImagePlugin, Image
@@ -123,6 +124,8 @@ def main() -> None:
     with suppress(ValueError, OSError):  # macOS knows no such limit, and the caller's own may be lower
         resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError):  # Linux: where the machine or the container runs out of memory, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000")
     # One damaged image can be worth 60,000 warnings, each remembered for ever.
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # Ours is the pixel limit that counts.
