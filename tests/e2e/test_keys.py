@@ -48,7 +48,7 @@ class Owner:
 def owners(stack: Stack) -> Iterator[list[Owner]]:
     """Alice and Bob by a key each, and someone without; Alice and Bob call different processes."""
     (alice, alices_entry), (bob, bobs_entry) = make_key("alice"), make_key("bob")
-    with two_apis(stack.redis_url, API_KEYS=f"{alices_entry},{bobs_entry}", RATE_LIMIT_MAX_REQUESTS="1000") as (
+    with two_apis(stack.redis_url, API_KEYS=f"{alices_entry},{bobs_entry}", RATE_LIMIT_MAX_REQUESTS="1000000") as (
         one,
         other,
     ):
