@@ -6,6 +6,7 @@ Knows docker's command line; nothing of images, jobs or answers.
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Composition:
     def exit_codes(self, since_s: float) -> dict[str, str]:
         """Return how the composition's containers have ended since then, by their names."""
         filters = ("--filter", f"label=com.docker.compose.project={PROJECT}", "--filter", "event=die")
-        window = ("--since", f"{since_s:.3f}", "--until", "0s")
+        window = ("--since", f"{since_s:.3f}", "--until", f"{time.time():.3f}")
         lines = self.docker("events", *window, *filters, "--format", "{{json .Actor.Attributes}}").splitlines()
         ended = [json.loads(line) for line in lines]
         return {attributes["name"]: attributes["exitCode"] for attributes in ended}

@@ -10,6 +10,7 @@ def make_worker_name() -> str:
     return f"{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:6]}"
 
 
-def is_on_this_host(worker_name: str) -> bool:
-    """Tell whether a worker runs here; a container is a host of its own."""
-    return worker_name.rsplit(".", 2)[0] == socket.gethostname()
+def find_process(worker_name: str) -> int | None:
+    """Return the process that a name speaks of; None if it is another host's, as every container is one."""
+    host, process_id, _ = worker_name.rsplit(".", 2)
+    return int(process_id) if host == socket.gethostname() else None
