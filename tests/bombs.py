@@ -126,8 +126,8 @@ BOMBS = {
     "a PNG with a translation of 128 MB": Bomb(
         lambda: small_png(chunk(b"iTXt", b"t\0\x01\0\0\0" + zeros(2**27))), NO_IMAGE
     ),
-    "a PNG with a thousand texts of 1 MB": Bomb(
-        lambda: small_png(*[chunk(b"zTXt", b"t\0\0" + zeros(2**20))] * 1000), NO_IMAGE
+    "a PNG with a hundred texts of 1 MB": Bomb(
+        lambda: small_png(*[chunk(b"zTXt", b"%d\0\0" % number + zeros(2**20)) for number in range(100)]), NO_IMAGE
     ),
     "a PNG with a color profile of 128 MB": Bomb(lambda: small_png(chunk(b"iCCP", b"t\0\0" + zeros(2**27))), NO_IMAGE),
     "a PNG with a text of 128 MB behind its pixels": Bomb(

@@ -22,7 +22,7 @@ import os, signal
 from image_analysis_worker.decoder import Decoder
 from samples import make_png
 os.setpgid(0, 0)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: None)  # a decoder would inherit SIG_IGN
 decoder = Decoder(1000000, input_px=32, timeout_s=5)
 decoder.decode(make_png())
 print(decoder._process.pid)
