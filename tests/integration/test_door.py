@@ -11,6 +11,7 @@ from image_analysis_common.errors import RequestError
 
 COST_BYTES = 16_000_000
 COST_S = 0.5
+"""Of a core: the machine may be busy with something else."""
 
 
 def examine(image: bytes) -> str | None:
@@ -26,9 +27,9 @@ def test_bomb_costs_the_door_nothing(name: str, recwarn: pytest.WarningsRecorder
     bound_pillow()
     image = BOMBS[name].make()
 
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     refusal = examine(image)
-    took_s = time.perf_counter() - started_s
+    took_s = time.process_time() - started_s
     tracemalloc.start()
     examine(image)
     _, peak_bytes = tracemalloc.get_traced_memory()
