@@ -137,7 +137,7 @@ async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis)
     queue, refused = JobQueue(client, "m", max_depth=4), uuid4()
     await add_waiting(client, queue, 4)
     now_s = await now_us(client) // 1_000_000
-    await client.zadd("rq:finished:analysis-m", {"lately": now_s + 3600, "a minute ago": now_s + 3600 - 61})
+    await client.zadd("rq:finished:analysis-m", {"lately": now_s + 600, "a minute ago": now_s + 600 - 61})
     await client.zadd("rq:failed:analysis-m", {"lately too": now_s + 3590, "just now": now_s + 3600})
 
     with pytest.raises(QueueFull, match="4 images wait") as full:

@@ -66,7 +66,7 @@ async def test_queued_job_states_every_limit(client: httpx.AsyncClient, redis: F
 
     job = await redis.hgetall(f"rq:job:{job_id}")
     limits = {name: int(job[name.encode()]) for name in ("timeout", "ttl", "result_ttl", "failure_ttl", "retries_left")}
-    assert limits == {"timeout": 60, "ttl": 86400, "result_ttl": 3600, "failure_ttl": 3600, "retries_left": 3}
+    assert limits == {"timeout": 60, "ttl": 86400, "result_ttl": 600, "failure_ttl": 3600, "retries_left": 3}
     for key in (keys.image(job_id), keys.job(job_id), f"rq:job:{job_id}"):
         assert 86000 < await redis.ttl(key) <= 86400
 

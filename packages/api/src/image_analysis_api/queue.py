@@ -37,17 +37,18 @@ if leading then
     return leading
   end
 end
-local size, max_depth, max_bytes, ended_ttl = unpack(ARGV, 8, 11)
+local size, max_depth, max_bytes, finished_ttl, failed_ttl = unpack(ARGV, 8, 12)
 local depth = redis.call('LLEN', KEYS[4])
 local is_idle = depth == 0 and redis.call('ZCARD', KEYS[8]) == 0
 local bytes = (not is_idle and redis.call('GET', KEYS[5]) or 0) + size
 if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then
-  local since = redis.call('TIME')[1] + ended_ttl - 60
-  return {depth, redis.call('ZCOUNT', KEYS[6], since, '+inf') + redis.call('ZCOUNT', KEYS[7], since, '+inf')}
+  local since = redis.call('TIME')[1] - 60
+  local finished = redis.call('ZCOUNT', KEYS[6], since + finished_ttl, '+inf')
+  return {depth, finished + redis.call('ZCOUNT', KEYS[7], since + failed_ttl, '+inf')}
 end
 redis.call('SET', KEYS[5], bytes, 'EX', ttl)
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-local at = 12
+local at = 13
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
@@ -102,7 +103,7 @@ class JobQueue:
             job_id=identifier,
             timeout=self._job_timeout_s,
             ttl=keys.WAITING_JOB_TTL_S,
-            result_ttl=keys.ENDED_JOB_TTL_S,
+            result_ttl=keys.FINISHED_JOB_TTL_S,
             failure_ttl=keys.ENDED_JOB_TTL_S,
             retry=Retry(max=tasks.MAX_ATTEMPTS, enqueue_at_front=True),
             description=f"image {record.image_hash[:12]}",
@@ -138,6 +139,7 @@ class JobQueue:
                     len(image),
                     self._max_depth,
                     self._max_bytes,
+                    keys.FINISHED_JOB_TTL_S,
                     keys.ENDED_JOB_TTL_S,
                     *commands,
                 ],

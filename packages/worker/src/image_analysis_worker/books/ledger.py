@@ -184,14 +184,14 @@ class Books(BaseWorker):
         self.records.complete(pipeline, work.job_id, work.record.image_hash, result, work.processing_time_ms)
         job._result = result.model_dump()
         job._handle_success(
-            keys.ENDED_JOB_TTL_S,
+            keys.FINISHED_JOB_TTL_S,
             pipeline,
             worker_name=self.name,
             execution_id=execution.id if execution else None,
             execution_started_at=execution.created_at if execution else None,
             execution_ended_at=job.ended_at,
         )
-        job.cleanup(keys.ENDED_JOB_TTL_S, pipeline, remove_from_queue=False)
+        job.cleanup(keys.FINISHED_JOB_TTL_S, pipeline, remove_from_queue=False)
         self.increment_successful_job_count(pipeline)
 
     def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
