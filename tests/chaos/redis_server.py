@@ -17,7 +17,7 @@ from addresses import LOOPBACK, Addresses, find_redis_server
 from chaos.reaper import Reaper
 from waiting import wait_until
 
-CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis.conf"
+CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis" / "redis.conf"
 
 
 class RedisServer:

@@ -14,7 +14,7 @@ from addresses import find_redis_server
 from image_analysis_common.keys import PERMANENT_PREFIXES
 from waiting import wait_until
 
-CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis.conf"
+CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis" / "redis.conf"
 
 
 @pytest.fixture(scope="session")

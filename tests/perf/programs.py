@@ -179,7 +179,9 @@ def start_redis(folder: Path) -> tuple[Program, str]:
     # Rewriting the append-only file takes a core for a second or two, at whichever row it happens to come.
     options += ["--auto-aof-rewrite-percentage", "0"]
     server = Program(
-        "redis", [find_redis_server(os.environ.get("PATH", "")), ROOT / "infra" / "redis.conf", *options], folder
+        "redis",
+        [find_redis_server(os.environ.get("PATH", "")), ROOT / "infra" / "redis" / "redis.conf", *options],
+        folder,
     )
     server.wait_until(listener.exists, "it listens")
     return server, f"unix://{listener}"
