@@ -1,0 +1,237 @@
+"""The manifests against the schema of Kubernetes, the composition, the settings and the README; no cluster is asked."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from image_analysis_api.settings import ApiSettings
+from image_analysis_worker.settings import WorkerSettings
+from manifests import Manifest
+
+ROOT = Path(__file__).parents[3]
+OLDEST_VERSION, NEWEST_VERSION = "1.30", "1.37"
+"""Before 1.30, a pod could not sleep before it stops."""
+
+UNITS = {"": 1.0, "m": 0.001, "Gi": 2.0**30, "Mi": 2.0**20, "MB": 1e6}
+
+
+def read_quantity(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+) ?([A-Za-z]*)", text).groups()
+    return float(number) * UNITS[unit]
+
+
+def read_compose(service: str) -> dict[str, Any]:
+    """Read a service of the composition, with the defaults of its variables."""
+    text = (ROOT / "infra" / "compose.yaml").read_text()
+    return dict(yaml.safe_load(re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", text))["services"][service])
+
+
+def find_workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
+    return {m["metadata"]["name"]: m for m in manifests if m["kind"] in ("Deployment", "StatefulSet")}
+
+
+def find_pods(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
+    return {name: workload["spec"]["template"]["spec"] for name, workload in find_workloads(manifests).items()}
+
+
+def find_containers(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
+    containers = {}
+    for name, pod in find_pods(manifests).items():
+        [containers[name]] = pod["containers"]
+    return containers
+
+
+def identify(manifests: list[Manifest]) -> dict[tuple[str, str], Manifest]:
+    return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
+
+
+def test_whatever_kustomize_is_at_hand_builds_the_same(kustomization: Path, manifests: list[Manifest]) -> None:
+    for command in (["kustomize", "build"], ["kubectl", "kustomize"]):
+        if shutil.which(command[0]):
+            built = subprocess.run([*command, str(kustomization)], check=True, capture_output=True, text=True).stdout
+
+            assert identify(list(yaml.safe_load_all(built))) == identify(manifests)
+
+
+@pytest.mark.parametrize("version", [OLDEST_VERSION, NEWEST_VERSION])
+def test_every_manifest_is_valid(manifests: list[Manifest], version: str) -> None:
+    for manifest in manifests:
+        if manifest["kind"] != "ScaledObject":
+            validate(json.dumps(manifest), version)
+
+
+@cache
+def validate(manifest: str, version: str) -> None:
+    """Validate a manifest once, in however many kustomizations it is."""
+    kubernetes_validate.validate(json.loads(manifest), version, strict=True)
+
+
+def test_every_manifest_is_in_the_namespace(manifests: list[Manifest]) -> None:
+    namespaces = {m["metadata"].get("namespace", m["metadata"]["name"]) for m in manifests}
+
+    assert namespaces == {"image-analysis"}
+
+
+def test_every_selector_finds_the_pods_of_its_namesake(manifests: list[Manifest]) -> None:
+    labels = {name: w["spec"]["template"]["metadata"]["labels"] for name, w in find_workloads(manifests).items()}
+
+    for name, selector in find_selectors(manifests):
+        assert [found for found, own in labels.items() if selector.items() <= own.items()] == [name]
+
+
+def find_selectors(manifests: list[Manifest]) -> Iterator[tuple[str, dict[str, str]]]:
+    for manifest in manifests:
+        name, spec = manifest["metadata"]["name"], manifest.get("spec", {})
+        if manifest["kind"] == "Service":
+            yield name, spec["selector"]
+        if manifest["kind"] in ("Deployment", "StatefulSet", "PodDisruptionBudget"):
+            yield name, spec["selector"]["matchLabels"]
+            for spread in spec.get("template", {}).get("spec", {}).get("topologySpreadConstraints", []):
+                yield name, spread["labelSelector"]["matchLabels"]
+
+
+def test_every_service_leads_to_a_port_that_the_image_exposes(manifests: list[Manifest]) -> None:
+    exposed = set(re.findall(r"EXPOSE (\d+)", (ROOT / "infra" / "Dockerfile").read_text())) | {"6379"}
+    containers = find_containers(manifests)
+
+    for service in (m for m in manifests if m["kind"] == "Service"):
+        [port] = service["spec"]["ports"]
+        [own] = containers[service["metadata"]["name"]]["ports"]
+        assert port.get("targetPort", port["port"]) in (own["name"], own["containerPort"])
+        assert str(own["containerPort"]) in exposed
+
+
+def test_whoever_runs_twice_is_spread_and_has_a_disruption_budget(manifests: list[Manifest]) -> None:
+    pods = find_pods(manifests)
+    budgets = {m["metadata"]["name"]: m["spec"]["maxUnavailable"] for m in manifests if m["kind"].endswith("Budget")}
+
+    assert budgets == {"api": 1, "worker": 1}
+    assert all(pods[name]["topologySpreadConstraints"] for name in budgets)
+
+
+def test_pods_are_restricted_and_run_as_the_user_of_the_images(manifests: list[Manifest]) -> None:
+    user, group = map(int, re.search(r"USER (\d+):(\d+)", (ROOT / "infra" / "Dockerfile").read_text()).groups())
+    [namespace] = [m for m in manifests if m["kind"] == "Namespace"]
+
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+    for pod in find_pods(manifests).values():
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": group,
+            "fsGroup": group,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert pod["containers"][0]["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_no_service_puts_its_address_into_our_settings(manifests: list[Manifest]) -> None:
+    assert not any(pod["enableServiceLinks"] for pod in find_pods(manifests).values())
+
+
+def test_every_variable_is_a_setting(manifests: list[Manifest]) -> None:
+    settings = {name.upper() for name in (*ApiSettings.model_fields, *WorkerSettings.model_fields)}
+    settings |= {"RQ_DASHBOARD_REDIS_URL", "RQ_DASHBOARD_PASSWORD", "REDIS_PASSWORD", "REDISCLI_AUTH", "HF_TOKEN"}
+    [shared] = [m["data"] for m in manifests if m["metadata"]["name"].startswith("settings-")]
+
+    assert shared.keys() <= settings
+    for container in find_containers(manifests).values():
+        assert {variable["name"] for variable in container["env"]} <= settings
+
+
+def test_no_variable_uses_one_that_comes_later(manifests: list[Manifest]) -> None:
+    for container in find_containers(manifests).values():
+        known: set[str] = set()
+        for variable in container["env"]:
+            assert set(re.findall(r"\$\((\w+)\)", variable.get("value", ""))) <= known
+            known.add(variable["name"])
+        assert set(re.findall(r"\$\((\w+)\)", " ".join(container.get("args", [])))) <= known
+
+
+def test_every_secret_is_one_that_the_readme_tells_to_make(manifests: list[Manifest]) -> None:
+    told = set(re.findall(r"--from-literal=([\w-]+)=", (ROOT / "README.md").read_text()))
+    sources = [v["valueFrom"] for c in find_containers(manifests).values() for v in c["env"] if "valueFrom" in v]
+
+    assert {source["secretKeyRef"]["name"] for source in sources} == {"image-analysis"}
+    assert {s["secretKeyRef"]["key"] for s in sources if not s["secretKeyRef"].get("optional")} == told
+
+
+def test_every_container_is_probed_as_its_image_checks_itself(manifests: list[Manifest]) -> None:
+    containers = find_containers(manifests)
+    dockerfile = (ROOT / "infra" / "Dockerfile").read_text()
+
+    for container in containers.values():
+        assert container.keys() >= {"readinessProbe", "livenessProbe"}
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        command = ", ".join(f'"{part}"' for part in containers["worker"][probe]["exec"]["command"])
+        assert f"CMD [{command}]" in dockerfile
+    assert containers["api"]["livenessProbe"]["httpGet"]["path"] == "/health/live"
+
+
+def test_probes_that_start_a_python_take_two_hundredths_of_a_core_at_most(manifests: list[Manifest]) -> None:
+    worker = find_containers(manifests)["worker"]
+    cpu_s = 0.35
+
+    assert sum(cpu_s / worker[probe]["periodSeconds"] for probe in ("readinessProbe", "livenessProbe")) < 0.02
+
+
+def test_limits_are_those_of_the_composition(manifests: list[Manifest]) -> None:
+    for name, container in find_containers(manifests).items():
+        is_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+        limits = read_compose("worker-gpu" if is_gpu else name)["deploy"]["resources"]["limits"]
+
+        assert read_quantity(container["resources"]["limits"]["cpu"]) == read_quantity(limits["cpus"])
+        assert read_quantity(container["resources"]["limits"]["memory"]) == read_quantity(
+            limits["memory"].replace("g", "Gi").replace("m", "Mi")
+        )
+
+
+def test_requests_are_at_least_what_the_readme_measured(manifests: list[Manifest]) -> None:
+    rows = re.findall(r"^\| `(\w+)`(?: \(CPU\))? \|.*\| (\d+ MB) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    containers = find_containers(manifests)
+
+    assert {name for name, _ in rows} == containers.keys()
+    for name, idle in rows:
+        assert read_quantity(idle) < read_quantity(containers[name]["resources"]["requests"]["memory"])
+
+
+def test_redis_runs_as_in_the_composition(manifests: list[Manifest]) -> None:
+    composed = read_compose("redis")
+    redis = find_containers(manifests)["redis"]
+    [configuration] = [m["data"] for m in manifests if m["metadata"]["name"].startswith("redis-")]
+
+    assert redis["image"] == composed["image"]
+    assert redis["args"][-1] == composed["command"][-1]
+    assert configuration == {"redis.conf": (ROOT / "infra" / "redis" / "redis.conf").read_text()}
+
+
+def test_images_are_those_of_the_composition(manifests: list[Manifest]) -> None:
+    for name in ("api", "worker", "dashboard"):
+        assert find_containers(manifests)[name]["image"].split(":")[0] == read_compose(name)["image"]
+
+
+def test_grace_periods_are_those_of_the_composition_and_longer_than_a_job(manifests: list[Manifest]) -> None:
+    pods = find_pods(manifests)
+
+    for name, pod in pods.items():
+        sleep_s = pod["containers"][0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        assert pod["terminationGracePeriodSeconds"] - sleep_s == int(read_compose(name)["stop_grace_period"][:-1])
+    assert pods["worker"]["terminationGracePeriodSeconds"] > WorkerSettings().job_timeout_seconds
+
+
+def test_a_rollout_of_the_api_takes_no_pod_before_there_is_another(manifests: list[Manifest]) -> None:
+    assert find_workloads(manifests)["api"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
