@@ -14,7 +14,7 @@ from PIL import Image
 
 from chaos.images import Marker
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.models import ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker import __main__ as program
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
@@ -46,7 +46,7 @@ class MisbehavingModel:
                 hang()
         return marker, self._classifier.prepare(image)
 
-    def classify(self, inputs: Sequence[tuple[Marker | None, Any]]) -> list[list[Prediction]]:
+    def classify(self, inputs: Sequence[tuple[Marker | None, Any]], top_k: int = TOP_K) -> list[list[Prediction]]:
         structlog.get_logger("chaos").info("model_entered", images=len(inputs))
         self._enter("classify", len(inputs))
         markers = {marker for marker, _ in inputs}
@@ -56,7 +56,7 @@ class MisbehavingModel:
             hang()
         if Marker.IS_SLOW in markers:
             threading.Event().wait(self._slow_s)
-        return self._classifier.classify([image for _, image in inputs])
+        return self._classifier.classify([image for _, image in inputs], top_k)
 
     def obey(self) -> None:
         """Take orders until the test has gone: the name of the method whose next call is to be reported."""

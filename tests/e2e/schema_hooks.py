@@ -6,13 +6,15 @@ from typing import Any
 
 import schemathesis
 from hypothesis import strategies as st
+from schemathesis.transport.serialization import Binary
 
 from samples import encode, make_image
 
 IMAGE_URL = os.environ["IMAGE_URL"]
-IMAGES = [base64.b64encode(encode(make_image(seed), form)).decode() for seed, form in enumerate(("PNG", "JPEG", "GIF"))]
+IMAGES = [encode(make_image(seed), form) for seed, form in enumerate(("PNG", "JPEG", "GIF"))]
 
-schemathesis.openapi.format("byte", st.sampled_from(IMAGES))
+schemathesis.openapi.format("byte", st.sampled_from([base64.b64encode(image).decode() for image in IMAGES]))
+schemathesis.openapi.format("binary", st.sampled_from([Binary(image) for image in IMAGES]))
 schemathesis.openapi.format("uri", st.just(IMAGE_URL))
 
 

@@ -184,6 +184,36 @@ async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
     assert await client.llen("rq:queue:analysis-m") == 1
 
 
+async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(client: Redis) -> None:
+    queue, leader, urgent, hurried = JobQueue(client, "m"), uuid4(), uuid4(), uuid4()
+    await add_waiting(client, queue, 1)
+    first = (await client.lrange("rq:queue:analysis-m", 0, -1))[0]
+    led = PENDING.model_copy(update={"image_hash": "a" * 64})
+    await queue.enqueue(leader, b"image", led, request_id="r")
+
+    other = PENDING.model_copy(update={"image_hash": "b" * 64})
+    await queue.enqueue(urgent, b"image", other, request_id="r", is_urgent=True)
+    before = await client.lrange("rq:queue:analysis-m", 0, -1)
+    followed = await queue.enqueue(hurried, b"image", led, request_id="r", is_urgent=True)
+
+    assert before == [str(urgent).encode(), first, str(leader).encode()]
+    assert followed == leader
+    order = [str(leader).encode(), str(urgent).encode(), first]
+    assert await client.lrange("rq:queue:analysis-m", 0, -1) == order
+
+
+async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
+    queue, store, jobs = JobQueue(client, "m"), Store(client, "m"), [uuid4() for _ in range(4)]
+    records = [PENDING.model_copy(update={"top_k": top_k}) for top_k in (None, 6, 5, 100)]
+
+    led = [
+        await queue.enqueue(job, b"image", record, request_id="r") for job, record in zip(jobs, records, strict=True)
+    ]
+
+    assert led == [None, None, jobs[0], jobs[1]]
+    assert [await store.find_record(job) for job in jobs] == records
+
+
 async def test_ended_leader_is_not_followed(client: Redis) -> None:
     leader, queue = uuid4(), JobQueue(client, "m")
     await queue.enqueue(leader, b"image", PENDING, request_id="r")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from PIL import Image
 
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.models import ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker.__main__ import serve
 from image_analysis_worker.settings import WorkerSettings
 
 MAX_BATCH_SIZE = 8
-ANSWER = [Prediction(label="cat", confidence=0.2)] * 5
+ANSWER = [Prediction(label="cat", confidence=0.2)] * TOP_K
 
 
 class NoModel:
@@ -26,7 +26,7 @@ class NoModel:
     def prepare(self, image: Image.Image) -> None:
         """Leave the image as it is."""
 
-    def classify(self, inputs: Sequence[None]) -> list[list[Prediction]]:
+    def classify(self, inputs: Sequence[None], top_k: int = TOP_K) -> list[list[Prediction]]:
         return [ANSWER] * len(inputs)
 
     def warm_up(self) -> ModelAnnouncement:

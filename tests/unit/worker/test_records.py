@@ -14,6 +14,7 @@ from samples import make_png
 
 JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
 IMAGE = make_png()
+PENDING = JobRecord(status=JobStatus.PENDING, image_hash=image_digest(IMAGE))
 RESULT = AnalysisResult(
     label="cat",
     confidence=0.5,
@@ -26,8 +27,7 @@ FAILURE = JobFailure(code="corrupt_image", detail="It is damaged.")
 @pytest.fixture
 def redis() -> FakeRedis:
     redis = FakeRedis()
-    pending = JobRecord(status=JobStatus.PENDING, image_hash=image_digest(IMAGE))
-    redis.hset(keys.job(JOB_ID), mapping=pending.to_hash())
+    redis.hset(keys.job(JOB_ID), mapping=PENDING.to_hash())
     redis.expire(keys.job(JOB_ID), keys.WAITING_JOB_TTL_S)
     redis.set(keys.image(JOB_ID), IMAGE)
     return redis
@@ -52,10 +52,10 @@ class Steps:
         self._run(self._records.retry)
 
     def complete(self, result: AnalysisResult = RESULT) -> None:
-        self._run(self._records.complete, image_digest(IMAGE), result, 12.5)
+        self._run(self._records.complete, PENDING, result, 12.5)
 
     def fail(self) -> None:
-        self._run(self._records.fail, image_digest(IMAGE), FAILURE)
+        self._run(self._records.fail, PENDING, FAILURE)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_expired_job_is_not_brought_back(redis: FakeRedis, records: Steps) -> No
 
 def test_followers_take_every_step_with_their_leader(redis: FakeRedis, records: Steps) -> None:
     follower = keys.job("0a1b2c3d-0000-4000-8000-000000000000")
-    redis.hset(follower, mapping=JobRecord(status=JobStatus.PENDING, image_hash=image_digest(IMAGE)).to_hash())
+    redis.hset(follower, mapping=PENDING.to_hash())
     redis.sadd(keys.followers(JOB_ID), follower)
     redis.set(keys.leader("m", image_digest(IMAGE)), JOB_ID)
 
@@ -172,3 +172,17 @@ def test_late_end_leaves_the_next_leader_alone(redis: FakeRedis, records: Steps)
     records.complete()
 
     assert redis.get(keys.leader("m", image_digest(IMAGE))) == b"another"
+
+
+def test_run_that_keeps_more_predictions_has_a_leader_and_a_cache_field_of_its_own(redis: FakeRedis) -> None:
+    deep, hashed = PENDING.model_copy(update={"top_k": 6}), image_digest(IMAGE)
+    redis.set(keys.leader("m", hashed), JOB_ID)
+    redis.set(keys.leader("m", hashed, is_deep=True), JOB_ID)
+
+    with redis.pipeline() as pipeline:
+        Records("m", cache_ttl_s=60).complete(pipeline, JOB_ID, deep, RESULT, 12.5)
+        pipeline.execute()
+
+    assert redis.hkeys(keys.result(hashed)) == [b"m@r#1+100"]
+    assert redis.exists(keys.leader("m", hashed)) == 1
+    assert redis.exists(keys.leader("m", hashed, is_deep=True)) == 0

@@ -4,6 +4,8 @@ import asyncio
 import binascii
 import re
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 
 from PIL import Image, PngImagePlugin
@@ -15,43 +17,45 @@ from image_analysis_common.errors import (
     RequestError,
     RequestTimeout,
     UnsupportedImage,
-    UnsupportedMediaType,
 )
 from image_analysis_common.images import FORMATS
 
 DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.ASCII | re.IGNORECASE)
-JSON_OVERHEAD_BYTES = 4096
 
 
-async def read_body(request: Request, max_image_bytes: int, timeout_s: float) -> bytes:
-    """Read a JSON body that can hold an image of `max_image_bytes` in base64, and not a byte more.
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How long a body may be, and how long it may take to arrive."""
+
+    max_image_bytes: int
+    timeout_s: float
+
+
+async def read_body(request: Request, take: Callable[[bytes], object], limit_bytes: int, limits: BodyLimits) -> None:
+    """Give each piece of a body to `take` as it arrives: at most `limit_bytes`, and not a byte more.
 
     Raises:
         ImageTooLarge: the body is longer, whatever Content-Length says.
-        RequestTimeout: it is not here after `timeout_s`.
-        UnsupportedMediaType: a body that is not JSON.
+        RequestTimeout: it is not here in time.
+        RequestError: the client has gone.
     """
-    limit_bytes = max_image_bytes * 4 // 3 + JSON_OVERHEAD_BYTES
-    too_large = ImageTooLarge(f"The body is over {limit_bytes} bytes: an image may have {max_image_bytes} bytes.")
+    max_bytes, timeout_s = limits.max_image_bytes, limits.timeout_s
+    too_large = ImageTooLarge(f"The body is over {limit_bytes} bytes: an image may have {max_bytes} bytes.")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limit_bytes:
         raise too_large
-    chunks, size_bytes = [], 0
+    size_bytes = 0
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 size_bytes += len(chunk)
                 if size_bytes > limit_bytes:
                     raise too_large
-                chunks.append(chunk)
+                take(chunk)
     except TimeoutError as error:
         raise RequestTimeout(f"The body did not arrive within {timeout_s:g} s: send a smaller image.") from error
     except ClientDisconnect as error:
         raise RequestError("The connection ended before the body did.") from error
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if size_bytes and content_type != "application/json":
-        raise UnsupportedMediaType("Send the body as JSON, with the header Content-Type: application/json.")
-    return b"".join(chunks)
 
 
 def decode_base64(text: str, max_image_bytes: int) -> bytes:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from image_analysis_api.problems import MEDIA_TYPE, describe
-from image_analysis_api.schemas import EXAMPLE_IMAGE, EXAMPLE_URL, AnalyzeImageRequest, Problem
+from image_analysis_api.schemas import EXAMPLE_IMAGE, EXAMPLE_URL, AnalyzeImageRequest, FormFields, Options, Problem
 from image_analysis_common import errors
 
 EXAMPLE_REQUEST_ID = "b2c4d6e8f0a1"
@@ -23,7 +23,8 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
     errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller image.",
     errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
-    errors.UnsupportedMediaType: "Send the body as JSON, with the header Content-Type: application/json.",
+    errors.UnsupportedMediaType: "Send the body as JSON (application/json), a form (multipart/form-data) or an image "
+    "(image/*, application/octet-stream), and say which in the header Content-Type.",
     errors.RateLimited: "5 requests in 60 s are the limit: try again in 42 s.",
     errors.Unavailable: "Too many images are being fetched: try again in a few seconds.",
     errors.QueueFull: "1000 images wait, and no more are taken in: try again in 40 s.",
@@ -61,7 +62,29 @@ def _describe_source(field: str, text_format: str, *, other: str) -> dict[str, A
         "properties": {
             field: {"type": "string", "format": text_format, "description": description},
             other: {"type": "null"},
+            **Options.model_json_schema()["properties"],
         },
+        "additionalProperties": False,
+    }
+
+
+BINARY = {"type": "string", "format": "binary"}
+
+
+def describe_texts(model: type[Options]) -> dict[str, dict[str, Any]]:
+    """Describe a model's fields where they come as text, which cannot say null."""
+    properties = {}
+    for name, schema in model.model_json_schema()["properties"].items():
+        kind = next(part for part in schema["anyOf"] if part != {"type": "null"})
+        properties[name] = kind | {"description": schema["description"]}
+    return properties
+
+
+def _describe_form(source: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": list(source),
+        "properties": source | describe_texts(Options),
         "additionalProperties": False,
     }
 
@@ -81,10 +104,40 @@ ANALYZE_IMAGE_BODY: dict[str, Any] = {
             "examples": {
                 "base64": {"summary": "By its bytes", "value": {"image_data": EXAMPLE_IMAGE}},
                 "url": {"summary": "By its address", "value": {"image_url": EXAMPLE_URL}},
+                "options": {
+                    "summary": "With options",
+                    "value": {
+                        "image_data": EXAMPLE_IMAGE,
+                        "top_k": 3,
+                        "min_confidence": 0.01,
+                        "priority": "high",
+                    },
+                },
             },
-        }
+        },
+        "multipart/form-data": {
+            "schema": {
+                "oneOf": [
+                    _describe_form({"file": BINARY | {"description": "The image"}}),
+                    _describe_form({"image_url": describe_texts(FormFields)["image_url"] | {"format": "uri"}}),
+                ]
+            }
+        },
+        "image/*": {"schema": BINARY},
+        "application/octet-stream": {"schema": BINARY},
     },
 }
+
+OPTION_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "description": schema.pop("description", ""),
+        "schema": schema,
+    }
+    for name, schema in describe_texts(Options).items()
+]
 
 
 def describe_errors(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:

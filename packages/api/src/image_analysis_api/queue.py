@@ -18,26 +18,30 @@ MAX_RETRY_AFTER_S = 300
 """However long the queue takes: workers may come."""
 
 # Where another job runs this very image already, the new one follows it: its record takes every step with the
-# leader's, and nothing is queued. Where the leader has ended since the cache was asked, the result stands there now.
-# Otherwise the new job leads, and the commands that queue it are run, unless too much waits already: then the answer is
-# how many jobs wait, and how many have ended in the last minute. The registries of ended jobs are sorted by the time
-# when these expire. Where nothing waits or runs, the count of bytes begins anew: images that expired are not in it.
+# leader's, and nothing is queued; one that is urgent takes a waiting leader to the front with it. Where the leader has
+# ended since the cache was asked, the result stands there now. Otherwise the new job leads, and the commands that queue
+# it are run, unless too much waits already: then the answer is how many jobs wait, and how many have ended in the last
+# minute. The registries of ended jobs are sorted by the time when these expire. Where nothing waits or runs, the count
+# of bytes begins anew: images that expired are not in it.
 ENQUEUE = """
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
-if ARGV[6] ~= '' and redis.call('HEXISTS', KEYS[3], ARGV[6]) == 1 then return 'cached' end
+local cache_field, size, max_depth, max_bytes, finished_ttl, failed_ttl, is_urgent, fields = unpack(ARGV, 5, 12)
+if cache_field ~= '' and redis.call('HEXISTS', KEYS[3], cache_field) == 1 then return 'cached' end
 local leading = redis.call('GET', leader)
 if leading then
   local status = redis.call('HGET', ARGV[3] .. leading, 'status')
   if status == 'PENDING' or status == 'PROCESSING' then
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
-    redis.call('HSET', record, 'status', status, 'image_hash', ARGV[5])
-    if ARGV[7] ~= '' then redis.call('HSET', record, 'owner', ARGV[7]) end
+    redis.call('HSET', record, unpack(ARGV, 13, 12 + fields))
+    redis.call('HSET', record, 'status', status)
     redis.call('EXPIRE', record, ttl)
+    if is_urgent == '1' and redis.call('LREM', KEYS[4], 1, leading) == 1 then
+      redis.call('LPUSH', KEYS[4], leading)
+    end
     return leading
   end
 end
-local size, max_depth, max_bytes, finished_ttl, failed_ttl = unpack(ARGV, 8, 12)
 local depth = redis.call('LLEN', KEYS[4])
 local is_idle = depth == 0 and redis.call('ZCARD', KEYS[8]) == 0
 local bytes = (not is_idle and redis.call('GET', KEYS[5]) or 0) + size
@@ -48,7 +52,9 @@ if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then
 end
 redis.call('SET', KEYS[5], bytes, 'EX', ttl)
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-local at = 13
+redis.call('HSET', record, unpack(ARGV, 13, 12 + fields))
+redis.call('EXPIRE', record, ttl)
+local at = 13 + fields
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
@@ -87,9 +93,18 @@ class JobQueue:
         self._queue.redis_server_version = (6, 2, 0)
 
     async def enqueue(
-        self, job_id: UUID, image: bytes, record: JobRecord, *, request_id: str, cache_field: str = ""
+        self,
+        job_id: UUID,
+        image: bytes,
+        record: JobRecord,
+        *,
+        request_id: str,
+        cache_field: str = "",
+        is_urgent: bool = False,
     ) -> UUID | None:
         """Queue an image in one round trip; return the ID of the job that it follows, if one runs this image already.
+
+        One that `is_urgent` goes before all that wait.
 
         Raises:
             ResultKnown: the image's result came into the cache under `cache_field`; nothing was queued.
@@ -111,15 +126,14 @@ class JobQueue:
         )
         # RQ's own code writes the job into a pipeline; the script runs what stands in it.
         pipeline = self._redis.pipeline()
-        self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline))
+        self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline), at_front=is_urgent)
         pipeline.set(keys.image(identifier), image, ex=keys.WAITING_JOB_TTL_S)
-        pipeline.hset(keys.job(identifier), mapping=record.to_hash())
-        pipeline.expire(keys.job(identifier), keys.WAITING_JOB_TTL_S)
         commands = [part for command, _ in pipeline.command_stack for part in (len(command), *command)]
+        fields = [part for field in record.to_hash().items() for part in field]
         with translate_errors():
             answer = await self._enqueue(
                 keys=[
-                    keys.leader(self._model, record.image_hash),
+                    keys.leader(self._model, record.image_hash, is_deep=record.is_deep),
                     keys.job(identifier),
                     keys.result(record.image_hash),
                     self._queue.key,
@@ -133,14 +147,15 @@ class JobQueue:
                     identifier,
                     keys.job(""),
                     keys.followers(""),
-                    record.image_hash,
                     cache_field,
-                    record.owner or "",
                     len(image),
                     self._max_depth,
                     self._max_bytes,
                     keys.FINISHED_JOB_TTL_S,
                     keys.ENDED_JOB_TTL_S,
+                    int(is_urgent),
+                    len(fields),
+                    *fields,
                     *commands,
                 ],
             )

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from image_analysis_api.access import Admit
 from image_analysis_api.analysis import Analysis
-from image_analysis_api.intake import read_body
-from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, LOCATION, describe_errors
+from image_analysis_api.intake import BodyLimits
+from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, LOCATION, OPTION_PARAMETERS, describe_errors
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
 from image_analysis_api.settings import ApiSettings
+from image_analysis_api.submissions import read_submission
 from image_analysis_common.errors import (
     FetchFailed,
     ImageTooLarge,
@@ -66,19 +67,23 @@ router = APIRouter(tags=["analysis"])
             Unavailable,
         ),
     },
-    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY},
+    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": OPTION_PARAMETERS},
 )
 async def analyze_image(
     request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))], analysis: UseCase
 ) -> AnalysisStatus | JobAccepted:
-    """Queue one image, given by its bytes in base64 or by its URL, and get a job ID at once.
+    """Queue one image, given by its bytes or by its URL, and get a job ID at once.
+
+    The body is JSON, a form with the part `file`, or the image itself. Options stand in the JSON, among the form's
+    fields or in the query; where both say something, the body counts.
 
     The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
     BMP), bytes and pixels are checked before the answer.
     """
     settings = cast(ApiSettings, request.app.state.settings)
-    body = await read_body(request, settings.max_image_bytes, settings.body_timeout_seconds)
-    answer = await analysis.submit(body, owner)
+    limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
+    submission = await read_submission(request, limits)
+    answer = await analysis.submit(submission, owner)
     if answer.status is JobStatus.COMPLETED:
         return answer
     location = f"/analysis-status/{answer.job_id}"

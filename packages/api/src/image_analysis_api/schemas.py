@@ -1,14 +1,14 @@
 """The bodies that clients send and get; the OpenAPI document is made from them."""
 
 from datetime import UTC, datetime
-from typing import Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from image_analysis_common.errors import RequestError
-from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
+from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult, JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 
 EXAMPLE_IMAGE = (
@@ -18,14 +18,31 @@ EXAMPLE_IMAGE = (
 )
 """An 8 x 8 px PNG in base64, so that the interactive documentation's request works as it stands."""
 
+EMPTY_BODY = "The body is empty: send JSON with image_data (base64) or image_url, a form with a file, or an image."
 EXAMPLE_URL = "https://upload.wikimedia.org/wikipedia/commons/3/3a/Cat03.jpg"
 EXAMPLE_JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
 
 
-class AnalyzeImageRequest(BaseModel):
-    """One image, by its bytes or by its address: exactly one of the two."""
+def _read_whole(value: object) -> object:
+    # JSON has one kind of number: 3.0 is 3.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_read_whole)]
+
+
+class Options(BaseModel):
+    """How an image shall be treated; null stands for the default."""
 
     model_config = ConfigDict(extra="forbid")
+
+    top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
+    priority: Literal["normal", "high"] | None = Field(None, description="high goes before all that wait")
+
+
+class AnalyzeImageRequest(Options):
+    """One image, by its bytes or by its address: exactly one of the two."""
 
     image_data: str | None = Field(
         None, description="The image's bytes in base64, with or without a `data:image/...;base64,` prefix"
@@ -46,14 +63,30 @@ class AnalyzeImageRequest(BaseModel):
             RequestError: it is not JSON, or not of this form; the message never repeats what was sent.
         """
         if not body:
-            raise RequestError("The body is empty: send JSON with image_data (base64) or image_url.")
+            raise RequestError(EMPTY_BODY)
         try:
-            return cls.model_validate_json(body)
+            return cls.model_validate_json(body, strict=True)
         except ValidationError as error:
-            raise RequestError(_explain(error)) from error
+            raise RequestError(explain(error)) from error
 
 
-def _explain(error: ValidationError) -> str:
+class FormFields(Options):
+    """The fields of a form, beside its part `file`."""
+
+    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
+
+
+FIELD_RULES = {
+    "image_data": "a string or null",
+    "image_url": "a string or null",
+    "top_k": f"a whole number from 1 to {MAX_TOP_K}",
+    "min_confidence": "a number from 0 to 1",
+    "priority": "normal or high",
+}
+
+
+def explain(error: ValidationError) -> str:
+    """Say what is wrong with a request, and how it is right; repeat nothing of it."""
     fault = error.errors(include_input=False, include_url=False)[0]
     field = fault["loc"][0] if fault["loc"] else ""
     match fault["type"]:
@@ -63,8 +96,8 @@ def _explain(error: ValidationError) -> str:
             return "The body has a field that does not exist: send image_data or image_url."
         case "one_source":
             return f"{fault['msg']}."
-        case _ if field in AnalyzeImageRequest.model_fields:
-            return f"{field} must be a string or null."
+        case _ if field in FIELD_RULES:
+            return f"{field} must be {FIELD_RULES[str(field)]}."
         case _:
             return "The body must be a JSON object with image_data (base64) or image_url."
 
@@ -95,7 +128,7 @@ class AnalysisStatus(BaseModel):
         return cls(
             job_id=job_id,
             status=record.status,
-            result=record.result,
+            result=record.answer,
             error=record.error,
             cached=record.cached,
             processing_time_ms=record.processing_time_ms,

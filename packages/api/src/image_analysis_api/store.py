@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from image_analysis_api.pipelining import PipeliningRedis
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, StoreUnavailable
-from image_analysis_common.models import CachedResult, ModelAnnouncement
+from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
 from image_analysis_common.records import JobRecord
 from image_analysis_common.versions import check_redis_version
 
@@ -72,10 +72,11 @@ class Store:
         self._model = model
         self._find = redis.register_script(FIND)
 
-    async def find_result(self, image_hash: str) -> tuple[str, CachedResult | None]:
+    async def find_result(self, image_hash: str, *, is_deep: bool = False) -> tuple[str, CachedResult | None]:
         """Look for the present model's result of an image; another revision's result is none.
 
-        The first value names the field that it stands or would stand in; it is empty while no model is known.
+        Only a result that keeps more predictions serves a deep request; it serves any other, too. The first value names
+        the field that the result stands or would stand in; it is empty while no model is known.
         """
         with translate_errors():
             announced, pairs = await self._find(keys=[keys.announcement(self._model), keys.result(image_hash)])
@@ -83,7 +84,13 @@ class Store:
             return "", None
         try:
             field = ModelAnnouncement.model_validate_json(announced).model.cache_field
-            found = dict(zip(pairs[::2], pairs[1::2], strict=True)).get(field.encode())
+            results = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            deep_field = field + DEEP_SUFFIX
+            found = results.get(deep_field.encode())
+            if is_deep:
+                field = deep_field
+            else:
+                found = results.get(field.encode(), found)
             return field, CachedResult.model_validate_json(found) if found else None
         except ValidationError:
             # Another release of the worker wrote it: during an upgrade, an image is analyzed once more.

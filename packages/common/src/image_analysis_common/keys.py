@@ -65,9 +65,12 @@ def image_bytes(model_id: str) -> str:
     return f"analysis_image_bytes:{model_id}"
 
 
-def leader(model_id: str, image_hash: str) -> str:
-    """Name the ID of the job that runs an image now; jobs that bring the same image meanwhile follow it."""
-    return f"analysis_leader:{model_id}:{image_hash}"
+def leader(model_id: str, image_hash: str, *, is_deep: bool = False) -> str:
+    """Name the ID of the job that runs an image now; jobs that bring the same image meanwhile follow it.
+
+    A run that keeps more predictions has followers of its own.
+    """
+    return f"analysis_leader:{model_id}:{image_hash}{':deep' if is_deep else ''}"
 
 
 def followers(job_id: str) -> str:

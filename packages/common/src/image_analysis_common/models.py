@@ -5,6 +5,15 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+TOP_K = 5
+"""How many predictions an answer holds unless it is asked for another number."""
+
+MAX_TOP_K = 100
+"""How many it can be asked for. Who asks for more than `TOP_K` gets a run that keeps so many, and so does the cache."""
+
+DEEP_SUFFIX = "+100"
+"""What sets the cache field of a result with up to `MAX_TOP_K` predictions apart."""
+
 Confidence = Annotated[float, Field(ge=0, le=1, description="Share of the model's belief, from 0 to 1")]
 
 
@@ -53,8 +62,21 @@ class AnalysisResult(FrozenModel):
 
     label: str = Field(description="The label that the model believes in most")
     confidence: Confidence
-    predictions: list[Prediction] = Field(description="The best labels, best first, five at most")
+    predictions: list[Prediction] = Field(
+        description="The best labels, best first: `top_k` at most, none below `min_confidence`"
+    )
     model: ModelRef
+
+    def trimmed(self, top_k: int | None, min_confidence: float | None) -> "AnalysisResult":
+        """Leave out what was not asked for; the best label stays, whatever the model believes."""
+        if top_k is None and min_confidence is None and len(self.predictions) <= TOP_K:
+            return self
+        predictions = [
+            prediction
+            for prediction in self.predictions[: top_k or TOP_K]
+            if prediction.confidence >= (min_confidence or 0)
+        ]
+        return self.model_copy(update={"predictions": predictions})
 
 
 class JobFailure(FrozenModel):

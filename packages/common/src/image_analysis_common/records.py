@@ -1,9 +1,9 @@
 """A job's record: the Redis hash under `keys.job(job_id)` that its status is read from."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from image_analysis_common.models import AnalysisResult, FrozenModel, JobFailure, JobStatus
+from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, FrozenModel, JobFailure, JobStatus
 
 
 class JobRecord(FrozenModel):
@@ -12,10 +12,33 @@ class JobRecord(FrozenModel):
     status: JobStatus
     image_hash: str
     owner: str | None = None
+    top_k: int | None = None
+    min_confidence: float | None = None
     cached: bool = False
     result: AnalysisResult | None = None
     error: JobFailure | None = None
     processing_time_ms: float | None = None
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it takes a run that keeps more predictions than most ask for."""
+        return self.top_k is not None and self.top_k > TOP_K
+
+    @property
+    def answer(self) -> AnalysisResult | None:
+        """The result as this submission asked for it; its run may have been shared with others that asked otherwise."""
+        return self.result and self.result.trimmed(self.top_k, self.min_confidence)
+
+    def completed_from(self, cached: CachedResult) -> Self:
+        """Give the record of a submission whose result was known; it holds no more of the result than was asked for."""
+        return self.model_copy(
+            update={
+                "status": JobStatus.COMPLETED,
+                "cached": True,
+                "result": cached.result.trimmed(self.top_k, self.min_confidence),
+                "processing_time_ms": cached.processing_time_ms,
+            }
+        )
 
     def to_hash(self) -> dict[Any, str]:
         """Return the fields as Redis stores them: text as it is, numbers and models as JSON, nothing for None."""
@@ -26,14 +49,17 @@ class JobRecord(FrozenModel):
         }
 
     @classmethod
-    def from_hash(cls, fields: Mapping[bytes, bytes]) -> "JobRecord":
+    def from_hash(cls, fields: Mapping[bytes, bytes]) -> Self:
         """Read what `to_hash` wrote; `fields` is the raw answer of HGETALL and not empty."""
         text = {name.decode(): value.decode() for name, value in fields.items()}
         result, error, time_ms = text.get("result"), text.get("error"), text.get("processing_time_ms")
+        top_k, min_confidence = text.get("top_k"), text.get("min_confidence")
         return cls(
             status=JobStatus(text["status"]),
             image_hash=text["image_hash"],
             owner=text.get("owner"),
+            top_k=int(top_k) if top_k else None,
+            min_confidence=float(min_confidence) if min_confidence else None,
             cached=text.get("cached") == "true",
             result=AnalysisResult.model_validate_json(result) if result else None,
             error=JobFailure.model_validate_json(error) if error else None,

@@ -11,13 +11,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from image_analysis_common.errors import StartupError
-from image_analysis_common.models import ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker.checkpoint import Checkpoint
 from image_analysis_worker.cores import count_usable_cores, has_cpu_flag
 from image_analysis_worker.decoding import PREPROCESSING_VERSION
 from image_analysis_worker.settings import WorkerSettings
-
-TOP_K = 5
 
 CPU_BATCH_SIZE = 8
 GPU_BATCH_SIZE = 32
@@ -97,12 +95,12 @@ class Classifier:
         return pixels
 
     @torch.inference_mode()
-    def classify(self, inputs: Sequence[torch.Tensor]) -> list[list[Prediction]]:
-        """Give the best labels, best first, of each input (3, H, W)."""
+    def classify(self, inputs: Sequence[torch.Tensor], top_k: int = TOP_K) -> list[list[Prediction]]:
+        """Give the `top_k` best labels, best first, or all of fewer, of each input (3, H, W)."""
         pixels = torch.stack(list(inputs)).to(self._device, self._dtype)
         logits = self._model(pixel_values=pixels).logits.float()
         scores = logits.softmax(-1) if self._is_exclusive else logits.sigmoid()
-        confidences, indices = scores.topk(min(TOP_K, len(self._labels)))
+        confidences, indices = scores.topk(min(top_k, len(self._labels)))
         return [
             [
                 Prediction(label=self._labels[index], confidence=confidence)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from image_analysis_common.errors import ServiceError
-from image_analysis_common.models import AnalysisResult
+from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult
 from image_analysis_common.records import JobRecord
 
 
@@ -39,6 +39,11 @@ class Work:
             self.failure = outcome
         self.processing_time_ms = round((time.perf_counter() - self.started_s) * 1000, 2)
         self.image, self.input = b"", None
+
+    @property
+    def top_k(self) -> int:
+        """How many predictions its run keeps."""
+        return MAX_TOP_K if self.record.is_deep else TOP_K
 
     @property
     def has_ended(self) -> bool:

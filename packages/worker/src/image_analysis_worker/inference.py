@@ -46,7 +46,7 @@ class Inference(threading.Thread):
         if not works:
             return
         try:
-            answers = self._model.classify([work.input for work in works])
+            answers = self._model.classify([work.input for work in works], max(work.top_k for work in works))
         except Exception as error:
             # A last line of defence: one input may have spoiled the batch for the others.
             log.exception("batch_broke", size=len(works))
@@ -57,4 +57,4 @@ class Inference(threading.Thread):
                 self._classify([work])
             return
         for work, predictions in zip(works, answers, strict=True):
-            work.end(make_result(predictions, self._model.ref))
+            work.end(make_result(predictions[: work.top_k], self._model.ref))

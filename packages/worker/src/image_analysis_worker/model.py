@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from image_analysis_common.models import ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 
 
 class Model(Protocol):
@@ -17,8 +17,8 @@ class Model(Protocol):
     def prepare(self, image: Image.Image) -> Any:
         """Turn an upright RGB image into one input of a batch; called by several threads."""
 
-    def classify(self, inputs: Sequence[Any]) -> list[list[Prediction]]:
-        """Give each input's best labels, best first; called by one thread."""
+    def classify(self, inputs: Sequence[Any], top_k: int = TOP_K) -> list[list[Prediction]]:
+        """Give each input's `top_k` best labels, best first, or all of fewer; called by one thread."""
 
     def warm_up(self) -> ModelAnnouncement:
         """Make the first call the caller's, and say what the model is."""

@@ -9,7 +9,8 @@ from redis.client import Pipeline
 from redis.retry import Retry
 
 from image_analysis_common import keys
-from image_analysis_common.models import AnalysisResult, CachedResult, JobFailure, JobStatus
+from image_analysis_common.models import DEEP_SUFFIX, AnalysisResult, CachedResult, JobFailure, JobStatus
+from image_analysis_common.records import JobRecord
 
 # An ended job's record never changes again, whoever runs the job once more. Jobs that wait for this one's run, because
 # they brought the same image, take every step with it.
@@ -57,40 +58,44 @@ class Records:
 
     def begin(self, pipeline: Pipeline, job_id: str) -> None:
         """Note that a worker is at the job."""
-        self._step(pipeline, job_id, "", {"status": JobStatus.PROCESSING})
+        self._step(pipeline, job_id, {"status": JobStatus.PROCESSING})
 
     def retry(self, pipeline: Pipeline, job_id: str) -> None:
         """Note that the job is back in the queue."""
-        self._step(pipeline, job_id, "", {"status": JobStatus.PENDING})
+        self._step(pipeline, job_id, {"status": JobStatus.PENDING})
 
     def complete(
-        self, pipeline: Pipeline, job_id: str, image_hash: str, result: AnalysisResult, processing_time_ms: float
+        self, pipeline: Pipeline, job_id: str, record: JobRecord, result: AnalysisResult, processing_time_ms: float
     ) -> None:
-        """Write the result into the record and the cache, and let go of the image."""
+        """Write the result into the job's record and the cache, and let go of the image."""
         answer = {"result": result.model_dump_json(), "processing_time_ms": str(processing_time_ms)}
-        self._step(pipeline, job_id, image_hash, {"status": JobStatus.COMPLETED, **answer})
+        self._step(pipeline, job_id, {"status": JobStatus.COMPLETED, **answer}, ended=record)
         if self._cache_ttl_s:
             cached = CachedResult(result=result, processing_time_ms=processing_time_ms)
-            key = keys.result(image_hash)
-            pipeline.hset(key, result.model.cache_field, cached.model_dump_json())
+            key = keys.result(record.image_hash)
+            field = result.model.cache_field + (DEEP_SUFFIX if record.is_deep else "")
+            pipeline.hset(key, field, cached.model_dump_json())
             pipeline.expire(key, self._cache_ttl_s)
 
-    def fail(self, pipeline: Pipeline, job_id: str, image_hash: str, failure: JobFailure) -> None:
-        """Write the error into the record and let go of the image."""
-        self._step(pipeline, job_id, image_hash, {"status": JobStatus.FAILED, "error": failure.model_dump_json()})
+    def fail(self, pipeline: Pipeline, job_id: str, record: JobRecord, failure: JobFailure) -> None:
+        """Write the error into the job's record and let go of the image."""
+        fields = {"status": JobStatus.FAILED, "error": failure.model_dump_json()}
+        self._step(pipeline, job_id, fields, ended=record)
 
-    def _step(self, pipeline: Pipeline, job_id: str, ended_hash: str, fields: Mapping[str, str]) -> None:
-        """Advance a record and its followers; the last step, which knows the image's hash, also cleans up."""
+    def _step(
+        self, pipeline: Pipeline, job_id: str, fields: Mapping[str, str], *, ended: JobRecord | None = None
+    ) -> None:
+        """Advance a record and its followers; the last step, which knows what the job asked for, also cleans up."""
         # By its text: a registered script would cost each pipeline a round trip to ask whether the server has it.
         pipeline.eval(
             ADVANCE,
             5,
             keys.job(job_id),
             keys.followers(job_id),
-            keys.leader(self._model_id, ended_hash),
+            keys.leader(self._model_id, ended.image_hash, is_deep=ended.is_deep) if ended else "",
             keys.image(job_id),
             keys.image_bytes(self._model_id),
-            keys.ENDED_JOB_TTL_S if ended_hash else "",
+            keys.ENDED_JOB_TTL_S if ended else "",
             job_id,
             *chain.from_iterable(fields.items()),
         )

@@ -181,7 +181,7 @@ class Books(BaseWorker):
     def _complete(
         self, pipeline: Pipeline, work: Work, result: AnalysisResult, job: Job, execution: Execution | None
     ) -> None:
-        self.records.complete(pipeline, work.job_id, work.record.image_hash, result, work.processing_time_ms)
+        self.records.complete(pipeline, work.job_id, work.record, result, work.processing_time_ms)
         job._result = result.model_dump()
         job._handle_success(
             keys.FINISHED_JOB_TTL_S,
@@ -196,7 +196,7 @@ class Books(BaseWorker):
 
     def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
         failure = describe(work.failure)
-        self.records.fail(pipeline, work.job_id, work.record.image_hash, failure)
+        self.records.fail(pipeline, work.job_id, work.record, failure)
         job.set_status(RqStatus.FAILED, pipeline)
         job._handle_failure(
             f"{failure.code}: {failure.detail}",

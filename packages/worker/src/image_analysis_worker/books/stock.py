@@ -8,6 +8,7 @@ from rq.job import get_current_job
 
 from image_analysis_common import keys
 from image_analysis_common.errors import ImageExpired, ServiceError
+from image_analysis_common.models import MAX_TOP_K, TOP_K
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
@@ -54,18 +55,19 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
         try:
             if image is None:
                 raise ImageExpired("The image waited longer than it is kept: submit it again.")
-            [predictions] = model.classify([model.prepare(start_decoder().decode(image))])
+            top_k = MAX_TOP_K if record.is_deep else TOP_K
+            [predictions] = model.classify([model.prepare(start_decoder().decode(image))], top_k)
         except Exception as error:
             if isinstance(error, ServiceError) or job is None or (job.retries_left or 0) <= 1:
                 if job is not None:
                     job.retries_left = 0
-                records.fail(pipeline, job_id, record.image_hash, describe(error))
+                records.fail(pipeline, job_id, record, describe(error))
             else:
                 records.retry(pipeline, job_id)
             pipeline.execute()
             raise
         result = make_result(predictions, model.ref)
         processing_time_ms = round((time.perf_counter() - started_s) * 1000, 2)
-        records.complete(pipeline, job_id, record.image_hash, result, processing_time_ms)
+        records.complete(pipeline, job_id, record, result, processing_time_ms)
         pipeline.execute()
     return result.model_dump()

@@ -1,0 +1,112 @@
+"""What a client sends: one image in one of the forms that it may come in, and how it shall be treated."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from image_analysis_api.forms import FORM_OVERHEAD_BYTES, Form, FormReader
+from image_analysis_api.intake import BodyLimits, read_body
+from image_analysis_api.schemas import EMPTY_BODY, AnalyzeImageRequest, FormFields, Options, explain
+from image_analysis_api.threads import run
+from image_analysis_common.errors import RequestError, UnsupportedMediaType
+
+JSON_OVERHEAD_BYTES = 4096
+KINDS = "JSON (application/json), a form (multipart/form-data) or an image (image/*, application/octet-stream)"
+
+Fields = TypeVar("Fields", bound=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One image, by its bytes, by these in base64 or by its address; exactly one of the three is set."""
+
+    options: Options
+    image: bytes | None = None
+    image_data: str | None = None
+    image_url: str | None = None
+
+
+async def read_submission(request: Request, limits: BodyLimits) -> Submission:
+    """Read a body that can hold the largest image, and the options in it or in the query.
+
+    Raises:
+        ImageTooLarge: the body is longer; no more of it is read.
+        UnsupportedMediaType: it is none of `KINDS`.
+        RequestError: whatever else is wrong with it.
+    """
+    max_bytes, chunks = limits.max_image_bytes, list[bytes]()
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        reader = FormReader(content_type, max_files=1)
+        await read_body(request, reader.write, max_bytes + FORM_OVERHEAD_BYTES, limits)
+        submission = of_form(reader.close())
+    elif is_image(kind):
+        await read_body(request, chunks.append, max_bytes, limits)
+        submission = Submission(Options(), image=b"".join(chunks))
+        if not submission.image:
+            raise RequestError(EMPTY_BODY)
+    else:
+        await read_body(request, chunks.append, max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES, limits)
+        body = b"".join(chunks)
+        if body and kind != "application/json":
+            raise UnsupportedMediaType(f"Send the body as {KINDS}, and say which in the header Content-Type.")
+        asked = await run(AnalyzeImageRequest.parse, body, size_bytes=len(body))
+        submission = Submission(asked, image_data=asked.image_data, image_url=asked.image_url)
+    if request.scope["query_string"]:
+        return with_options(submission, read_query(request))
+    return submission
+
+
+def is_image(kind: str) -> bool:
+    """Whether a media type says that the body is an image; which one it is, its bytes tell."""
+    return kind.startswith("image/") or kind == "application/octet-stream"
+
+
+def of_form(form: Form) -> Submission:
+    """Make a submission of a form with one image, its part `file` or its field `image_url`.
+
+    Raises:
+        RequestError: it has both or neither, or a field that it must not have.
+    """
+    fields = parse_fields(FormFields, form.fields)
+    if bool(form.files) == (fields.image_url is not None):
+        raise RequestError("Send exactly one of the form's part file and its field image_url.")
+    return Submission(fields, image=form.files[0] if form.files else None, image_url=fields.image_url)
+
+
+def read_query(request: Request) -> Options:
+    """Read the options of the query; other names in it are nobody's business.
+
+    Raises:
+        RequestError: one is given twice or makes no sense.
+    """
+    named = [pair for pair in request.query_params.multi_items() if pair[0] in Options.model_fields]
+    return parse_fields(Options, named)
+
+
+def parse_fields(kind: type[Fields], pairs: Iterable[tuple[str, str]]) -> Fields:
+    """Read what came as text.
+
+    Raises:
+        RequestError: a name is given twice or unknown, or its text makes no sense.
+    """
+    fields: dict[str, str] = {}
+    for name, text in pairs:
+        if name in fields:
+            raise RequestError(f"{name if name in kind.model_fields else 'A field'} is given more than once.")
+        fields[name] = text
+    try:
+        return kind.model_validate_strings(fields)
+    except ValidationError as error:
+        raise RequestError(explain(error)) from error
+
+
+def with_options(submission: Submission, options: Options) -> Submission:
+    """Add the options of the query where the body, which is nearer to the image, leaves them open."""
+    own = {name: getattr(submission.options, name) for name in Options.model_fields}
+    given = {name: value for name, value in own.items() if value is not None}
+    return replace(submission, options=options.model_copy(update=given))
