@@ -1,7 +1,7 @@
 """The whole service on one machine, for developers and for tests of every process together.
 
 Owns what the parts are told, when they are ready, and that nothing stays behind. The programs are `redis` (only where
-no Redis was brought), `worker`, `api` and `dashboard`.
+no Redis was brought), `worker`, `second_worker` (only where SECOND_MODEL_ID names its model), `api` and `dashboard`.
 """
 
 import os
@@ -125,6 +125,7 @@ class Stack:
         addresses = self._addresses
         addresses.check()
         redis_server = find_redis_server(self._environment.get("PATH", "")) if addresses.owns_redis else None
+        second_model = self._environment.get("SECOND_MODEL_ID", "")
         variables = {
             "API_HOST": LOOPBACK,
             "API_PORT": str(addresses.api_port),
@@ -133,6 +134,8 @@ class Stack:
             "REDIS_URL": addresses.redis_url,
             "RQ_DASHBOARD_REDIS_URL": addresses.redis_url,
             "PYTHONUNBUFFERED": "1",
+            "SECOND_MODEL_ID": second_model,
+            "STACK_HAS_SECOND_MODEL": str(bool(second_model)),
             "STACK_OWNS_REDIS": str(addresses.owns_redis),
             "STACK_PYTHON": sys.executable,
             "STACK_REDIS_SERVER": str(redis_server),

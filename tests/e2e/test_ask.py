@@ -1,11 +1,21 @@
 """Every way to ask, on the running stack."""
 
+import json
+import os
+import signal
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import httpx
 
+from image_analysis_common.settings import BUNDLED_MODEL
+from image_analysis_worker.checkpoint import BUNDLED_FOLDER
 from samples import CHELSEA, base64_body, make_png
+from stack import Stack
+from waiting import wait_until
 
 Ask = Callable[[str], dict[str, Any]]
 
@@ -29,3 +39,42 @@ def test_every_form_of_a_submission_is_answered_as_its_options_ask(client: httpx
     assert likely["predictions"] == [p for p in plain["predictions"] if p["confidence"] >= 0.2]
     assert (again.status_code, again.json()["cached"]) == (200, True)
     assert again.json()["result"]["predictions"] == everything["predictions"][:7]
+
+
+def test_two_models_answer_side_by_side(tmp_path: Path) -> None:
+    second = copytree(BUNDLED_FOLDER, tmp_path / "second")
+    config = json.loads((second / "config.json").read_text())
+    config["id2label"] = {number: f"second {label}" for number, label in config["id2label"].items()}
+    (second / "config.json").write_text(json.dumps(config))
+    variables = {"REDIS_URL": "", "REDIS_HOST": "", "SECOND_MODEL_ID": str(second)}
+
+    with (
+        Stack(variables, free_ports=True, log=tmp_path / "log") as stack,
+        httpx.Client(base_url=stack.api_url, trust_env=False) as client,
+    ):
+
+        def label(job_id: str) -> str | None:
+            status = client.get(f"/analysis-status/{job_id}").raise_for_status().json()
+            return status["result"] and str(status["result"]["label"])
+
+        wait_until(lambda: client.get("/models/second").is_success, "the second model is announced")
+        jobs = [
+            client.post("/analyze-image", files={"file": CHELSEA.read_bytes()}, data=options).json()["job_id"]
+            for options in ({}, {"model": "second"})
+        ]
+        labels = [wait_until(partial(label, job_id), f"job {job_id} ends") for job_id in jobs]
+        models = client.get("/models").json()["models"]
+        os.kill(stack.pid("second_worker"), signal.SIGSTOP)
+        wait_until(lambda: client.get("/models/second").json()["workers"] == 0, "the silent worker counts as gone")
+        image = make_png(501)
+        waiting = client.post("/analyze-image", files={"file": image}, data={"model": "second"})
+        os.kill(stack.pid("second_worker"), signal.SIGCONT)
+        late = wait_until(partial(label, waiting.json()["job_id"]), "the waiting job ends")
+
+    assert labels == ["cat", "second cat"]
+    assert [(model["id"], model["is_default"], model["workers"]) for model in models] == [
+        ("second", False, 1),
+        (BUNDLED_MODEL, True, 1),
+    ]
+    assert "No worker serves its model now" in waiting.json()["message"]
+    assert late.startswith("second ")

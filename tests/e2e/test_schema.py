@@ -47,4 +47,4 @@ def test_service_keeps_its_document(api: tuple[str, str], httpserver: HTTPServer
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "5 selected / 5 total" in run.stdout
+    assert "7 selected / 7 total" in run.stdout

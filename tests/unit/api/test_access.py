@@ -229,7 +229,7 @@ async def test_document_asks_for_a_key_where_one_is_needed(make_app: MakeApp) ->
 
     assert document["components"]["securitySchemes"].keys() == {"bearer", "api_key"}
     for path, operation in operations.items():
-        needs_key = path.startswith("/analy")
+        needs_key = path.startswith(("/analy", "/models"))
         assert operation.get("security") == ([{"bearer": []}, {"api_key": []}] if needs_key else None)
         assert ("401" in operation["responses"]) == needs_key
     assert "429" in operations["/analysis-status/{job_id}"]["responses"]

@@ -1,12 +1,14 @@
 """The use case: an image comes in and becomes a job or a cached answer; a job is asked for."""
 
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import structlog
 
+from image_analysis_api.catalog import Catalog
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import check_image, decode_base64
-from image_analysis_api.queue import JobQueue, ResultKnown
+from image_analysis_api.queue import QueueOf, ResultKnown
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import Store
@@ -21,16 +23,26 @@ from image_analysis_common.records import JobRecord
 log = structlog.get_logger(__name__)
 
 
+class Taken(NamedTuple):
+    """A job as it was taken in, and whether it waits for a model that has no worker now."""
+
+    job: AnalysisStatus
+    lacks_worker: bool = False
+
+
 class Analysis:
     """Takes images in and answers for jobs."""
 
-    def __init__(self, settings: ApiSettings, store: Store, queue: JobQueue, fetcher: Fetcher) -> None:
+    def __init__(
+        self, settings: ApiSettings, store: Store, catalog: Catalog, queue_of: QueueOf, fetcher: Fetcher
+    ) -> None:
         self._settings = settings
         self._store = store
-        self._queue = queue
+        self._catalog = catalog
+        self._queue_of = queue_of
         self._fetcher = fetcher
 
-    async def submit(self, submission: Submission, owner: str | None) -> AnalysisStatus:
+    async def submit(self, submission: Submission, owner: str | None) -> Taken:
         """Take in an owner's image: the status is COMPLETED where the result was known, PENDING otherwise.
 
         Raises:
@@ -44,27 +56,31 @@ class Analysis:
             status=JobStatus.PENDING,
             image_hash=digest,
             owner=owner,
+            model=options.model,
             top_k=options.top_k,
             min_confidence=options.min_confidence,
         )
         is_urgent = options.priority == "high"
-        field, cached = await self._store.find_result(digest, is_deep=record.is_deep)
+        found = await self._store.find_result(digest, options.model, is_deep=record.is_deep)
+        if options.model and not found.is_known:
+            await self._catalog.check(options.model)
+        cached, lacks_worker = found.cached, found.is_known and not found.has_worker
         if cached is None:
             try:
-                return await self._enqueue(job_id, image, record, field, is_urgent)
+                return Taken(await self._enqueue(job_id, image, record, found.field, is_urgent), lacks_worker)
             except ResultKnown:
-                _, cached = await self._store.find_result(digest, is_deep=record.is_deep)
+                cached = (await self._store.find_result(digest, options.model, is_deep=record.is_deep)).cached
             if cached is None:  # It was forgotten in this very moment.
-                return await self._enqueue(job_id, image, record, "", is_urgent)
+                return Taken(await self._enqueue(job_id, image, record, "", is_urgent), lacks_worker)
         record = record.completed_from(cached)
         await self._store.add_record(job_id, record)
         log.info("result_found", image_hash=digest, image_bytes=len(image))
-        return AnalysisStatus.of(job_id, record)
+        return Taken(AnalysisStatus.of(job_id, record))
 
     async def _enqueue(
         self, job_id: UUID, image: bytes, record: JobRecord, cache_field: str, is_urgent: bool
     ) -> AnalysisStatus:
-        leading = await self._queue.enqueue(
+        leading = await self._queue_of(record.model).enqueue(
             job_id, image, record, request_id=request_id(), cache_field=cache_field, is_urgent=is_urgent
         )
         follows = {"follows": str(leading)} if leading else {}

@@ -8,10 +8,11 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api import health, openapi, problems, routes, store
+from image_analysis_api import health, models, openapi, problems, routes, store
 from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.bodies import BoundBodies
+from image_analysis_api.catalog import Catalog
 from image_analysis_api.context import RequestContext
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import bound_pillow
@@ -62,15 +63,17 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         interval_s=settings.rate_limit_interval_seconds,
         is_fail_open=settings.rate_limit_fail_open,
     )
-    queue = JobQueue(
+    queue_of = JobQueue.factory(
         redis,
         settings.model_id,
         job_timeout_s=settings.job_timeout_seconds,
         max_depth=settings.max_queue_depth,
         max_bytes=settings.max_queue_bytes,
     )
-    app.state.analysis = Analysis(settings, app.state.store, queue, fetcher)
+    app.state.catalog = Catalog(redis, model_name(settings.model_id), queue_of)
+    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher)
     app.include_router(routes.router)
+    app.include_router(models.router)
     app.include_router(health.router)
     _add_middleware(app, settings)
     problems.install(app)

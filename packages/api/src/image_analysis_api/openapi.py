@@ -21,6 +21,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
+    errors.ModelNotFound: "There is no such model. Known are: vit-tiny-cifar10.",
     errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller image.",
     errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
     errors.UnsupportedMediaType: "Send the body as JSON (application/json), a form (multipart/form-data) or an image "
@@ -175,7 +176,7 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
                 tags=app.openapi_tags,
             )
             for path, operations in document["paths"].items():
-                is_limited = path.startswith("/analy")
+                is_limited = path.startswith(("/analy", "/models"))
                 for operation in operations.values():
                     if is_limited and has_keys:
                         _ask_for_key(operation)

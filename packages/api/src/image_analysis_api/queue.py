@@ -1,5 +1,7 @@
 """The API's side of RQ: an image, its job's record and RQ's job go into Redis together or not at all."""
 
+from collections.abc import Callable
+from functools import cache
 from math import ceil
 from typing import cast
 from uuid import UUID
@@ -64,12 +66,15 @@ return false
 """
 
 
+QueueOf = Callable[[str | None], "JobQueue"]
+
+
 class ResultKnown(Exception):
     """The image need not be queued: ask the cache again."""
 
 
 class JobQueue:
-    """The queue of one model."""
+    """The queue of one model, under `key` in Redis."""
 
     def __init__(
         self,
@@ -91,6 +96,17 @@ class JobQueue:
             tasks.queue_name(model_id), connection=cast(redis.Redis, connection), serializer=tasks.SERIALIZER
         )
         self._queue.redis_server_version = (6, 2, 0)
+        self.key = self._queue.key
+
+    @classmethod
+    def factory(cls, connection: Redis, default_model: str, **limits: int) -> "QueueOf":
+        """Make what finds each model's queue; that of the default model for None."""
+
+        @cache
+        def queue_of(model: str | None) -> JobQueue:
+            return cls(connection, model or default_model, **limits)
+
+        return queue_of
 
     async def enqueue(
         self,

@@ -16,6 +16,7 @@ from image_analysis_common.errors import (
     ImageTooLarge,
     InvalidBase64,
     JobNotFound,
+    ModelNotFound,
     QueueFull,
     RateLimited,
     RequestError,
@@ -33,6 +34,8 @@ async def get_analysis(request: Request) -> Analysis:
     """Find the use case that the app was built with; a coroutine, for FastAPI runs a function in a thread."""
     return cast(Analysis, request.app.state.analysis)
 
+
+LACKS_WORKER = " No worker serves its model now: the job waits for one."
 
 UseCase = Annotated[Analysis, Depends(get_analysis)]
 router = APIRouter(tags=["analysis"])
@@ -54,6 +57,7 @@ router = APIRouter(tags=["analysis"])
         },
         **describe_errors(
             RequestError,
+            ModelNotFound,
             InvalidBase64,
             UnsupportedImage,
             UrlRefused,
@@ -83,14 +87,16 @@ async def analyze_image(
     settings = cast(ApiSettings, request.app.state.settings)
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
-    answer = await analysis.submit(submission, owner)
+    answer, lacks_worker = await analysis.submit(submission, owner)
     if answer.status is JobStatus.COMPLETED:
         return answer
     location = f"/analysis-status/{answer.job_id}"
     response.status_code = status.HTTP_202_ACCEPTED
     response.headers["Location"] = location
     return JobAccepted(
-        job_id=answer.job_id, status=answer.status, message=f"Accepted. Ask GET {location} for the result."
+        job_id=answer.job_id,
+        status=answer.status,
+        message=f"Accepted. Ask GET {location} for the result." + (LACKS_WORKER if lacks_worker else ""),
     )
 
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from image_analysis_common.errors import RequestError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult, JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.settings import BUNDLED_MODEL
 
 EXAMPLE_IMAGE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAbElEQVR42hXNQRUAUQhCUaMYhShGeVGIQhSizB+XXA7ODDtouIHB"
@@ -36,6 +37,9 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Which model looks at the image, as GET /models names it; the default if not set"
+    )
     top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
     min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
     priority: Literal["normal", "high"] | None = Field(None, description="high goes before all that wait")
@@ -77,6 +81,7 @@ class FormFields(Options):
 
 
 FIELD_RULES = {
+    "model": "the ID of a model, as GET /models names it",
     "image_data": "a string or null",
     "image_url": "a string or null",
     "top_k": f"a whole number from 1 to {MAX_TOP_K}",
@@ -133,6 +138,35 @@ class AnalysisStatus(BaseModel):
             cached=record.cached,
             processing_time_ms=record.processing_time_ms,
         )
+
+
+class ModelStatus(BaseModel):
+    """A model that jobs can be sent to, as its latest worker describes it."""
+
+    id: str = Field(description="Give it as `model` when you submit an image", examples=[BUNDLED_MODEL])
+    is_default: bool = Field(description="Whether it looks at the images that come without a `model`")
+    revision: str = Field(description="Commit on the hub, or a digest of the checkpoint's files")
+    labels_count: int = Field(description="How many labels it knows")
+    accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
+    backend: str = Field(description="What computes", examples=["torch"])
+    device: str = Field(description="Where", examples=["cpu"])
+    precision: str = Field(examples=["float32", "bfloat16"])
+    max_batch_size: int = Field(description="Images that go through it together")
+    inference_ms: float = Field(description="Time of one image through the warm model, in milliseconds")
+    workers: int = Field(description="Workers heard of in the last 10 seconds; without one, jobs wait")
+    queue_depth: int = Field(description="Jobs that wait for one of them")
+
+
+class ModelDetails(ModelStatus):
+    """A model with its labels."""
+
+    labels: list[str]
+
+
+class ModelList(BaseModel):
+    """Every model that a worker has served in the last day, by ID."""
+
+    models: list[ModelStatus]
 
 
 class Health(BaseModel):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
@@ -24,7 +25,10 @@ TIMEOUT_S = 0.8
 MAX_CONNECTIONS = 100
 """More calls than this at once wait for one another, for `TIMEOUT_S` at most; redis-py's own pool would refuse them."""
 
-FIND = "return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2])}"
+FIND = """
+local live = redis.call('ZCOUNT', KEYS[3], redis.call('TIME')[1] - ARGV[1], '+inf')
+return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2]), live}
+"""
 
 
 def connect(dsn: str) -> Redis:
@@ -64,6 +68,19 @@ async def check_version(dsn: str) -> None:
     check_redis_version(version)
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is known of an image and of the model that shall look at it.
+
+    `field` names where in the image's hash the result stands or would stand; it is empty while the model is not known.
+    """
+
+    field: str
+    cached: CachedResult | None
+    is_known: bool
+    has_worker: bool
+
+
 class Store:
     """Job records, cached results and what workers say of themselves."""
 
@@ -72,16 +89,18 @@ class Store:
         self._model = model
         self._find = redis.register_script(FIND)
 
-    async def find_result(self, image_hash: str, *, is_deep: bool = False) -> tuple[str, CachedResult | None]:
-        """Look for the present model's result of an image; another revision's result is none.
+    async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Finding:
+        """Look for the result of an image by a model's present revision; another revision's result is none.
 
-        Only a result that keeps more predictions serves a deep request; it serves any other, too. The first value names
-        the field that the result stands or would stand in; it is empty while no model is known.
+        Only a result that keeps more predictions serves a deep request; it serves any other, too.
         """
+        model = model or self._model
         with translate_errors():
-            announced, pairs = await self._find(keys=[keys.announcement(self._model), keys.result(image_hash)])
+            announced, pairs, live = await self._find(
+                keys=[keys.announcement(model), keys.result(image_hash), keys.workers(model)], args=[keys.WORKER_TTL_S]
+            )
         if announced is None:
-            return "", None
+            return Finding("", None, is_known=False, has_worker=False)
         try:
             field = ModelAnnouncement.model_validate_json(announced).model.cache_field
             results = dict(zip(pairs[::2], pairs[1::2], strict=True))
@@ -91,10 +110,11 @@ class Store:
                 field = deep_field
             else:
                 found = results.get(field.encode(), found)
-            return field, CachedResult.model_validate_json(found) if found else None
+            cached = CachedResult.model_validate_json(found) if found else None
         except ValidationError:
             # Another release of the worker wrote it: during an upgrade, an image is analyzed once more.
-            return "", None
+            field, cached = "", None
+        return Finding(field, cached, is_known=True, has_worker=bool(live))
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
         """Note a job that has ended already."""

@@ -79,6 +79,13 @@ class JobNotFound(RequestError):
     code = "job_not_found"
 
 
+class ModelNotFound(RequestError):
+    """No worker has served the model in the last day."""
+
+    status = 404
+    code = "model_not_found"
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, for other methods."""
 

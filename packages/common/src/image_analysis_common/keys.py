@@ -21,6 +21,9 @@ WORKER_TTL_S = 10
 ANNOUNCEMENT_TTL_S = 24 * 3600
 """How long a model is known after its last worker has gone, so that its cached results are still found."""
 
+MODELS = "analysis_models"
+"""The sorted set of all models that are known, by their last heartbeat, in seconds of the server's clock."""
+
 PROBE = "analysis_probe"
 """Written to see whether anything can be."""
 

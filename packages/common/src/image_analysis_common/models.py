@@ -99,6 +99,7 @@ class ModelAnnouncement(FrozenModel):
     model: ModelRef
     labels: list[str]
     accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
+    backend: str = Field("torch", description="What computes")
     device: str
     dtype: str
     max_batch_size: int

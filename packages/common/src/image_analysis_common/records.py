@@ -7,11 +7,15 @@ from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, Fr
 
 
 class JobRecord(FrozenModel):
-    """One submission: what it asks for, where it stands, and its answer once it has one."""
+    """One submission: what it asks for, where it stands, and its answer once it has one.
+
+    Without a `model`, it is the default of the API that took it in.
+    """
 
     status: JobStatus
     image_hash: str
     owner: str | None = None
+    model: str | None = None
     top_k: int | None = None
     min_confidence: float | None = None
     cached: bool = False
@@ -58,6 +62,7 @@ class JobRecord(FrozenModel):
             status=JobStatus(text["status"]),
             image_hash=text["image_hash"],
             owner=text.get("owner"),
+            model=text.get("model"),
             top_k=int(top_k) if top_k else None,
             min_confidence=float(min_confidence) if min_confidence else None,
             cached=text.get("cached") == "true",
