@@ -20,6 +20,13 @@ COMMAND = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", sys.executable, "-m"
 @contextmanager
 def one_api(redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[str]:
     """Start an API process, give its URL once it answers, and stop it in the end."""
+    with api_process(redis_url, log=log, **variables) as (url, _):
+        yield url
+
+
+@contextmanager
+def api_process(redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[tuple[str, int]]:
+    """Start an API process; give its URL and its ID."""
     port = Addresses.choose({}, free_ports=True).api_port
     environment = os.environ | {"REDIS_URL": redis_url, "LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables
     with ExitStack() as exits:
@@ -29,7 +36,7 @@ def one_api(redis_url: str, *, log: Path | None = None, **variables: str) -> Ite
         exits.callback(process.send_signal, signal.SIGTERM)
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(url), f"the API at {url} answers")
-        yield url
+        yield url, process.pid
 
 
 @contextmanager

@@ -47,4 +47,4 @@ def test_service_keeps_its_document(api: tuple[str, str], httpserver: HTTPServer
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "7 selected / 7 total" in run.stdout
+    assert "8 selected / 8 total" in run.stdout

@@ -100,6 +100,7 @@ async def test_document_lists_every_status_of_the_contract(document: dict[str, A
         ("get", "/models"): [200, 500, 503],
         ("get", "/models/{model_id}"): [200, 404, 500, 503],
         ("get", "/analysis-status/{job_id}"): [200, 400, 404, 500, 503],
+        ("get", "/analysis-status/{job_id}/events"): [200, 204, 400, 404, 500, 503],
         ("get", "/health"): [200],
         ("get", "/health/live"): [200],
         ("get", "/health/ready"): [200, 500, 503],

@@ -7,8 +7,8 @@ place in the queue.
 from typing import cast
 
 import structlog
-from fastapi import Request
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 
 from image_analysis_api.api_keys import find_owner
 from image_analysis_api.rate_limit import RateLimiter, client_address
@@ -29,7 +29,7 @@ class Admit:
     def __init__(self, cost: int) -> None:
         self.cost = cost
 
-    async def __call__(self, request: Request) -> str | None:
+    async def __call__(self, request: HTTPConnection) -> str | None:
         limiter = cast(RateLimiter, request.app.state.limiter)
         api_keys = cast(ApiSettings, request.app.state.settings).api_keys
         presented = _presented_key(request.headers) if api_keys else ""
@@ -39,7 +39,7 @@ class Admit:
             structlog.contextvars.bind_contextvars(owner=owner)
             limit = keys.owner_rate_limit(owner)
         else:
-            limit = keys.rate_limit(client_address(request.client.host if request.client else None))
+            limit = keys.rate_limit(client_of(request, None))
         verdict = await limiter.admit(limit, 1 if is_refused else self.cost)
         if verdict:
             request.state.headers.update(limiter.headers(verdict))
@@ -53,6 +53,11 @@ class Admit:
             request.state.headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if presented else "")
             raise Unauthorized("Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.")
         return owner
+
+
+def client_of(request: HTTPConnection, owner: str | None) -> str:
+    """Name whom a limit counts: the key's owner, or the address that the request comes from."""
+    return owner or client_address(request.client.host if request.client else None)
 
 
 def _presented_key(headers: Headers) -> str:

@@ -30,6 +30,18 @@ class Taken(NamedTuple):
     lacks_worker: bool = False
 
 
+def parse_job_id(job_id: str) -> UUID:
+    """Read a job's ID.
+
+    Raises:
+        RequestError: it is no UUID.
+    """
+    try:
+        return UUID(job_id)
+    except ValueError as error:
+        raise RequestError("job_id must be a UUID, as POST /analyze-image returned it.") from error
+
+
 class Analysis:
     """Takes images in and answers for jobs."""
 
@@ -113,10 +125,7 @@ class Analysis:
             RequestError: the ID is no UUID.
             JobNotFound: it never existed, has expired, or is another's.
         """
-        try:
-            identifier = UUID(job_id)
-        except ValueError as error:
-            raise RequestError("job_id must be a UUID, as POST /analyze-image returned it.") from error
+        identifier = parse_job_id(job_id)
         record = await self._store.find_record(identifier)
         if record is None or record.owner != owner:
             raise JobNotFound("There is no such job: it never existed, or its answer has expired.")

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api import health, models, openapi, problems, routes, store
+from image_analysis_api import health, models, openapi, problems, routes, store, streams
 from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.bodies import BoundBodies
@@ -19,6 +19,7 @@ from image_analysis_api.intake import bound_pillow
 from image_analysis_api.queue import JobQueue
 from image_analysis_api.rate_limit import RateLimiter
 from image_analysis_api.settings import ApiSettings
+from image_analysis_api.waiting_room import WaitingRoom
 from image_analysis_common.tasks import model_name
 
 DESCRIPTION = """Classify images with your own models, asynchronously.
@@ -42,8 +43,9 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     bound_pillow()
 
     @asynccontextmanager
-    async def close_parts(_app: FastAPI) -> AsyncIterator[None]:
+    async def close_parts(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await app.state.waiting_room.aclose()
         await fetcher.aclose()
         await redis.aclose()
 
@@ -57,6 +59,9 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     )
     app.state.settings = settings
     app.state.store = store.Store(redis, model_name(settings.model_id))
+    app.state.waiting_room = WaitingRoom(
+        redis, app.state.store, max_waiters=settings.max_waiters, max_per_client=settings.max_waiters_per_client
+    )
     app.state.limiter = RateLimiter(
         redis,
         max_requests=settings.rate_limit_max_requests,
@@ -74,6 +79,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher)
     app.include_router(routes.router)
     app.include_router(models.router)
+    app.include_router(streams.router)
     app.include_router(health.router)
     _add_middleware(app, settings)
     problems.install(app)
@@ -91,7 +97,7 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_allow_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "X-Request-ID"],
+            allow_headers=["Authorization", "Last-Event-ID", "X-API-Key", "X-Request-ID"],
             expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
         )
     if settings.trusted_proxies:

@@ -51,7 +51,11 @@ def bound(body_timeout_s: float) -> type[HttpToolsProtocol]:
 
         def on_message_complete(self) -> None:
             super().on_message_complete()
-            self._expect(HEAD_TIMEOUT_S if self.cycle.response_complete else None)
+            self._expect(HEAD_TIMEOUT_S if self.cycle is None or self.cycle.response_complete else None)
+
+        def handle_websocket_upgrade(self) -> None:
+            self._expect(None)  # another protocol takes over, which asks the client for signs of life
+            super().handle_websocket_upgrade()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()

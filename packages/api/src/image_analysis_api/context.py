@@ -2,10 +2,12 @@
 
 import re
 import time
+from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image_analysis_api.problems import render
@@ -33,7 +35,7 @@ class RequestContext:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get("x-request-id", "")
@@ -44,8 +46,8 @@ class RequestContext:
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
                 MutableHeaders(scope=message).update(extra)
             await send(message)
 
@@ -56,13 +58,15 @@ class RequestContext:
         except Exception:
             # The last line of defence: the client learns nothing of the cause, the log has all of it.
             log.exception("request_crashed")
-            if not status:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": WS_1011_INTERNAL_ERROR})
+            elif not status:
                 await render(ServiceError(CRASHED))(scope, receive, send_with_headers)
         finally:
             write = log.debug if scope["path"].startswith("/health") else log.info
             write(
                 "request_ended",
-                method=scope["method"],
+                method=scope.get("method", "WEBSOCKET"),
                 path=scope["path"],
                 status=status,
                 duration_ms=round((time.perf_counter() - started_s) * 1000, 2),

@@ -7,7 +7,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from image_analysis_api.problems import MEDIA_TYPE, describe
-from image_analysis_api.schemas import EXAMPLE_IMAGE, EXAMPLE_URL, AnalyzeImageRequest, FormFields, Options, Problem
+from image_analysis_api.schemas import (
+    EXAMPLE_IMAGE,
+    EXAMPLE_JOB_ID,
+    EXAMPLE_URL,
+    AnalyzeImageRequest,
+    FormFields,
+    Options,
+    Problem,
+)
 from image_analysis_common import errors
 
 EXAMPLE_REQUEST_ID = "b2c4d6e8f0a1"
@@ -30,6 +38,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.Unavailable: "Too many images are being fetched: try again in a few seconds.",
     errors.QueueFull: "1000 images wait, and no more are taken in: try again in 40 s.",
     errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
+    errors.TooManyWaiters: "Too many clients wait here already: ask for the status now and then instead.",
     errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
 }
 
@@ -141,6 +150,36 @@ OPTION_PARAMETERS: list[dict[str, Any]] = [
 ]
 
 
+EXAMPLE_STATUS = (
+    f'{{"job_id":"{EXAMPLE_JOB_ID}","status":"%s","result":null,"error":null,"cached":false,"processing_time_ms":null}}'
+)
+EVENT_STREAM: dict[str, Any] = {
+    "description": "The job's statuses as they come",
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "properties": {
+                    "event": {"type": "string", "const": "status"},
+                    "id": {"type": "string", "pattern": "^[0-9]+$"},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": "#/components/schemas/AnalysisStatus"},
+                    },
+                },
+                "required": ["event", "id", "data"],
+            },
+            "example": "retry: 1000\n\n"
+            + "".join(
+                f"event: status\ndata: {EXAMPLE_STATUS % status}\nid: {step}\n\n"
+                for step, status in enumerate(("PENDING", "PROCESSING"))
+            ),
+        }
+    },
+}
+
+
 def describe_errors(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:
     """Describe a route's errors: one response for each status, in it one example for each code."""
     responses: dict[int | str, dict[str, Any]] = {}
@@ -205,6 +244,6 @@ def _complete(responses: dict[str, Any], *, is_limited: bool) -> None:
     responses.pop("422", None)
     for status, response in responses.items():
         response["headers"] = response.get("headers", {}) | REQUEST_ID | (RATE_LIMIT if is_limited else {})
-        content = response["content"]
+        content = response.get("content", {})
         if int(status) >= HTTPStatus.BAD_REQUEST and "application/json" in content:
             content[MEDIA_TYPE] |= content.pop("application/json")

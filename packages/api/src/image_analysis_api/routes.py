@@ -37,6 +37,14 @@ async def get_analysis(request: Request) -> Analysis:
 
 LACKS_WORKER = " No worker serves its model now: the job waits for one."
 
+JobId = Annotated[
+    str,
+    Path(
+        description="As POST /analyze-image returned it",
+        examples=[EXAMPLE_JOB_ID],
+        json_schema_extra={"format": "uuid"},
+    ),
+]
 UseCase = Annotated[Analysis, Depends(get_analysis)]
 router = APIRouter(tags=["analysis"])
 
@@ -109,14 +117,7 @@ async def analyze_image(
     },
 )
 async def read_analysis_status(
-    job_id: Annotated[
-        str,
-        Path(
-            description="As POST /analyze-image returned it",
-            examples=[EXAMPLE_JOB_ID],
-            json_schema_extra={"format": "uuid"},
-        ),
-    ],
+    job_id: JobId,
     owner: Annotated[str | None, Depends(Admit(cost=0))],
     analysis: UseCase,
 ) -> AnalysisStatus:

@@ -65,6 +65,9 @@ class ApiSettings(SharedSettings):
     max_queue_bytes: int = 256_000_000
     body_timeout_seconds: float = Field(60.0, gt=0)
 
+    max_waiters: int = Field(2000, ge=1)
+    max_waiters_per_client: int = Field(200, ge=1)
+
     fetch_timeout_seconds: float = Field(10.0, gt=0)
     fetch_max_concurrent: int = Field(64, ge=1)
     fetch_allowed_ports: Ports = frozenset({80, 443})

@@ -1,6 +1,6 @@
 """What the API reads from Redis and notes there; the one place that translates Redis's errors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -16,7 +16,7 @@ from image_analysis_api.pipelining import PipeliningRedis
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, StoreUnavailable
 from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
-from image_analysis_common.records import JobRecord
+from image_analysis_common.records import JobRecord, Progress
 from image_analysis_common.versions import check_redis_version
 
 TIMEOUT_S = 0.8
@@ -129,6 +129,15 @@ class Store:
         with translate_errors():
             fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(str(job_id))))
         return JobRecord.from_hash(fields) if fields else None
+
+    async def find_progress(self, job_ids: Sequence[str]) -> list[Progress | None]:
+        """Read several jobs in one round trip."""
+        with translate_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for job_id in job_ids:
+                    pipeline.hgetall(keys.job(job_id))
+                found = await pipeline.execute()
+        return [Progress.from_hash(fields) if fields else None for fields in found]
 
     async def check_worker(self) -> None:
         """Check that Redis takes something in and that a worker of the model was heard of lately.

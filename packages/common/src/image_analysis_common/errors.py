@@ -145,6 +145,12 @@ class QueueFull(Unavailable):
         self.retry_after_s = retry_after_s
 
 
+class TooManyWaiters(Unavailable):
+    """This process, or the client's share of it, holds as many open waits as it may."""
+
+    code = "too_many_waiters"
+
+
 class NoWorker(Unavailable):
     """No worker of the model was heard of lately."""
 

@@ -27,6 +27,9 @@ MODELS = "analysis_models"
 PROBE = "analysis_probe"
 """Written to see whether anything can be."""
 
+CHANGES = "analysis_changes"
+"""The channel on which the ID of each job that takes a step is published."""
+
 PERMANENT_PREFIXES = (
     "rq:queues",
     "rq:queue:",

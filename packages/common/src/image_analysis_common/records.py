@@ -1,9 +1,26 @@
 """A job's record: the Redis hash under `keys.job(job_id)` that its status is read from."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
+from image_analysis_common import keys
 from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, FrozenModel, JobFailure, JobStatus
+
+# Lua for every script that moves a job on: writes `fields`, of which the first is the status, into a record that has
+# not ended, and tells whoever waits. The field `history` holds all statuses so far; one that never changed has none.
+ADVANCE = f"""
+local function advance(record, fields, ttl)
+  local status, history = unpack(redis.call('HMGET', record, 'status', 'history'))
+  if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
+  redis.call('HSET', record, unpack(fields))
+  if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
+  if status ~= fields[2] then
+    redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2])
+    redis.call('PUBLISH', '{keys.CHANGES}', string.match(record, '[^:]+$'))
+  end
+end
+"""
 
 
 class JobRecord(FrozenModel):
@@ -70,6 +87,20 @@ class JobRecord(FrozenModel):
             error=JobFailure.model_validate_json(error) if error else None,
             processing_time_ms=float(time_ms) if time_ms else None,
         )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A record, and every status that the job has had, from the first to the present one."""
+
+    record: JobRecord
+    history: tuple[JobStatus, ...]
+
+    @classmethod
+    def from_hash(cls, fields: Mapping[bytes, bytes]) -> Self:
+        """Read the raw answer of HGETALL, which is not empty."""
+        history = fields.get(b"history", fields[b"status"]).decode().split()
+        return cls(JobRecord.from_hash(fields), tuple(map(JobStatus, history)))
 
 
 def _to_json(value: bool | float | FrozenModel) -> str:

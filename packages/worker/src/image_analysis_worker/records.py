@@ -10,20 +10,16 @@ from redis.retry import Retry
 
 from image_analysis_common import keys
 from image_analysis_common.models import DEEP_SUFFIX, AnalysisResult, CachedResult, JobFailure, JobStatus
-from image_analysis_common.records import JobRecord
+from image_analysis_common.records import ADVANCE, JobRecord
 
 # An ended job's record never changes again, whoever runs the job once more. Jobs that wait for this one's run, because
 # they brought the same image, take every step with it.
-ADVANCE = """
-local ttl, job_id = ARGV[1], ARGV[2]
-local function advance(record)
-  local status = redis.call('HGET', record, 'status')
-  if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
-  redis.call('HSET', record, unpack(ARGV, 3))
-  if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
-end
-advance(KEYS[1])
-for _, follower in ipairs(redis.call('SMEMBERS', KEYS[2])) do advance(follower) end
+STEP = (
+    ADVANCE
+    + """
+local ttl, job_id, fields = ARGV[1], ARGV[2], {unpack(ARGV, 3)}
+advance(KEYS[1], fields, ttl)
+for _, follower in ipairs(redis.call('SMEMBERS', KEYS[2])) do advance(follower, fields, ttl) end
 if ttl ~= '' then
   redis.call('DEL', KEYS[2])
   if redis.call('GET', KEYS[3]) == job_id then redis.call('DEL', KEYS[3]) end
@@ -33,6 +29,7 @@ if ttl ~= '' then
   if left > 0 then redis.call('SET', KEYS[5], math.max(left - size, 0), 'KEEPTTL') end
 end
 """
+)
 
 TIMEOUT_S = 3
 """Longer than a pop blocks, far shorter than a worker may be silent."""
@@ -88,7 +85,7 @@ class Records:
         """Advance a record and its followers; the last step, which knows what the job asked for, also cleans up."""
         # By its text: a registered script would cost each pipeline a round trip to ask whether the server has it.
         pipeline.eval(
-            ADVANCE,
+            STEP,
             5,
             keys.job(job_id),
             keys.followers(job_id),

@@ -1,0 +1,161 @@
+"""Waiting for a job on the running stack, while its parts are restarted."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from samples import base64_body, make_png
+from stack import Stack
+from waiting import wait_until
+
+WHOLE_RUN = ["PENDING", "PROCESSING", "COMPLETED"]
+
+
+class Listener(Thread):
+    """Reads what the service tells of a job until the service ends it."""
+
+    def __init__(self, stack: Stack, job_id: str) -> None:
+        super().__init__(daemon=True)
+        self.job_id = job_id
+        self.base_url = stack.api_url
+        self.statuses: list[str] = []
+        self.last: dict[str, Any] = {}
+        self.end: object = None
+
+    def note(self, body: str) -> None:
+        self.last = json.loads(body)
+        self.statuses.append(self.last["status"])
+
+    def wait_for(self, count: int) -> None:
+        wait_until(lambda: len(self.statuses) >= count, f"{count} statuses are told")
+
+    def ended(self) -> object:
+        self.join(30)
+        assert not self.is_alive(), "the stream never ended"
+        return self.end
+
+
+class StreamListener(Listener):
+    """Server-Sent Events."""
+
+    last_id = ""
+
+    def run(self) -> None:
+        url, headers = f"{self.base_url}/analysis-status/{self.job_id}/events", {"Last-Event-ID": self.last_id}
+        with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
+            self.end = answer.status_code
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    self.last_id = value
+                elif name == "data":
+                    self.note(value)
+
+    def again(self, stack: Stack) -> "StreamListener":
+        again = StreamListener(stack, self.job_id)
+        again.last_id = self.last_id
+        again.start()
+        return again
+
+
+class SocketListener(Listener):
+    """A WebSocket."""
+
+    def run(self) -> None:
+        with connect(f"{self.base_url.replace('http', 'ws')}/ws/analysis-status/{self.job_id}", proxy=None) as socket:
+            try:
+                while True:
+                    self.note(str(socket.recv()))
+            except ConnectionClosed as closed:
+                self.end = closed.rcvd and closed.rcvd.code
+
+
+KINDS = [StreamListener, SocketListener]
+
+
+@pytest.fixture
+def held_worker(stack: Stack) -> Iterator[Callable[[], None]]:
+    """The worker stands still from here to the call: what is submitted meanwhile stays PENDING."""
+    worker = stack.pid("worker")
+    os.kill(worker, signal.SIGSTOP)
+
+    def go_on() -> None:
+        os.kill(worker, signal.SIGCONT)
+
+    yield go_on
+    go_on()
+
+
+def submit(client: httpx.Client, seed: int) -> str:
+    return str(client.post("/analyze-image", json=base64_body(make_png(seed))).raise_for_status().json()["job_id"])
+
+
+@contextmanager
+def listening(kind: type[Listener], stack: Stack, job_id: str) -> Iterator[Listener]:
+    listener = kind(stack, job_id)
+    listener.start()
+    listener.wait_for(1)
+    yield listener
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_waiter_is_told_every_status_and_the_answer(
+    stack: Stack, client: httpx.Client, held_worker: Callable[[], None], kind: type[Listener]
+) -> None:
+    job_id = submit(client, 700 + KINDS.index(kind))
+
+    with listening(kind, stack, job_id) as listener:
+        held_worker()
+
+        assert listener.ended() == {StreamListener: 200, SocketListener: 1000}[kind]
+    assert listener.statuses == WHOLE_RUN
+    assert listener.last == client.get(f"/analysis-status/{job_id}").json()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_restart_of_redis_hangs_nobody(
+    stack: Stack, client: httpx.Client, held_worker: Callable[[], None], kind: type[Listener]
+) -> None:
+    job_id = submit(client, 710 + KINDS.index(kind))
+
+    with listening(kind, stack, job_id) as listener:
+        stack.restart("redis")
+        held_worker()
+
+        assert listener.ended() == {StreamListener: 200, SocketListener: 1000}[kind]
+    assert listener.statuses == WHOLE_RUN
+
+
+def test_restart_of_the_api_ends_streams_in_order_and_nothing_is_told_twice(
+    stack: Stack, client: httpx.Client, held_worker: Callable[[], None]
+) -> None:
+    job_id = submit(client, 720)
+    with listening(StreamListener, stack, job_id) as stream, listening(SocketListener, stack, job_id) as socket:
+        stack.restart("api")
+        assert (stream.ended(), socket.ended()) == (200, 1012)
+    wait_until(lambda: answers(client), "the API answers again")
+
+    assert isinstance(stream, StreamListener)
+    again = stream.again(stack)
+    held_worker()
+
+    assert again.ended() == 200
+    assert (stream.statuses + again.statuses, socket.statuses) == (WHOLE_RUN, WHOLE_RUN[:1])
+    late = again.again(stack)
+    assert (late.ended(), late.statuses) == (204, [])
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/health").is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,163 @@
+"""Those who wait are told, whatever happens to the one connection that they share."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import UUID, uuid4
+
+import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+
+from image_analysis_api.changes import SILENCE_S, Changes
+from image_analysis_api.queue import JobQueue
+from image_analysis_api.store import Store, connect
+from image_analysis_api.waiting_room import WaitingRoom
+from image_analysis_common import keys
+from image_analysis_common.errors import JobNotFound
+from image_analysis_common.models import JobStatus
+from image_analysis_common.records import JobRecord
+from steps import Steps
+from waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+Submit = Callable[[], Awaitable[UUID]]
+
+
+@pytest.fixture
+async def client(redis: SyncRedis, redis_url: str) -> AsyncIterator[Redis]:
+    async with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def submit(client: Redis) -> Submit:
+    async def submit() -> UUID:
+        job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=uuid4().hex * 2)
+        await JobQueue(client, "m").enqueue(job_id, b"image", record, request_id="r")
+        return job_id
+
+    return submit
+
+
+@pytest.fixture
+async def room(client: Redis) -> AsyncIterator[WaitingRoom]:
+    room = WaitingRoom(client, Store(client, "m"), max_waiters=10, max_per_client=10)
+    yield room
+    await room.aclose()
+
+
+@pytest.fixture
+def steps(redis: SyncRedis) -> Steps:
+    return Steps(redis, "m")
+
+
+async def wait_for_end(room: WaitingRoom, job_id: UUID) -> list[JobStatus]:
+    async with room.enter(job_id, None, "client") as waiter:
+        await waiter.wait_for_end(30)
+        return list(waiter.progress.history)
+
+
+async def subscribers(client: Redis) -> int:
+    return int((await client.pubsub_numsub(keys.CHANGES))[0][1])
+
+
+async def is_heard(client: Redis) -> bool:
+    return await subscribers(client) == 1
+
+
+ENDED = [JobStatus.PENDING, JobStatus.PROCESSING, JobStatus.COMPLETED]
+
+
+async def test_all_waiters_share_one_subscription(
+    room: WaitingRoom, client: Redis, submit: Submit, steps: Steps
+) -> None:
+    jobs = [await submit() for _ in range(5)]
+    waits = [asyncio.create_task(wait_for_end(room, job_id)) for job_id in [*jobs, *jobs]]
+    await eventually(lambda: is_heard(client), "the room listens")
+
+    for job_id in jobs:
+        steps.begin(str(job_id))
+        steps.complete(str(job_id))
+
+    assert await asyncio.gather(*waits) == [ENDED] * 10
+    assert await subscribers(client) == 1
+    assert len(room) == 0
+
+
+async def test_steps_of_a_cut_subscription_are_not_missed(
+    room: WaitingRoom, client: Redis, redis: SyncRedis, submit: Submit, steps: Steps
+) -> None:
+    job_id = await submit()
+    wait = asyncio.create_task(wait_for_end(room, job_id))
+    await eventually(lambda: is_heard(client), "the room listens")
+
+    with redis.pipeline() as pipeline:
+        pipeline.client_kill_filter(_type="pubsub")
+        pipeline.execute()
+    steps.begin(str(job_id))
+    steps.complete(str(job_id))
+
+    assert await wait == ENDED
+
+
+async def test_redis_that_hangs_and_comes_back_hangs_nobody(
+    room: WaitingRoom, client: Redis, redis: SyncRedis, submit: Submit, steps: Steps
+) -> None:
+    job_id, server = await submit(), redis.info("server")["process_id"]
+    wait = asyncio.create_task(wait_for_end(room, job_id))
+    await eventually(lambda: is_heard(client), "the room listens")
+
+    os.kill(server, signal.SIGSTOP)
+    await asyncio.wait([wait], timeout=2 * SILENCE_S + 1)
+    os.kill(server, signal.SIGCONT)
+    steps.begin(str(job_id))
+    steps.complete(str(job_id))
+
+    assert await wait == ENDED
+
+
+async def test_job_that_ended_before_is_told_at_once(room: WaitingRoom, submit: Submit, steps: Steps) -> None:
+    job_id = await submit()
+    steps.begin(str(job_id))
+    steps.complete(str(job_id))
+
+    assert await asyncio.wait_for(wait_for_end(room, job_id), 1) == ENDED
+
+
+async def test_job_that_is_lost_with_redis_is_not_waited_for(
+    room: WaitingRoom, client: Redis, redis: SyncRedis, submit: Submit
+) -> None:
+    wait = asyncio.create_task(wait_for_end(room, await submit()))
+    await eventually(lambda: is_heard(client), "the room listens")
+
+    redis.flushall()
+    redis.client_kill_filter(_type="pubsub")
+
+    with pytest.raises(JobNotFound):
+        await wait
+
+
+async def test_stream_shows_signs_of_life_and_ends_at_its_age(room: WaitingRoom, submit: Submit) -> None:
+    async with room.enter(await submit(), None, "client") as waiter:
+        steps = [step async for step in waiter.steps(keep_alive_s=0.02, max_age_s=0.2)]
+
+    assert steps[:3] == [0, None, None]
+    assert not waiter.has_ended
+
+
+async def test_nobody_waiting_is_no_subscription(client: Redis) -> None:
+    changes = Changes(client, lambda _: None, idle_s=0)
+    await changes.listen()
+    heard = await subscribers(client)
+    changes.rest()
+
+    async def is_over() -> bool:
+        return await subscribers(client) == 0
+
+    await eventually(is_over, "the subscription ends")
+    await changes.listen()
+    assert (heard, await subscribers(client)) == (1, 1)
+    await changes.aclose()
