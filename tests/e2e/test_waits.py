@@ -4,15 +4,18 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from image_analysis_common import keys
 from samples import base64_body, make_png
 from stack import Stack
 from waiting import wait_until
@@ -159,3 +162,45 @@ def answers(client: httpx.Client) -> bool:
         return client.get("/health").is_success
     except httpx.TransportError:
         return False
+
+
+def test_submission_that_prefers_to_wait_gets_its_result(client: httpx.Client) -> None:
+    answer = client.post("/analyze-image", json=base64_body(make_png(730)), headers={"Prefer": "wait=10"})
+
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait=10")
+    assert answer.json() == client.get(f"/analysis-status/{answer.json()['job_id']}").json()
+    assert (answer.json()["status"], answer.json()["cached"]) == ("COMPLETED", False)
+
+
+def test_place_in_the_queue_is_told_while_a_job_waits(
+    client: httpx.Client, held_worker: Callable[[], None], ask: Callable[[str], dict[str, Any]]
+) -> None:
+    jobs = [submit(client, seed) for seed in (731, 732)]
+    waiting = [client.get(f"/analysis-status/{job_id}?wait=1").json() for job_id in jobs]
+    held_worker()
+    ended = [ask(job_id) for job_id in jobs]
+
+    # A worker that was waiting when it stopped already has the first job on its way.
+    assert [body.get("queue_position") for body in waiting] in ([1, 2], [None, 1])
+    assert "queue_position" not in ended[1]
+
+
+@pytest.mark.parametrize(("program", "status"), [("redis", "COMPLETED"), ("api", "PENDING")])
+def test_restart_during_a_wait_is_answered(
+    stack: Stack, client: httpx.Client, held_worker: Callable[[], None], program: str, status: str
+) -> None:
+    job_id = submit(client, 733 + len(program))
+    wait_until(lambda: subscribers(stack) == 0, "the waits of other tests are forgotten")
+    with ThreadPoolExecutor() as threads:
+        asking = threads.submit(client.get, f"/analysis-status/{job_id}?wait=60", timeout=70)
+        wait_until(lambda: subscribers(stack) == 1, "the API listens for the end")
+        stack.restart(program)
+        held_worker()
+
+        assert asking.result().json()["status"] == status
+    wait_until(lambda: answers(client), "the API answers again")
+
+
+def subscribers(stack: Stack) -> int:
+    with Redis.from_url(stack.redis_url) as redis:
+        return int(redis.pubsub_numsub(keys.CHANGES)[0][1])

@@ -28,6 +28,7 @@ async def test_fresh_job_is_pending(client: httpx.AsyncClient) -> None:
         "error": None,
         "cached": False,
         "processing_time_ms": None,
+        "queue_position": 1,
     }
 
 

@@ -8,6 +8,7 @@ import structlog
 from image_analysis_api.catalog import Catalog
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import check_image, decode_base64
+from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
@@ -46,13 +47,20 @@ class Analysis:
     """Takes images in and answers for jobs."""
 
     def __init__(
-        self, settings: ApiSettings, store: Store, catalog: Catalog, queue_of: QueueOf, fetcher: Fetcher
+        self,
+        settings: ApiSettings,
+        store: Store,
+        catalog: Catalog,
+        queue_of: QueueOf,
+        fetcher: Fetcher,
+        places: Places,
     ) -> None:
         self._settings = settings
         self._store = store
         self._catalog = catalog
         self._queue_of = queue_of
         self._fetcher = fetcher
+        self._places = places
 
     async def submit(self, submission: Submission, owner: str | None) -> Taken:
         """Take in an owner's image: the status is COMPLETED where the result was known, PENDING otherwise.
@@ -118,15 +126,13 @@ class Analysis:
             image = await self._fetcher.fetch(submission.image_url or "")
         return image, await run(examine, image, size_bytes=len(image))
 
-    async def status(self, job_id: str, owner: str | None) -> AnalysisStatus:
+    async def status(self, job_id: UUID, owner: str | None) -> AnalysisStatus:
         """Answer for a job to the owner that it was taken in for, and to nobody else.
 
         Raises:
-            RequestError: the ID is no UUID.
             JobNotFound: it never existed, has expired, or is another's.
         """
-        identifier = parse_job_id(job_id)
-        record = await self._store.find_record(identifier)
-        if record is None or record.owner != owner:
+        found = await self._places.find(job_id)
+        if found is None or found[0].owner != owner:
             raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
-        return AnalysisStatus.of(identifier, record)
+        return AnalysisStatus.of(job_id, *found)

@@ -16,6 +16,7 @@ from image_analysis_api.catalog import Catalog
 from image_analysis_api.context import RequestContext
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import bound_pillow
+from image_analysis_api.places import Places
 from image_analysis_api.queue import JobQueue
 from image_analysis_api.rate_limit import RateLimiter
 from image_analysis_api.settings import ApiSettings
@@ -76,7 +77,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         max_bytes=settings.max_queue_bytes,
     )
     app.state.catalog = Catalog(redis, model_name(settings.model_id), queue_of)
-    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher)
+    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, Places(redis))
     app.include_router(routes.router)
     app.include_router(models.router)
     app.include_router(streams.router)
@@ -97,7 +98,7 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_allow_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Last-Event-ID", "X-API-Key", "X-Request-ID"],
+            allow_headers=["Authorization", "Last-Event-ID", "Prefer", "X-API-Key", "X-Request-ID"],
             expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
         )
     if settings.trusted_proxies:

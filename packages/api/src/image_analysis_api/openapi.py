@@ -42,7 +42,35 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
 }
 
-LOCATION = {"Location": {"description": "Where the job's status is", "schema": {"type": "string"}}}
+PREFERENCE_APPLIED = {
+    "Preference-Applied": {
+        "description": "wait=N, where the request preferred to wait and could",
+        "schema": {"type": "string"},
+    }
+}
+ACCEPTED_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Where the job's status is", "schema": {"type": "string"}},
+    "Link": {"description": "The job's status, and its events (rel=monitor)", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "Seconds after which to ask for the status",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    **PREFERENCE_APPLIED,
+}
+PREFER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "wait=N: wait up to N seconds, 60 at most, for the job's end (RFC 7240)",
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+WAIT: dict[str, Any] = {
+    "name": "wait",
+    "in": "query",
+    "description": "Wait up to so many seconds for the job's end",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 60, "default": 0},
+    "example": 10,
+}
 RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds after which the same request can succeed",

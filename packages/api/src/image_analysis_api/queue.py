@@ -36,7 +36,7 @@ if leading then
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
     redis.call('HSET', record, unpack(ARGV, 13, 12 + fields))
-    redis.call('HSET', record, 'status', status)
+    redis.call('HSET', record, 'status', status, 'follows', leading)
     redis.call('EXPIRE', record, ttl)
     if is_urgent == '1' and redis.call('LREM', KEYS[4], 1, leading) == 1 then
       redis.call('LPUSH', KEYS[4], leading)

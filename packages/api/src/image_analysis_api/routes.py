@@ -5,9 +5,18 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from image_analysis_api.access import Admit
-from image_analysis_api.analysis import Analysis
+from image_analysis_api.analysis import Analysis, parse_job_id
 from image_analysis_api.intake import BodyLimits
-from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, LOCATION, OPTION_PARAMETERS, describe_errors
+from image_analysis_api.openapi import (
+    ACCEPTED_HEADERS,
+    ANALYZE_IMAGE_BODY,
+    OPTION_PARAMETERS,
+    PREFER,
+    PREFERENCE_APPLIED,
+    WAIT,
+    describe_errors,
+)
+from image_analysis_api.patience import wait_as_asked, wait_as_preferred
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.submissions import read_submission
@@ -27,7 +36,6 @@ from image_analysis_common.errors import (
     UnsupportedMediaType,
     UrlRefused,
 )
-from image_analysis_common.models import JobStatus
 
 
 async def get_analysis(request: Request) -> Analysis:
@@ -56,12 +64,13 @@ router = APIRouter(tags=["analysis"])
     responses={
         status.HTTP_200_OK: {
             "model": AnalysisStatus,
-            "description": "The result of this image was known",
+            "description": "The result of this image was known, or came within the preferred wait",
+            "headers": PREFERENCE_APPLIED,
         },
         status.HTTP_202_ACCEPTED: {
             "model": JobAccepted,
             "description": "The image is in the queue",
-            "headers": LOCATION,
+            "headers": ACCEPTED_HEADERS,
         },
         **describe_errors(
             RequestError,
@@ -79,7 +88,7 @@ router = APIRouter(tags=["analysis"])
             Unavailable,
         ),
     },
-    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": OPTION_PARAMETERS},
+    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, PREFER]},
 )
 async def analyze_image(
     request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))], analysis: UseCase
@@ -91,16 +100,23 @@ async def analyze_image(
 
     The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
     BMP), bytes and pixels are checked before the answer.
+
+    With `Prefer: wait=N` the answer comes the moment the job ends, if that is within N seconds: 200 with the finished
+    body. Otherwise it is the usual 202.
     """
     settings = cast(ApiSettings, request.app.state.settings)
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
     answer, lacks_worker = await analysis.submit(submission, owner)
-    if answer.status is JobStatus.COMPLETED:
+    if not answer.status.is_final:
+        answer = await wait_as_preferred(request, response, answer, owner)
+    if answer.status.is_final:
         return answer
     location = f"/analysis-status/{answer.job_id}"
     response.status_code = status.HTTP_202_ACCEPTED
     response.headers["Location"] = location
+    response.headers["Link"] = f'<{location}>; rel="status", <{location}/events>; rel="monitor"'
+    response.headers["Retry-After"] = "1"
     return JobAccepted(
         job_id=answer.job_id,
         status=answer.status,
@@ -115,14 +131,19 @@ async def analyze_image(
         status.HTTP_200_OK: {"description": "Where the job stands"},
         **describe_errors(RequestError, JobNotFound, StoreUnavailable),
     },
+    openapi_extra={"parameters": [WAIT]},
 )
 async def read_analysis_status(
+    request: Request,
     job_id: JobId,
     owner: Annotated[str | None, Depends(Admit(cost=0))],
     analysis: UseCase,
 ) -> AnalysisStatus:
     """Get a job's status, with its result once it is COMPLETED or its error once it is FAILED.
 
-    An ended job can be asked for during one hour. Asking costs nothing of the quota.
+    An ended job can be asked for during one hour. Asking costs nothing of the quota. With `wait` the
+    answer comes the moment the job ends, or after so many seconds with where it stands then.
     """
-    return await analysis.status(job_id, owner)
+    identifier = parse_job_id(job_id)
+    await wait_as_asked(request, identifier, owner)
+    return await analysis.status(identifier, owner)

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from image_analysis_api.places import NOWHERE, Place
 from image_analysis_common.errors import RequestError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult, JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
@@ -115,6 +116,10 @@ class JobAccepted(BaseModel):
     message: str = Field(examples=[f"Accepted. Ask GET /analysis-status/{EXAMPLE_JOB_ID} for the result."])
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class AnalysisStatus(BaseModel):
     """Where a job stands, with its result or its error once it has ended."""
 
@@ -127,9 +132,21 @@ class AnalysisStatus(BaseModel):
         None,
         description="Time from the worker's first touch to the result, in milliseconds; of the first run if cached",
     )
+    queue_position: int | None = Field(
+        None,
+        description="Only while the job waits: its place in the queue, 1 being the next to be taken",
+        ge=1,
+        exclude_if=_is_none,
+    )
+    estimated_wait_ms: int | None = Field(
+        None,
+        description="Only while the job waits: how long it will at the queue's present pace, where there is one",
+        ge=0,
+        exclude_if=_is_none,
+    )
 
     @classmethod
-    def of(cls, job_id: UUID, record: JobRecord) -> Self:
+    def of(cls, job_id: UUID, record: JobRecord, place: Place = NOWHERE) -> Self:
         return cls(
             job_id=job_id,
             status=record.status,
@@ -137,6 +154,8 @@ class AnalysisStatus(BaseModel):
             error=record.error,
             cached=record.cached,
             processing_time_ms=record.processing_time_ms,
+            queue_position=place.queue_position,
+            estimated_wait_ms=place.estimated_wait_ms,
         )
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated, cast
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response, WebSocket, status
 from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocketState
 
 from image_analysis_api.access import Admit, client_of
@@ -16,7 +15,7 @@ from image_analysis_api.analysis import parse_job_id
 from image_analysis_api.openapi import EVENT_STREAM, describe_errors
 from image_analysis_api.routes import JobId
 from image_analysis_api.schemas import AnalysisStatus
-from image_analysis_api.waiting_room import Waiter, WaitingRoom, dismissed_on_disconnect
+from image_analysis_api.waiting_room import Waiter, dismissed_on_disconnect, find_room
 from image_analysis_common.errors import JobNotFound, RequestError, ServiceError, StoreUnavailable, TooManyWaiters
 from image_analysis_common.records import JobRecord
 
@@ -27,16 +26,11 @@ ADMIT = Admit(cost=0)
 router = APIRouter(tags=["analysis"])
 
 
-def waiting_room(connection: HTTPConnection) -> WaitingRoom:
-    """Find the room that the app was built with."""
-    return cast(WaitingRoom, connection.app.state.waiting_room)
-
-
 async def wait_for_job(
     request: Request, job_id: JobId, owner: Annotated[str | None, Depends(ADMIT)]
 ) -> AsyncIterator[Waiter]:
     """Keep a place in the waiting room until the answer is sent."""
-    async with waiting_room(request).enter(parse_job_id(job_id), owner, client_of(request, owner)) as waiter:
+    async with find_room(request).enter(parse_job_id(job_id), owner, client_of(request, owner)) as waiter:
         yield waiter
 
 
@@ -103,7 +97,7 @@ async def follow_job_by_websocket(websocket: WebSocket, job_id: str) -> None:
     try:
         owner, identifier = await ADMIT(websocket), parse_job_id(job_id)
         async with (
-            waiting_room(websocket).enter(identifier, owner, client_of(websocket, owner)) as waiter,
+            find_room(websocket).enter(identifier, owner, client_of(websocket, owner)) as waiter,
             dismissed_on_disconnect(waiter, websocket.receive),
         ):
             async for step in waiter.steps():

@@ -1,0 +1,63 @@
+"""How long a client would wait for its answer, in its own words: `Prefer: wait=N` (RFC 7240) and `?wait=N`."""
+
+import re
+from contextlib import suppress
+from uuid import UUID
+
+from fastapi import Request, Response
+
+from image_analysis_api.access import client_of
+from image_analysis_api.schemas import AnalysisStatus
+from image_analysis_api.waiting_room import dismissed_on_disconnect, find_room
+from image_analysis_common.errors import JobNotFound, RequestError, StoreUnavailable, TooManyWaiters
+from image_analysis_common.records import Progress
+
+MAX_WAIT_S = 60
+"""Longer than this, proxies cut a connection on which nothing comes."""
+
+WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+
+
+async def wait_as_preferred(
+    request: Request, response: Response, answer: AnalysisStatus, owner: str | None
+) -> AnalysisStatus:
+    """Wait for a job that was just taken in as long as the request prefers; return what is known of it then.
+
+    The job was taken in: whatever goes wrong with the wait only ends it.
+    """
+    preference = WAIT.search(",".join(request.headers.getlist("prefer")))
+    wait_s = min(int(preference[1]), MAX_WAIT_S) if preference else 0
+    if not wait_s:
+        return answer
+    try:
+        progress = await _wait(request, answer.job_id, owner, wait_s)
+    except (JobNotFound, StoreUnavailable, TooManyWaiters):
+        return answer
+    response.headers["Preference-Applied"] = f"wait={wait_s}"
+    return AnalysisStatus.of(answer.job_id, progress.record)
+
+
+async def wait_as_asked(request: Request, job_id: UUID, owner: str | None) -> None:
+    """Wait for a job as long as the query asks for; not at all where too many wait already.
+
+    Raises:
+        RequestError: it asks for what is no number of seconds, or too many.
+        JobNotFound, StoreUnavailable
+    """
+    if not request.scope["query_string"]:
+        return
+    text = request.query_params.get("wait", "0")
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > MAX_WAIT_S:
+        raise RequestError(f"wait must be a whole number of seconds from 0 to {MAX_WAIT_S}.")
+    if wait_s := int(text):
+        with suppress(TooManyWaiters):
+            await _wait(request, job_id, owner, wait_s)
+
+
+async def _wait(request: Request, job_id: UUID, owner: str | None, wait_s: int) -> Progress:
+    async with (
+        find_room(request).enter(job_id, owner, client_of(request, owner)) as waiter,
+        dismissed_on_disconnect(waiter, request.receive),
+    ):
+        await waiter.wait_for_end(wait_s)
+        return waiter.progress
