@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
+from uuid import uuid4
 
 import httpx
+from pytest_httpserver import HTTPServer
 
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.checkpoint import BUNDLED_FOLDER
@@ -18,6 +20,10 @@ from stack import Stack
 from waiting import wait_until
 
 Ask = Callable[[str], dict[str, Any]]
+
+
+def labels(result: dict[str, Any]) -> list[str]:
+    return [prediction["label"] for prediction in result["predictions"]]
 
 
 def test_every_form_of_a_submission_is_answered_as_its_options_ask(client: httpx.Client, ask: Ask) -> None:
@@ -33,10 +39,10 @@ def test_every_form_of_a_submission_is_answered_as_its_options_ask(client: httpx
     again = client.post("/analyze-image", content=image, params={"top_k": 7}, headers=kind)
 
     assert (cat["label"], len(cat["predictions"])) == ("cat", 3)
-    assert len({prediction["label"] for prediction in everything["predictions"]}) == 10
+    assert len(set(labels(everything))) == 10
     assert sum(prediction["confidence"] for prediction in everything["predictions"]) > 0.999
-    assert plain["predictions"] == everything["predictions"][:5]
-    assert likely["predictions"] == [p for p in plain["predictions"] if p["confidence"] >= 0.2]
+    assert labels(plain) == labels(everything)[:5]
+    assert labels(likely) == [p["label"] for p in plain["predictions"] if p["confidence"] >= 0.2]
     assert (again.status_code, again.json()["cached"]) == (200, True)
     assert again.json()["result"]["predictions"] == everything["predictions"][:7]
 
@@ -62,7 +68,7 @@ def test_two_models_answer_side_by_side(tmp_path: Path) -> None:
             client.post("/analyze-image", files={"file": CHELSEA.read_bytes()}, data=options).json()["job_id"]
             for options in ({}, {"model": "second"})
         ]
-        labels = [wait_until(partial(label, job_id), f"job {job_id} ends") for job_id in jobs]
+        given = [wait_until(partial(label, job_id), f"job {job_id} ends") for job_id in jobs]
         models = client.get("/models").json()["models"]
         os.kill(stack.pid("second_worker"), signal.SIGSTOP)
         wait_until(lambda: client.get("/models/second").json()["workers"] == 0, "the silent worker counts as gone")
@@ -71,10 +77,30 @@ def test_two_models_answer_side_by_side(tmp_path: Path) -> None:
         os.kill(stack.pid("second_worker"), signal.SIGCONT)
         late = wait_until(partial(label, waiting.json()["job_id"]), "the waiting job ends")
 
-    assert labels == ["cat", "second cat"]
+    assert given == ["cat", "second cat"]
     assert [(model["id"], model["is_default"], model["workers"]) for model in models] == [
         ("second", False, 1),
         (BUNDLED_MODEL, True, 1),
     ]
     assert "No worker serves its model now" in waiting.json()["message"]
     assert late.startswith("second ")
+
+
+def test_request_sent_twice_is_one_job_over_a_restart_of_the_api(
+    stack: Stack, client: httpx.Client, ask: Ask, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request("/once.png").respond_with_data(make_png(502))
+    body, key = {"image_url": httpserver.url_for("/once.png")}, {"Idempotency-Key": str(uuid4())}
+
+    first = client.post("/analyze-image", json=body, headers=key)
+    stack.restart("api")
+    stack.wait_until_ready()
+    second = client.post("/analyze-image", json=body, headers=key)
+    ask(first.json()["job_id"])
+    third = client.post("/analyze-image", json=body, headers=key)
+    other = client.post("/analyze-image", json=base64_body(make_png(503)), headers=key)
+
+    assert first.status_code == 202
+    assert first.json() == second.json() == third.json()
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert len(httpserver.log) == 1

@@ -37,10 +37,7 @@ class Admit:
         is_refused = bool(api_keys) and owner is None
         if owner:
             structlog.contextvars.bind_contextvars(owner=owner)
-            limit = keys.owner_rate_limit(owner)
-        else:
-            limit = keys.rate_limit(client_of(request, None))
-        verdict = await limiter.admit(limit, 1 if is_refused else self.cost)
+        verdict = await limiter.admit(keys.rate_limit(caller(request, owner)), 1 if is_refused else self.cost)
         if verdict:
             request.state.headers.update(limiter.headers(verdict))
         if verdict and not verdict.is_admitted:
@@ -55,9 +52,9 @@ class Admit:
         return owner
 
 
-def client_of(request: HTTPConnection, owner: str | None) -> str:
-    """Name whom a limit counts: the key's owner, or the address that the request comes from."""
-    return owner or client_address(request.client.host if request.client else None)
+def caller(request: HTTPConnection, owner: str | None) -> str:
+    """Name whom a request is counted for: the owner of its key, or its client's address."""
+    return f"key:{owner}" if owner else client_address(request.client.host if request.client else None)
 
 
 def _presented_key(headers: Headers) -> str:

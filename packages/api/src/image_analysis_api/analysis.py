@@ -1,7 +1,7 @@
 """The use case: an image comes in and becomes a job or a cached answer; a job is asked for."""
 
 from typing import NamedTuple
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 
@@ -62,15 +62,15 @@ class Analysis:
         self._fetcher = fetcher
         self._places = places
 
-    async def submit(self, submission: Submission, owner: str | None) -> Taken:
-        """Take in an owner's image: the status is COMPLETED where the result was known, PENDING otherwise.
+    async def submit(self, job_id: UUID, submission: Submission, owner: str | None) -> Taken:
+        """Take in an owner's image under a new ID: its status is COMPLETED if the result was known, else PENDING.
 
         Raises:
             RequestError: whatever is wrong with the request.
             Unavailable: the job was not taken in.
         """
         image, digest = await self._read(submission)
-        job_id, options = uuid4(), submission.options
+        options = submission.options
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
         record = JobRecord(
             status=JobStatus.PENDING,
@@ -96,6 +96,12 @@ class Analysis:
         await self._store.add_record(job_id, record)
         log.info("result_found", image_hash=digest, image_bytes=len(image))
         return Taken(AnalysisStatus.of(job_id, record))
+
+    async def replay(self, job_id: UUID, owner: str | None) -> Taken:
+        """Answer for a job as when it was taken in."""
+        record = await self._record(job_id, owner)
+        known = record if record.cached else record.model_copy(update={"status": JobStatus.PENDING, "result": None})
+        return Taken(AnalysisStatus.of(job_id, known))
 
     async def _enqueue(
         self, job_id: UUID, image: bytes, record: JobRecord, cache_field: str, is_urgent: bool
@@ -136,3 +142,9 @@ class Analysis:
         if found is None or found[0].owner != owner:
             raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
         return AnalysisStatus.of(job_id, *found)
+
+    async def _record(self, job_id: UUID, owner: str | None) -> JobRecord:
+        record = await self._store.find_record(job_id)
+        if record is None or record.owner != owner:
+            raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
+        return record

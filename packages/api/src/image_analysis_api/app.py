@@ -15,6 +15,7 @@ from image_analysis_api.bodies import BoundBodies
 from image_analysis_api.catalog import Catalog
 from image_analysis_api.context import RequestContext
 from image_analysis_api.fetch import Fetcher
+from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import bound_pillow
 from image_analysis_api.places import Places
 from image_analysis_api.queue import JobQueue
@@ -28,6 +29,10 @@ DESCRIPTION = """Classify images with your own models, asynchronously.
 Submit an image, get a job ID at once, ask for the result. Every error is a problem document (RFC 9457) with a stable
 `code`; quote its `request_id` when you report it.
 """
+
+
+IDEMPOTENCY_SLACK_S = 10
+"""What taking in a request can last beside the fetch of its image; its claim on an Idempotency-Key lapses then."""
 
 
 def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> FastAPI:
@@ -78,6 +83,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     )
     app.state.catalog = Catalog(redis, model_name(settings.model_id), queue_of)
     app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, Places(redis))
+    app.state.idempotency = Idempotency(redis, busy_s=settings.fetch_timeout_seconds + IDEMPOTENCY_SLACK_S)
     app.include_router(routes.router)
     app.include_router(models.router)
     app.include_router(streams.router)
@@ -98,7 +104,14 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
             CORSMiddleware,
             allow_origins=settings.cors_allow_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Last-Event-ID", "Prefer", "X-API-Key", "X-Request-ID"],
+            allow_headers=[
+                "Authorization",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "Prefer",
+                "X-API-Key",
+                "X-Request-ID",
+            ],
             expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
         )
     if settings.trusted_proxies:

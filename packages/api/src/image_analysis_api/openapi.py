@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from image_analysis_api.idempotency import HEADER, PATTERN
 from image_analysis_api.problems import MEDIA_TYPE, describe
 from image_analysis_api.schemas import (
     EXAMPLE_IMAGE,
@@ -30,6 +31,8 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
     errors.ModelNotFound: "There is no such model. Known are: vit-tiny-cifar10.",
+    errors.RequestInProgress: "The request with this Idempotency-Key is being taken in: try again in a second.",
+    errors.IdempotencyKeyReused: "This Idempotency-Key came with another request: take a new one.",
     errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller image.",
     errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
     errors.UnsupportedMediaType: "Send the body as JSON (application/json), a form (multipart/form-data) or an image "
@@ -207,6 +210,15 @@ EVENT_STREAM: dict[str, Any] = {
     },
 }
 
+IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "A request that is sent again with its key gets the same job, as long as this is there. Take a new "
+    "UUID for each image",
+    "schema": {"type": "string", "pattern": PATTERN},
+}
+
 
 def describe_errors(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[str, Any]]:
     """Describe a route's errors: one response for each status, in it one example for each code."""
@@ -268,8 +280,9 @@ def _ask_for_key(operation: dict[str, Any]) -> None:
 
 
 def _complete(responses: dict[str, Any], *, is_limited: bool) -> None:
-    """Correct one operation: no 422, which the service never sends; problems as such; the headers of every answer."""
-    responses.pop("422", None)
+    """Correct one operation: no 422 of FastAPI's, which is not sent; problems as such; the headers of every answer."""
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]
     for status, response in responses.items():
         response["headers"] = response.get("headers", {}) | REQUEST_ID | (RATE_LIMIT if is_limited else {})
         content = response.get("content", {})

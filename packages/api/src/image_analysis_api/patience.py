@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import Request, Response
 
-from image_analysis_api.access import client_of
+from image_analysis_api.access import caller
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.waiting_room import dismissed_on_disconnect, find_room
 from image_analysis_common.errors import JobNotFound, RequestError, StoreUnavailable, TooManyWaiters
@@ -56,7 +56,7 @@ async def wait_as_asked(request: Request, job_id: UUID, owner: str | None) -> No
 
 async def _wait(request: Request, job_id: UUID, owner: str | None, wait_s: int) -> Progress:
     async with (
-        find_room(request).enter(job_id, owner, client_of(request, owner)) as waiter,
+        find_room(request).enter(job_id, owner, caller(request, owner)) as waiter,
         dismissed_on_disconnect(waiter, request.receive),
     ):
         await waiter.wait_for_end(wait_s)

@@ -6,10 +6,12 @@ from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from image_analysis_api.access import Admit
 from image_analysis_api.analysis import Analysis, parse_job_id
+from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
 from image_analysis_api.openapi import (
     ACCEPTED_HEADERS,
     ANALYZE_IMAGE_BODY,
+    IDEMPOTENCY_KEY,
     OPTION_PARAMETERS,
     PREFER,
     PREFERENCE_APPLIED,
@@ -20,8 +22,10 @@ from image_analysis_api.patience import wait_as_asked, wait_as_preferred
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.submissions import read_submission
+from image_analysis_common import keys
 from image_analysis_common.errors import (
     FetchFailed,
+    IdempotencyKeyReused,
     ImageTooLarge,
     InvalidBase64,
     JobNotFound,
@@ -29,6 +33,7 @@ from image_analysis_common.errors import (
     QueueFull,
     RateLimited,
     RequestError,
+    RequestInProgress,
     RequestTimeout,
     StoreUnavailable,
     Unavailable,
@@ -75,6 +80,8 @@ router = APIRouter(tags=["analysis"])
         **describe_errors(
             RequestError,
             ModelNotFound,
+            RequestInProgress,
+            IdempotencyKeyReused,
             InvalidBase64,
             UnsupportedImage,
             UrlRefused,
@@ -88,7 +95,7 @@ router = APIRouter(tags=["analysis"])
             Unavailable,
         ),
     },
-    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, PREFER]},
+    openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY, PREFER]},
 )
 async def analyze_image(
     request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))], analysis: UseCase
@@ -107,7 +114,14 @@ async def analyze_image(
     settings = cast(ApiSettings, request.app.state.settings)
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
-    answer, lacks_worker = await analysis.submit(submission, owner)
+    answer, lacks_worker = await cast(Idempotency, request.app.state.idempotency).once(
+        request,
+        owner,
+        keys.job(""),
+        submission.fingerprint,
+        lambda job_id: analysis.submit(job_id, submission, owner),
+        lambda job_id: analysis.replay(job_id, owner),
+    )
     if not answer.status.is_final:
         answer = await wait_as_preferred(request, response, answer, owner)
     if answer.status.is_final:

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.websockets import WebSocketState
 
-from image_analysis_api.access import Admit, client_of
+from image_analysis_api.access import Admit, caller
 from image_analysis_api.analysis import parse_job_id
 from image_analysis_api.openapi import EVENT_STREAM, describe_errors
 from image_analysis_api.routes import JobId
@@ -30,7 +30,7 @@ async def wait_for_job(
     request: Request, job_id: JobId, owner: Annotated[str | None, Depends(ADMIT)]
 ) -> AsyncIterator[Waiter]:
     """Keep a place in the waiting room until the answer is sent."""
-    async with find_room(request).enter(parse_job_id(job_id), owner, client_of(request, owner)) as waiter:
+    async with find_room(request).enter(parse_job_id(job_id), owner, caller(request, owner)) as waiter:
         yield waiter
 
 
@@ -97,7 +97,7 @@ async def follow_job_by_websocket(websocket: WebSocket, job_id: str) -> None:
     try:
         owner, identifier = await ADMIT(websocket), parse_job_id(job_id)
         async with (
-            find_room(websocket).enter(identifier, owner, client_of(websocket, owner)) as waiter,
+            find_room(websocket).enter(identifier, owner, caller(websocket, owner)) as waiter,
             dismissed_on_disconnect(waiter, websocket.receive),
         ):
             async for step in waiter.steps():

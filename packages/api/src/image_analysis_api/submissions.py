@@ -12,6 +12,7 @@ from image_analysis_api.intake import BodyLimits, read_body
 from image_analysis_api.schemas import EMPTY_BODY, AnalyzeImageRequest, FormFields, Options, explain
 from image_analysis_api.threads import run
 from image_analysis_common.errors import RequestError, UnsupportedMediaType
+from image_analysis_common.images import image_digest
 
 JSON_OVERHEAD_BYTES = 4096
 KINDS = "JSON (application/json), a form (multipart/form-data) or an image (image/*, application/octet-stream)"
@@ -27,6 +28,13 @@ class Submission:
     image: bytes | None = None
     image_data: str | None = None
     image_url: str | None = None
+
+    async def fingerprint(self) -> str:
+        """Tell this submission from any other; a form's boundary or JSON's spaces make no difference."""
+        data = self.image if self.image is not None else (self.image_data or "").encode()
+        digest = await run(image_digest, data, size_bytes=len(data))
+        options = {name: getattr(self.options, name) for name in Options.model_fields}
+        return image_digest(repr((options, self.image is None, digest, self.image_url)).encode())
 
 
 async def read_submission(request: Request, limits: BodyLimits) -> Submission:

@@ -101,6 +101,21 @@ class RequestTimeout(RequestError):
     retryable = True
 
 
+class RequestInProgress(RequestError):
+    """The same request is being taken in at this moment."""
+
+    status = 409
+    code = "request_in_progress"
+    retryable = True
+
+
+class IdempotencyKeyReused(RequestError):
+    """The key came with another request before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
 class UnsupportedMediaType(RequestError):
     """The body is of a kind that the service does not read."""
 

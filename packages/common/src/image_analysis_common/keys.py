@@ -46,14 +46,12 @@ def result(image_hash: str) -> str:
     return f"analysis_result:{image_hash}"
 
 
-def rate_limit(ip_address: str) -> str:
-    """Name the list of a client's recent requests, in microseconds of the server's clock."""
-    return f"rate_limit:{ip_address}"
+def rate_limit(caller: str) -> str:
+    """Name the list of a caller's recent requests, in microseconds of the server's clock.
 
-
-def owner_rate_limit(owner: str) -> str:
-    """Name the same list for an API key's owner, who has a quota of its own at every address."""
-    return f"rate_limit:key:{owner}"
+    A caller is an address, or `key:` and the owner of an API key, who has a quota of its own at every address.
+    """
+    return f"rate_limit:{caller}"
 
 
 def job(job_id: str) -> str:
@@ -87,6 +85,11 @@ def followers(job_id: str) -> str:
 def announcement(model_id: str) -> str:
     """Name what the latest worker of a model said of it."""
     return f"analysis_model:{model_id}"
+
+
+def idempotency(caller: str, key_digest: str) -> str:
+    """Name what a caller's Idempotency-Key has led to; kept for a day, and in force while that is there."""
+    return f"analysis_idempotency:{caller}:{key_digest}"
 
 
 def sweep(queue_name: str) -> str:

@@ -1,0 +1,80 @@
+"""An Idempotency-Key is claimed by one request of many, on the fake Redis and on a real one alike."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from fakeredis.aioredis import FakeRedis
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from starlette.requests import Request
+
+from image_analysis_api.idempotency import Idempotency
+from image_analysis_api.store import connect
+from image_analysis_common import keys
+from image_analysis_common.errors import IdempotencyKeyReused, RequestInProgress, StoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+REQUEST = Request({"type": "http", "headers": [(b"idempotency-key", b"order-7")], "client": ("192.0.2.1", 1)})
+
+
+@pytest.fixture(params=["fake", "real"])
+async def client(request: pytest.FixtureRequest, redis: SyncRedis, redis_url: str) -> AsyncIterator[Redis]:
+    async with FakeRedis(max_connections=500) if request.param == "fake" else connect(redis_url) as client:
+        yield client
+
+
+class Door:
+    """Takes requests in as the API does: a record under the new ID, or an error."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._idempotency = Idempotency(client, busy_s=5)
+        self.fails_before = self.fails_after = False
+
+    async def send(self, body: str = "body") -> tuple[str, UUID]:
+        async def fingerprint() -> str:
+            return body
+
+        return await self._idempotency.once(
+            REQUEST, None, keys.job(""), fingerprint, self._take_in, lambda job_id: self._name("replayed", job_id)
+        )
+
+    async def _name(self, what: str, job_id: UUID) -> tuple[str, UUID]:
+        return what, job_id
+
+    async def _take_in(self, job_id: UUID) -> tuple[str, UUID]:
+        if self.fails_before:
+            raise StoreUnavailable("before")
+        await self._client.set(keys.job(str(job_id)), "record", ex=60)
+        if self.fails_after:
+            raise StoreUnavailable("after")
+        return "taken in", job_id
+
+
+async def test_one_of_many_at_once_is_taken_in_and_the_others_wait_or_get_its_job(client: Redis) -> None:
+    doors = [Door(client) for _ in range(2)]
+
+    answers = await asyncio.gather(*(doors[n % 2].send() for n in range(100)), return_exceptions=True)
+
+    outcomes = Counter(answer[0] if isinstance(answer, tuple) else type(answer) for answer in answers)
+    assert outcomes.keys() <= {"taken in", "replayed", RequestInProgress}
+    assert outcomes["taken in"] == 1
+    assert len({answer[1] for answer in answers if isinstance(answer, tuple)}) == 1
+    with pytest.raises(IdempotencyKeyReused):
+        await doors[0].send("another body")
+
+
+async def test_key_is_free_after_a_failure_and_kept_where_the_work_was_done_all_the_same(client: Redis) -> None:
+    door = Door(client)
+    door.fails_before = True
+    with pytest.raises(StoreUnavailable, match="before"):
+        await door.send()
+    door.fails_before, door.fails_after = False, True
+    with pytest.raises(StoreUnavailable, match="after"):
+        await door.send()
+
+    assert (await door.send())[0] == "replayed"
