@@ -9,31 +9,17 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
+from announcements import MODEL, announce, cache_result, make_result
 from fakes import FakeFetcher, MakeClient
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed, StartupError, UrlRefused
-from image_analysis_common.images import image_digest
-from image_analysis_common.models import AnalysisResult, CachedResult, ModelAnnouncement, ModelRef, Prediction
 from samples import base64_body, make_jpeg, make_png
 
 pytestmark = pytest.mark.anyio
 
-MODEL = ModelRef(id="vit-tiny-cifar10", revision="r1", preprocessing="1")
-RESULT = AnalysisResult(label="cat", confidence=0.9, predictions=[Prediction(label="cat", confidence=0.9)], model=MODEL)
+RESULT = make_result()
 QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
-
-
-async def cache_result(redis: FakeRedis, image: bytes, result: AnalysisResult = RESULT) -> None:
-    cached = CachedResult(result=result, processing_time_ms=12.5)
-    await redis.hset(keys.result(image_digest(image)), result.model.cache_field, cached.model_dump_json())
-
-
-async def announce(redis: FakeRedis, model: ModelRef = MODEL) -> None:
-    announcement = ModelAnnouncement(
-        model=model, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1
-    )
-    await redis.set(keys.announcement(model.id), announcement.model_dump_json())
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:image/png;charset=utf-8;BASE64,"])
@@ -189,7 +175,7 @@ async def test_known_image_is_answered_at_once_under_an_id_of_its_own(
 ) -> None:
     image = make_png(3)
     await announce(redis)
-    await cache_result(redis, image)
+    await cache_result(redis, image, RESULT)
 
     first, second = [await client.post("/analyze-image", json=base64_body(image)) for _ in range(2)]
 
@@ -209,7 +195,7 @@ async def test_known_image_is_answered_at_once_under_an_id_of_its_own(
 
 async def test_result_of_another_revision_is_not_served(client: httpx.AsyncClient, redis: FakeRedis) -> None:
     image = make_png(4)
-    await cache_result(redis, image)
+    await cache_result(redis, image, RESULT)
     await announce(redis, MODEL.model_copy(update={"revision": "r2"}))
 
     assert (await client.post("/analyze-image", json=base64_body(image))).status_code == 202
@@ -227,7 +213,7 @@ async def test_outage_is_503_and_nothing_is_lost_silently(client: httpx.AsyncCli
 async def test_full_queue_is_refused_and_says_when_to_come_again(make_client: MakeClient, redis: FakeRedis) -> None:
     client = await make_client(max_queue_depth=1)
     await announce(redis)
-    await cache_result(redis, make_png(3))
+    await cache_result(redis, make_png(3), RESULT)
 
     answers = [await client.post("/analyze-image", json=base64_body(make_png(seed))) for seed in (1, 2, 3)]
 
