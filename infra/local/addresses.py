@@ -20,8 +20,20 @@ from urllib.parse import quote
 
 LOOPBACK = "127.0.0.1"
 OLDEST_REDIS = (6, 2)
-DEFAULT_PORTS = {"API_PORT": 8000, "DASHBOARD_PORT": 9181, "REDIS_PORT": 6379}
-USES = {"API_PORT": "the API", "DASHBOARD_PORT": "the dashboard", "REDIS_PORT": "Redis"}
+DEFAULT_PORTS = {
+    "API_PORT": 8000,
+    "API_METRICS_PORT": 9464,
+    "WORKER_METRICS_PORT": 9465,
+    "DASHBOARD_PORT": 9181,
+    "REDIS_PORT": 6379,
+}
+USES = {
+    "API_PORT": "the API",
+    "API_METRICS_PORT": "the API's metrics",
+    "WORKER_METRICS_PORT": "the worker's metrics",
+    "DASHBOARD_PORT": "the dashboard",
+    "REDIS_PORT": "Redis",
+}
 
 
 class StackError(Exception):
@@ -33,6 +45,8 @@ class Addresses:
     """Every part's port on loopback, and the URL of Redis, which may hold a password."""
 
     api_port: int
+    api_metrics_port: int
+    worker_metrics_port: int
     dashboard_port: int
     redis_port: int
     redis_url: str
@@ -49,6 +63,8 @@ class Addresses:
         ports = _free_ports() if free_ports else {name: _read_port(environment, name) for name in DEFAULT_PORTS}
         return cls(
             api_port=ports["API_PORT"],
+            api_metrics_port=ports["API_METRICS_PORT"],
+            worker_metrics_port=ports["WORKER_METRICS_PORT"],
             dashboard_port=ports["DASHBOARD_PORT"],
             redis_port=ports["REDIS_PORT"],
             redis_url=redis_url or f"redis://{LOOPBACK}:{ports['REDIS_PORT']}/0",
@@ -61,7 +77,12 @@ class Addresses:
         Raises:
             StackError: one is taken, or Redis does not answer.
         """
-        ports = {"API_PORT": self.api_port, "DASHBOARD_PORT": self.dashboard_port}
+        ports = {
+            "API_PORT": self.api_port,
+            "API_METRICS_PORT": self.api_metrics_port,
+            "WORKER_METRICS_PORT": self.worker_metrics_port,
+            "DASHBOARD_PORT": self.dashboard_port,
+        }
         if self.owns_redis:
             ports["REDIS_PORT"] = self.redis_port
         else:

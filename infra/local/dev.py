@@ -45,6 +45,7 @@ def greeting(stack: Stack) -> str:
           API          {stack.api_url}
           Try it       {stack.api_url}/docs
           Dashboard    {stack.dashboard_url}
+          Metrics      {" ".join(stack.metrics_urls)}
           Redis        {stack.redis_url.rpartition("@")[2].removeprefix("redis://")}
         Ctrl-C stops everything.
     """)

@@ -30,7 +30,7 @@ class Stack:
     """Redis, worker, API and dashboard as supervised processes, ready when the block is entered and gone after it.
 
     The children see the caller's environment and, over it, `environment`; an empty variable counts as unset. With
-    `free_ports` nothing collides with another stack; otherwise API_PORT, DASHBOARD_PORT and REDIS_PORT are used. With
+    `free_ports` nothing collides with another stack; otherwise API_PORT and its like are used. With
     `log` everything that the processes say is appended to that file; without, it is passed on to standard output.
 
     Raises:
@@ -46,6 +46,10 @@ class Stack:
         self._directory: TemporaryDirectory[str] | None = None
         self._running: Supervisord | None = None
         self.api_url = f"http://{LOOPBACK}:{self._addresses.api_port}"
+        self.metrics_urls = [
+            f"http://{LOOPBACK}:{port}/metrics"
+            for port in (self._addresses.api_metrics_port, self._addresses.worker_metrics_port)
+        ]
         self.dashboard_url = f"http://{LOOPBACK}:{self._addresses.dashboard_port}"
         self.redis_url = self._addresses.redis_url
 
@@ -129,6 +133,9 @@ class Stack:
         variables = {
             "API_HOST": LOOPBACK,
             "API_PORT": str(addresses.api_port),
+            "METRICS_HOST": LOOPBACK,
+            "API_METRICS_PORT": str(addresses.api_metrics_port),
+            "WORKER_METRICS_PORT": str(addresses.worker_metrics_port),
             "DASHBOARD_PORT": str(addresses.dashboard_port),
             "REDIS_PORT": str(addresses.redis_port),
             "REDIS_URL": addresses.redis_url,

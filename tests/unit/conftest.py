@@ -15,7 +15,19 @@ from fakes import FakeFetcher, MakeApp, MakeClient
 from image_analysis_api.app import create_app
 from image_analysis_api.settings import ApiSettings
 
-SETTINGS = ("REDIS_", "RATE_LIMIT_", "CACHE_", "API_", "MODEL_", "FETCH_", "MAX_", "LOG_", "TRUSTED_", "CORS_")
+SETTINGS = (
+    "REDIS_",
+    "RATE_LIMIT_",
+    "CACHE_",
+    "API_",
+    "MODEL_",
+    "FETCH_",
+    "MAX_",
+    "LOG_",
+    "TRUSTED_",
+    "CORS_",
+    "METRICS_",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from image_analysis_common.settings import SharedSettings
 from image_analysis_worker.settings import WorkerSettings
 
 COMPOSE = Path(__file__).parents[3] / "infra" / "compose.yaml"
-FIXED = {"REDIS_HOST", "REDIS_PORT", "API_HOST", "API_PORT"}
-"""The composition's own: where Redis is, and where the API listens in its container."""
+FIXED = {"REDIS_HOST", "REDIS_PORT", "API_HOST", "API_PORT", "METRICS_HOST", "API_METRICS_PORT", "WORKER_METRICS_PORT"}
+"""The composition's own: where Redis is, and where the services listen in their containers."""
 
 
 @pytest.mark.parametrize(("service", "settings"), [("api", ApiSettings), ("worker", WorkerSettings)])

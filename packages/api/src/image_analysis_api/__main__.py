@@ -11,13 +11,16 @@ from contextlib import suppress
 
 import structlog
 import uvicorn
+from prometheus_client import REGISTRY
 from uvicorn.config import STARTUP_FAILURE
 
+from image_analysis_api import backlog
 from image_analysis_api.app import create_app
 from image_analysis_api.connections import bound
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import check_version
 from image_analysis_common.errors import StartupError, StoreUnavailable
+from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
 
 
@@ -44,6 +47,8 @@ def main() -> None:
             asyncio.run(check_version(settings.redis_dsn))
         except StoreUnavailable as error:
             structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
+        REGISTRY.register(backlog.Backlog(backlog.connect(settings.redis_dsn), settings.model_id))
+        serve_metrics(settings.metrics_host, settings.api_metrics_port)
     except StartupError as error:
         sys.exit(f"image-analysis-api: {error}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -8,6 +8,7 @@ import structlog
 from image_analysis_api.catalog import Catalog
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.intake import check_image, decode_base64
+from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown
 from image_analysis_api.schemas import AnalysisStatus
@@ -94,6 +95,7 @@ class Analysis:
                 return Taken(await self._enqueue(job_id, image, record, "", is_urgent), lacks_worker)
         record = record.completed_from(cached)
         await self._store.add_record(job_id, record)
+        SUBMISSIONS.labels("cached").inc()
         log.info("result_found", image_hash=digest, image_bytes=len(image))
         return Taken(AnalysisStatus.of(job_id, record))
 
@@ -109,6 +111,7 @@ class Analysis:
         leading = await self._queue_of(record.model).enqueue(
             job_id, image, record, request_id=request_id(), cache_field=cache_field, is_urgent=is_urgent
         )
+        SUBMISSIONS.labels("coalesced" if leading else "queued").inc()
         follows = {"follows": str(leading)} if leading else {}
         log.info("job_enqueued", image_hash=record.image_hash, image_bytes=len(image), **follows)
         return AnalysisStatus.of(job_id, record)

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from image_analysis_api.metrics import count_request
 from image_analysis_api.problems import render
 from image_analysis_common.errors import ServiceError
 
@@ -63,11 +64,13 @@ class RequestContext:
             elif not status:
                 await render(ServiceError(CRASHED))(scope, receive, send_with_headers)
         finally:
+            duration_s = time.perf_counter() - started_s
+            count_request(scope, status, duration_s)
             write = log.debug if scope["path"].startswith("/health") else log.info
             write(
                 "request_ended",
                 method=scope.get("method", "WEBSOCKET"),
                 path=scope["path"],
                 status=status,
-                duration_ms=round((time.perf_counter() - started_s) * 1000, 2),
+                duration_ms=round(duration_s * 1000, 2),
             )

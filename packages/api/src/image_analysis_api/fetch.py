@@ -15,6 +15,7 @@ import httpx
 import structlog
 
 from image_analysis_api.addresses import AddressPolicy, IpAddress
+from image_analysis_api.metrics import FETCHES
 from image_analysis_api.urls import ImageUrl
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, ServiceError, Unavailable, UrlRefused
 
@@ -115,6 +116,7 @@ class Fetcher:
             outcome, cause = error.code, type(error.__cause__).__name__ if error.__cause__ else None
             raise
         finally:
+            FETCHES.labels(outcome).inc()
             host = hosts[-1] if hosts else None
             structlog.get_logger(__name__).info("image_fetch", host=host, outcome=outcome, cause=cause, hops=len(hosts))
 

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from image_analysis_api.metrics import PROBLEMS
 from image_analysis_api.schemas import Problem
 from image_analysis_common.errors import MethodNotAllowed, NotFound, RequestError, ServiceError
 from image_analysis_common.logs import request_id
@@ -25,6 +26,7 @@ def describe(kind: type[ServiceError] | ServiceError, detail: str, request: str)
 
 def render(error: ServiceError) -> Response:
     """Write an error as a response; one that is worth another try says when."""
+    PROBLEMS.labels(error.code).inc()
     retry_after_s = getattr(error, "retry_after_s", None)
     return JSONResponse(
         describe(error, error.detail, request_id()).model_dump(),

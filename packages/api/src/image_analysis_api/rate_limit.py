@@ -8,6 +8,7 @@ from typing import cast
 import structlog
 from redis.asyncio import Redis
 
+from image_analysis_api.metrics import RATE_LIMIT_VERDICTS
 from image_analysis_api.store import translate_errors
 from image_analysis_common.errors import StoreUnavailable
 
@@ -71,9 +72,12 @@ class RateLimiter:
         except StoreUnavailable as error:
             if not self._is_fail_open or time.monotonic() - started_s > FAIL_OPEN_WITHIN_S:
                 raise
+            RATE_LIMIT_VERDICTS.labels("uncounted").inc()
             log.warning("rate_limit_skipped", cause=str(error.__cause__))
             return None
         admitted, remaining, reset_s = cast(list[int], answer)
+        if cost:
+            RATE_LIMIT_VERDICTS.labels("admitted" if admitted else "refused").inc()
         return Verdict(bool(admitted), remaining, reset_s)
 
     def headers(self, verdict: Verdict) -> dict[str, str]:

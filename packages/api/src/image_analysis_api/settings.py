@@ -51,6 +51,7 @@ class ApiSettings(SharedSettings):
     api_version: str = Field(default_factory=lambda: version("image-analysis-api"))
     api_host: str = "127.0.0.1"
     api_port: int = Field(8000, ge=0, le=65535)
+    api_metrics_port: int | None = Field(None, ge=1, le=65535)
     api_keys: ApiKeys = ()
     trusted_proxies: Networks = ()
     cors_allow_origins: Origins = frozenset()

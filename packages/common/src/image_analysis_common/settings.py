@@ -25,6 +25,7 @@ class SharedSettings(BaseSettings):
     job_timeout_seconds: int = Field(60, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
+    metrics_host: str = "127.0.0.1"
 
     @property
     def redis_dsn(self) -> str:

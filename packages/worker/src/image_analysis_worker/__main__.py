@@ -11,6 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from image_analysis_common.errors import StartupError
+from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.versions import check_redis_version
@@ -48,6 +49,7 @@ def main() -> None:
     try:
         settings = WorkerSettings.from_environment()
         configure_logs(settings, "worker")
+        serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         redis = connect(settings.redis_dsn)
         version = Outage().insist(lambda: str(redis.info("server")["redis_version"]))
         check_redis_version(version)

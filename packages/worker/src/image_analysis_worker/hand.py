@@ -10,6 +10,7 @@ from typing import Any
 from image_analysis_common.errors import ServiceError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult
 from image_analysis_common.records import JobRecord
+from image_analysis_worker.metrics import STAGES
 
 
 @dataclass(eq=False)
@@ -103,6 +104,7 @@ class Hand:
                 self._ready.append(work)
                 self._changed.notify_all()
 
+    @STAGES.spend("wait")
     def next_batch(self, max_size: int, wait_s: float) -> list[Work] | None:
         """Wait for ready jobs, then up to `wait_s` for company; None when the hand is closed."""
         with self._changed:

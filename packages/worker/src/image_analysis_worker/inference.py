@@ -7,6 +7,7 @@ from redis.exceptions import RedisError
 
 from image_analysis_worker.books.ledger import Books
 from image_analysis_worker.hand import Hand, Work
+from image_analysis_worker.metrics import BATCH_SIZE, STAGES
 from image_analysis_worker.model import Model
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.outcomes import log_end, make_result
@@ -33,7 +34,8 @@ class Inference(threading.Thread):
     def run(self) -> None:
         try:
             while (batch := self._hand.next_batch(self._max_size, self._wait_s)) is not None:
-                with self._watch.step(batch):
+                BATCH_SIZE.observe(len(batch))
+                with self._watch.step(batch), STAGES.spend("inference"):
                     self._classify([work for work in batch if not work.has_ended])
                 self._outage.insist(lambda batch=batch: self._books.finish(batch))  # type: ignore[misc]
                 self._hand.let_go(batch)

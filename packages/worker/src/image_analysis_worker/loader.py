@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from image_analysis_worker.books.ledger import Books
 from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.hand import Hand, Work
+from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.watch import Watch
 
@@ -82,7 +83,7 @@ class Loader(threading.Thread):
         while True:
             work = self._undecoded.get()
             if not work.has_ended and self._hand.holds(work):
-                with self._watch.step([work]):
+                with self._watch.step([work]), STAGES.spend("decode"):
                     try:
                         work.input = self._prepare(decoder.decode(work.image))
                         work.image = b""

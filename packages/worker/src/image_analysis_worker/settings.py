@@ -15,3 +15,4 @@ class WorkerSettings(SharedSettings):
     max_batch_size: int | None = Field(None, ge=1, le=256)
     batch_wait_ms: float = Field(0, ge=0, le=1000)
     decode_timeout_seconds: float = Field(10, gt=0)
+    worker_metrics_port: int | None = Field(None, ge=1, le=65535)

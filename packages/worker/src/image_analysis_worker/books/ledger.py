@@ -24,6 +24,7 @@ from image_analysis_common.errors import ImageExpired, WorkerLost
 from image_analysis_common.models import AnalysisResult
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.hand import Work
+from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.name import make_worker_name
 from image_analysis_worker.outcomes import describe, log_end
 from image_analysis_worker.records import Records
@@ -70,6 +71,10 @@ class Books(BaseWorker):
         """
         if not (job_ids := self._pop(limit, wait_s)):
             return [], False
+        return self._fetch(job_ids, is_alone=is_alone)
+
+    @STAGES.spend("fetch")
+    def _fetch(self, job_ids: list[str], *, is_alone: bool) -> tuple[list[Work], bool]:
         with self.connection.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hgetall(Job.key_for(job_id))
@@ -155,6 +160,7 @@ class Books(BaseWorker):
 
     # -- ending ---------------------------------------------------------------------------------------------------
 
+    @STAGES.spend("store")
     def finish(self, works: Sequence[Work]) -> None:
         """Write how jobs have ended: into their records, the cache and RQ's books, all in one transaction."""
         with self.connection.pipeline() as pipeline:

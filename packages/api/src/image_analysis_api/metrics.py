@@ -1,0 +1,59 @@
+"""What the API counts, for Prometheus. The counts are this process's own: each process is a target of its own.
+
+No value of a label is a client's: what is not on a list of ours counts as `other`.
+"""
+
+from functools import cache
+
+from prometheus_client import Counter, Histogram
+from starlette.types import Scope
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+# From an answer out of the cache to an image that has to be fetched; the routes that wait for a result go beyond.
+LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+REQUESTS = Counter(
+    "image_analysis_http_requests_total",
+    "Requests that have been answered; status `aborted` is one that ended without an answer",
+    ["method", "route", "status"],
+)
+LATENCY = Histogram(
+    "image_analysis_http_request_duration_seconds",
+    "Time from a request's head to the end of its answer",
+    ["method", "route"],
+    buckets=LATENCY_BUCKETS_S,
+)
+PROBLEMS = Counter("image_analysis_http_problems_total", "Requests refused or failed, by the problem's code", ["code"])
+SUBMISSIONS = Counter(
+    "image_analysis_submissions_total",
+    "Images taken in: `queued`, `coalesced` with a job that runs the same image, or `cached`",
+    ["outcome"],
+)
+RATE_LIMIT_VERDICTS = Counter(
+    "image_analysis_rate_limit_verdicts_total",
+    "What the rate limit said of requests that cost: `admitted`, `refused`, or `uncounted` without Redis",
+    ["verdict"],
+)
+FETCHES = Counter(
+    "image_analysis_fetches_total", "Images fetched by URL: `fetched`, `aborted`, or the problem's code", ["outcome"]
+)
+
+
+def count_request(scope: Scope, status: int, duration_s: float) -> None:
+    """Count a request that has ended, under the template of its route; status 0 says that nothing was answered."""
+    method = scope["method"] if scope["method"] in METHODS else OTHER
+    path = getattr(scope.get("route"), "path", OTHER)
+    _count(method, path, status).inc()
+    _latency(method, path).observe(duration_s)
+
+
+# Looking up the children of labels would cost more than counting: 2 microseconds each.
+@cache
+def _count(method: str, path: str, status: int) -> Counter:
+    return REQUESTS.labels(method, path, str(status) if status else "aborted")
+
+
+@cache
+def _latency(method: str, path: str) -> Histogram:
+    return LATENCY.labels(method, path)

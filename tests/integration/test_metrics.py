@@ -1,0 +1,171 @@
+"""`/metrics` of a real API and a real worker: they count what was done, and expose what the README says."""
+
+import gzip
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from redis import Redis
+
+from addresses import Addresses
+from api_processes import one_api
+from image_analysis_common import keys, tasks
+from image_analysis_worker.checkpoint import BUNDLED_FOLDER
+from samples import base64_body, make_jpeg, make_png
+from scraping import full_name, scrape, values
+from waiting import wait_until
+
+README = Path(__file__).parents[2] / "README.md"
+ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (API|worker) \|", re.MULTILINE)
+STATES = ("idle", "busy", "suspended")
+
+
+class Service(NamedTuple):
+    api: str
+    api_metrics: str
+    worker_metrics: str
+
+
+@pytest.fixture
+def service(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Service]:
+    """An API and a worker of a model that no other test uses, with their metrics on loopback."""
+    model = tmp_path / "pets"
+    model.symlink_to(BUNDLED_FOLDER)
+    ports = Addresses.choose({}, free_ports=True)
+    variables = {"MODEL_ID": str(model), "RATE_LIMIT_MAX_REQUESTS": "6"}
+    worker_variables = {"REDIS_URL": redis_url, "WORKER_METRICS_PORT": str(ports.worker_metrics_port)}
+    command = [sys.executable, "-m", "image_analysis_worker"]
+    with (
+        subprocess.Popen(command, env=os.environ | variables | worker_variables) as worker,
+        one_api(redis_url, API_METRICS_PORT=str(ports.api_metrics_port), **variables) as api,
+    ):
+        wait_until(lambda: httpx.get(f"{api}/health/ready", trust_env=False).is_success, "a worker is there", 60)
+        urls = [f"http://127.0.0.1:{port}/metrics" for port in (ports.api_metrics_port, ports.worker_metrics_port)]
+        yield Service(api, *urls)
+        worker.terminate()
+
+
+@pytest.fixture
+def busy_service(service: Service) -> Service:
+    """The service after six submissions within the limit and one beyond it."""
+    image, damaged = make_png(1), make_jpeg(1, size_px=(300, 300))[:3000]
+    with httpx.Client(base_url=service.api, trust_env=False) as client:
+
+        def submit(body: dict[str, str]) -> str:
+            answer = client.post("/analyze-image", json=body).json()
+            job_id = answer.get("job_id", "")
+
+            def has_ended() -> bool:
+                return client.get(f"/analysis-status/{job_id}").json()["status"] in ("COMPLETED", "FAILED")
+
+            if job_id:
+                wait_until(has_ended, "the job ends")
+            return str(answer.get("status"))
+
+        answers = [
+            submit(base64_body(image)),
+            submit(base64_body(image)),
+            submit(base64_body(make_png(2))),
+            submit(base64_body(damaged)),
+            submit({"image_url": "http://127.0.0.1/cat.png"}),
+            submit({"image_data": "?"}),
+            submit({"image_data": "one too many"}),
+        ]
+    assert answers == ["PENDING", "COMPLETED", "PENDING", "PENDING", "400", "400", "429"]
+    return service
+
+
+def test_counters_add_up_to_the_requests_made(busy_service: Service) -> None:
+    api, worker = scrape(busy_service.api_metrics), scrape(busy_service.worker_metrics)
+
+    requests = values(api, "http_requests_total")
+    posts = {status: count for (_, route, status), count in requests.items() if route == "/analyze-image"}
+    assert posts == {"200": 1, "202": 3, "400": 2, "429": 1}
+    assert values(api, "http_request_duration_seconds_count")[("POST", "/analyze-image")] == 7
+    assert values(api, "submissions_total") == {("queued",): 3, ("cached",): 1}
+    assert values(api, "rate_limit_verdicts_total") == {("admitted",): 6, ("refused",): 1}
+    assert values(api, "fetches_total") == {("url_refused",): 1}
+    problems = values(api, "http_problems_total")
+    problems.pop(("no_worker",), None)  # while the worker started
+    assert problems == {("url_refused",): 1, ("invalid_base64",): 1, ("rate_limited",): 1}
+    assert values(worker, "jobs_total") == {("", "completed"): 2, ("corrupt_image", "failed"): 1}
+    assert values(worker, "job_duration_seconds_count") == {(): 3}
+    assert values(worker, "batch_jobs_sum") == {(): 3}
+    assert all(seconds > 0 for seconds in values(worker, "worker_stage_seconds_total").values())
+
+
+def test_readme_names_every_metric_with_its_labels_and_no_other(busy_service: Service) -> None:
+    exposed = {
+        (full_name(family), source): {label for sample in family.samples for label in sample.labels} - {"le"}
+        for source, url in [("API", busy_service.api_metrics), ("worker", busy_service.worker_metrics)]
+        for family in scrape(url)
+    }
+
+    documented = {
+        (name, source): set(re.findall(r"`(\w+)`", labels)) for name, labels, source in ROW.findall(README.read_text())
+    }
+
+    assert exposed == documented
+
+
+def test_queue_and_workers_are_what_redis_holds(service: Service, redis: Redis) -> None:
+    idle = {("pets", "idle"): 1, ("pets", "busy"): 0, ("pets", "suspended"): 0}
+    suspended = {("pets", "idle"): 0, ("pets", "busy"): 0, ("pets", "suspended"): 1}
+
+    assert values(scrape(service.api_metrics), "workers") == idle
+    redis.set("rq:suspended", 1, ex=30)
+    wait_until(lambda: values(scrape(service.api_metrics), "workers") == suspended, "the worker is suspended")
+    redis.zadd(keys.MODELS, {"acme/dogs": 1})
+    redis.rpush(f"rq:queue:{tasks.queue_name('acme/dogs')}", "a", "b")
+
+    found = scrape(service.api_metrics)
+    assert values(found, "queue_jobs") == {("pets",): 0, ("acme/dogs",): 2}
+    assert values(found, "redis_up") == {(): 1}
+    assert values(found, "redis_memory_used_bytes")[()] > 0
+
+
+def test_metrics_are_no_part_of_the_api_and_are_sent_as_prometheus_asks(service: Service) -> None:
+    plain = httpx.get(service.api_metrics, headers={"Accept": "text/plain", "Accept-Encoding": "identity"})
+    with httpx.stream("GET", service.worker_metrics, headers={"Accept-Encoding": "gzip"}) as packed:
+        body = gzip.decompress(b"".join(packed.iter_raw()))
+    open_metrics = httpx.get(service.api_metrics, headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+
+    assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert b"image_analysis_jobs_total" in body
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert httpx.get(f"{service.api}/metrics").status_code == 404
+    assert "/metrics" not in httpx.get(f"{service.api}/openapi.json").json()["paths"]
+
+
+def test_scrape_of_an_api_without_redis_is_answered_at_once() -> None:
+    port = Addresses.choose({}, free_ports=True).api_metrics_port
+
+    with one_api("redis://127.0.0.1:1", API_METRICS_PORT=str(port), LOG_LEVEL="ERROR"):
+        answer = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+    assert "image_analysis_redis_up 0.0" in answer.text
+    assert answer.elapsed.total_seconds() < 2
+
+
+@pytest.mark.parametrize("service_name", ["api", "worker"])
+def test_taken_metrics_port_is_one_line(service_name: str, redis_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        variables = {"REDIS_URL": redis_url, f"{service_name.upper()}_METRICS_PORT": str(port)}
+        command = [sys.executable, "-m", f"image_analysis_{service_name}"]
+
+        run = subprocess.run(
+            command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"image-analysis-{service_name}: Metrics cannot be served on 127.0.0.1, port {port}: Address already in use.\n"
+    )

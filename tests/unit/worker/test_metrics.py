@@ -1,0 +1,79 @@
+"""What a worker counts: how jobs end, and where its time goes."""
+
+import threading
+
+import pytest
+from prometheus_client import REGISTRY
+
+from image_analysis_common.errors import CorruptImage
+from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
+from image_analysis_common.records import JobRecord
+from image_analysis_worker.hand import Work
+from image_analysis_worker.metrics import Stages
+from image_analysis_worker.outcomes import log_end
+from scraping import values
+from waiting import wait_until
+
+RESULT = AnalysisResult(
+    label="cat", confidence=1, predictions=[], model=ModelRef(id="m", revision="1", preprocessing="1")
+)
+
+
+def seconds(stages: Stages) -> dict[str, float]:
+    return {stage: value for (stage,), value in values(stages.collect(), "worker_stage_seconds_total").items()}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempts_left", "labels"),
+    [
+        (RESULT, 3, {"outcome": "completed", "code": ""}),
+        (CorruptImage("no image"), 3, {"outcome": "failed", "code": "corrupt_image"}),
+        (RuntimeError("a fault"), 3, {"outcome": "retried", "code": "internal_error"}),
+        (RuntimeError("a fault"), 1, {"outcome": "failed", "code": "internal_error"}),
+    ],
+)
+def test_job_counts_once_by_how_it_ended(
+    outcome: AnalysisResult | Exception, attempts_left: int, labels: dict[str, str]
+) -> None:
+    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
+    work = Work("1", "2", record, b"", attempts_left=attempts_left, is_suspect=False)
+
+    def counts() -> tuple[float, float]:
+        jobs = REGISTRY.get_sample_value("image_analysis_jobs_total", labels) or 0
+        return jobs, REGISTRY.get_sample_value("image_analysis_job_duration_seconds_count") or 0
+
+    jobs, durations = counts()
+    work.end(outcome)
+    log_end(work)
+
+    assert counts() == (jobs + 1, durations + 1)
+
+
+def test_stage_under_way_counts_before_it_ends() -> None:
+    stages, may_end = Stages("wait", "store"), threading.Event()
+
+    @stages.spend("wait")
+    def wait() -> None:
+        may_end.wait(30)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    meanwhile = wait_until(lambda: seconds(stages)["wait"], "the stage shows")
+    may_end.set()
+    thread.join()
+
+    after = seconds(stages)
+    assert after["wait"] >= meanwhile > 0
+    assert after["store"] == 0
+    assert seconds(stages) == after
+
+
+def test_stage_counts_the_time_of_a_block_that_raises() -> None:
+    stages = Stages("decode")
+
+    with pytest.raises(CorruptImage), stages.spend("decode"):
+        raise CorruptImage("no image")
+
+    ended = seconds(stages)
+    assert ended["decode"] > 0
+    assert seconds(stages) == ended
