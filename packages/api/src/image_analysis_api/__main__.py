@@ -22,6 +22,7 @@ from image_analysis_api.store import check_version
 from image_analysis_common.errors import StartupError, StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
+from image_analysis_common.tracing import start_tracing
 
 
 class Server(uvicorn.Server):
@@ -48,6 +49,7 @@ def main() -> None:
         except StoreUnavailable as error:
             structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
         REGISTRY.register(backlog.Backlog(backlog.connect(settings.redis_dsn), settings.model_id))
+        start_tracing("image-analysis-api")
         serve_metrics(settings.metrics_host, settings.api_metrics_port)
     except StartupError as error:
         sys.exit(f"image-analysis-api: {error}")

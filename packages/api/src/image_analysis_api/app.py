@@ -62,6 +62,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         lifespan=close_parts,
         # A redirect would name a host that the client chose.
         redirect_slashes=False,
+        telemetry={"exclude": lambda scope: scope["path"].startswith("/health")},
     )
     app.state.settings = settings
     app.state.store = store.Store(redis, model_name(settings.model_id))

@@ -12,7 +12,7 @@ from redis.client import Pipeline
 from rq import Queue, Retry
 
 from image_analysis_api.store import translate_errors
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys, tasks, tracing
 from image_analysis_common.errors import QueueFull
 from image_analysis_common.records import JobRecord
 
@@ -138,7 +138,7 @@ class JobQueue:
             failure_ttl=keys.ENDED_JOB_TTL_S,
             retry=Retry(max=tasks.MAX_ATTEMPTS, enqueue_at_front=True),
             description=f"image {record.image_hash[:12]}",
-            meta={"request_id": request_id},
+            meta={"request_id": request_id, **tracing.traceparent()},
         )
         # RQ's own code writes the job into a pipeline; the script runs what stands in it.
         pipeline = self._redis.pipeline()

@@ -7,6 +7,7 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor
 
+from image_analysis_common import tracing
 from image_analysis_common.settings import SharedSettings
 
 
@@ -27,6 +28,7 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,
+        *([tracing.add_trace_id] if tracing.is_wanted() else []),
     ]
     is_console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
     # Tracebacks as plain text: those with local variables would hold images and passwords.

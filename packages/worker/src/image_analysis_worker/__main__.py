@@ -14,6 +14,7 @@ from image_analysis_common.errors import StartupError
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.tasks import queue_name
+from image_analysis_common.tracing import start_tracing
 from image_analysis_common.versions import check_redis_version
 from image_analysis_worker.books.ledger import Books
 from image_analysis_worker.books.upkeep import Upkeep
@@ -49,6 +50,7 @@ def main() -> None:
     try:
         settings = WorkerSettings.from_environment()
         configure_logs(settings, "worker")
+        start_tracing("image-analysis-worker")
         serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         redis = connect(settings.redis_dsn)
         version = Outage().insist(lambda: str(redis.info("server")["redis_version"]))

@@ -10,7 +10,7 @@ from typing import Any
 from image_analysis_common.errors import ServiceError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.metrics import STAGES
+from image_analysis_worker.metrics import STAGES, Spent
 
 
 @dataclass(eq=False)
@@ -24,6 +24,9 @@ class Work:
     attempts_left: int
     is_suspect: bool
     """Whether an earlier attempt at it ended with its worker: it runs alone, so that nothing else ends with it."""
+    traceparent: str = ""
+    """The trace of its request, where there is one."""
+    stages: list[Spent] = field(default_factory=list)
     entry: Any = None
     """Where it stands in RQ's books; theirs alone."""
     started_s: float = field(default_factory=time.perf_counter)

@@ -34,9 +34,11 @@ class Inference(threading.Thread):
     def run(self) -> None:
         try:
             while (batch := self._hand.next_batch(self._max_size, self._wait_s)) is not None:
-                BATCH_SIZE.observe(len(batch))
-                with self._watch.step(batch), STAGES.spend("inference"):
-                    self._classify([work for work in batch if not work.has_ended])
+                sound = [work for work in batch if not work.has_ended]
+                if sound:
+                    BATCH_SIZE.observe(len(sound))
+                with self._watch.step(batch), STAGES.spend("inference", *(work.stages for work in sound)):
+                    self._classify(sound)
                 self._outage.insist(lambda batch=batch: self._books.finish(batch))  # type: ignore[misc]
                 self._hand.let_go(batch)
                 for work in batch:

@@ -83,7 +83,7 @@ class Loader(threading.Thread):
         while True:
             work = self._undecoded.get()
             if not work.has_ended and self._hand.holds(work):
-                with self._watch.step([work]), STAGES.spend("decode"):
+                with self._watch.step([work]), STAGES.spend("decode", work.stages):
                     try:
                         work.input = self._prepare(decoder.decode(work.image))
                         work.image = b""

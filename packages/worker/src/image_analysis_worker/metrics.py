@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 from prometheus_client import REGISTRY, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -23,6 +24,9 @@ BATCH_SIZE = Histogram(
     "image_analysis_batch_jobs", "Jobs that went through the model together", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
 
+Spent: TypeAlias = tuple[str, float, float]
+"""A stage, its beginning and its end on the clock of `time.perf_counter`."""
+
 
 class Stages(Collector):
     """Counts the seconds that all threads together spend in each stage, those of a stage under way as well.
@@ -37,21 +41,27 @@ class Stages(Collector):
         self._under_way: dict[int, tuple[str, float]] = {}
 
     @contextmanager
-    def spend(self, stage: str) -> Iterator[None]:
-        """Count the time of a block, or of each call of what this decorates; blocks of one thread never nest."""
-        thread, started_s = threading.get_ident(), time.monotonic()
+    def spend(self, stage: str, *notes: list[Spent]) -> Iterator[None]:
+        """Count the time of a block, or of each call of what this decorates; blocks of one thread never nest.
+
+        It is noted in every one of `notes` as well, one for each job that the block is for.
+        """
+        thread, started_s = threading.get_ident(), time.perf_counter()
         with self._lock:
             self._under_way[thread] = stage, started_s
         try:
             yield
         finally:
+            ended_s = time.perf_counter()
             with self._lock:
                 del self._under_way[thread]
-                self._ended_s[stage] += time.monotonic() - started_s
+                self._ended_s[stage] += ended_s - started_s
+            for note in notes:
+                note.append((stage, started_s, ended_s))
 
     def collect(self) -> Iterable[Metric]:
         with self._lock:
-            now_s, seconds = time.monotonic(), dict(self._ended_s)
+            now_s, seconds = time.perf_counter(), dict(self._ended_s)
             for stage, started_s in self._under_way.values():
                 seconds[stage] += max(now_s - started_s, 0.0)
         family = CounterMetricFamily(

@@ -6,6 +6,7 @@ from image_analysis_common.errors import ServiceError
 from image_analysis_common.models import AnalysisResult, JobFailure, ModelRef, Prediction
 from image_analysis_worker.hand import Work
 from image_analysis_worker.metrics import JOB_DURATION, JOBS
+from image_analysis_worker.spans import write_spans
 
 log = structlog.get_logger(__name__)
 
@@ -25,11 +26,12 @@ def describe(error: Exception | None) -> JobFailure:
 
 
 def log_end(work: Work) -> None:
-    """Count a job's end and write its one line in the log; a traceback only for what is our fault."""
+    """Count a job's end, write its spans and its one line in the log; a traceback only for what is our fault."""
     outcome = "completed" if work.result is not None else "retried" if work.can_be_retried else "failed"
     JOBS.labels(outcome, "" if work.result is not None else describe(work.failure).code).inc()
     JOB_DURATION.observe(work.processing_time_ms / 1000)
-    line = log.bind(job_id=work.job_id, request_id=work.request_id, processing_time_ms=work.processing_time_ms)
+    ids = {"job_id": work.job_id, "request_id": work.request_id, **write_spans(work)}
+    line = log.bind(**ids, processing_time_ms=work.processing_time_ms)
     if work.result is not None:
         line.info("job_completed", label=work.result.label)
     elif isinstance(work.failure, ServiceError):

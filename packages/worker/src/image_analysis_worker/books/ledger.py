@@ -116,6 +116,7 @@ class Books(BaseWorker):
         work = Work(
             job_id,
             request_id=str(job.meta.get("request_id", "")),
+            traceparent=str(job.meta.get("traceparent", "")),
             record=record,
             image=image or b"",
             attempts_left=attempts_left,

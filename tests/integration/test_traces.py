@@ -1,0 +1,159 @@
+"""Traces over a real API and a real worker, sent to a collector here: one trace from the request to its job's end."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from pytest_httpserver import HTTPServer
+from redis import Redis
+from werkzeug import Request, Response
+
+from api_processes import one_api
+from image_analysis_common.keys import workers
+from image_analysis_worker.checkpoint import BUNDLED_FOLDER
+from samples import base64_body, make_jpeg, make_png
+from waiting import wait_until
+
+TRACE_ID, CALLER_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+class Span(NamedTuple):
+    """What the collector was told of one span."""
+
+    service: str
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    start_ns: int
+    end_ns: int
+    is_error: bool
+
+
+@pytest.fixture
+def spans(httpserver: HTTPServer) -> list[Span]:
+    """All that the collector has received, growing."""
+    received: list[Span] = []
+
+    def take(request: Request) -> Response:
+        for resource in ExportTraceServiceRequest.FromString(request.get_data()).resource_spans:
+            attributes = {item.key: item.value.string_value for item in resource.resource.attributes}
+            received.extend(
+                Span(
+                    attributes["service.name"],
+                    span.name,
+                    span.trace_id.hex(),
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    span.start_time_unix_nano,
+                    span.end_time_unix_nano,
+                    span.status.code == span.status.STATUS_CODE_ERROR,
+                )
+                for scope in resource.scope_spans
+                for span in scope.spans
+            )
+        return Response(status=200)
+
+    httpserver.expect_request("/v1/traces", method="POST").respond_with_handler(take)
+    return received
+
+
+@pytest.fixture
+def service(redis: Redis, redis_url: str, httpserver: HTTPServer, tmp_path: Path) -> Iterator[str]:
+    """An API and a worker of a model that no other test uses, both with traces; their log lines are in `tmp_path`."""
+    model = tmp_path / "traced"
+    model.symlink_to(BUNDLED_FOLDER)
+    variables = {
+        "MODEL_ID": str(model),
+        "LOG_LEVEL": "INFO",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": httpserver.url_for("/"),
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    command = [sys.executable, "-m", "image_analysis_worker"]
+    environment = os.environ | variables | {"REDIS_URL": redis_url}
+    with (tmp_path / "worker.log").open("wb") as log, subprocess.Popen(command, env=environment, stdout=log) as worker:
+        with one_api(redis_url, log=tmp_path / "api.log", **variables) as url:
+            wait_until(lambda: redis.exists(workers("traced")), "a worker is there", 60)
+            yield url
+        worker.terminate()
+
+
+def submit(url: str, image: bytes, parent: str = CALLER_ID) -> str:
+    """Submit an image within the caller's trace; return the job's ID once it has ended."""
+    headers = {"traceparent": f"00-{TRACE_ID}-{parent}-01"}
+    answer = httpx.post(f"{url}/analyze-image", json=base64_body(image), headers=headers, trust_env=False)
+    job_id: str = answer.json()["job_id"]
+
+    def has_ended() -> bool:
+        status = httpx.get(f"{url}/analysis-status/{job_id}", trust_env=False).json()["status"]
+        return status in ("COMPLETED", "FAILED")
+
+    wait_until(has_ended, "the job ends")
+    return job_id
+
+
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
+
+
+def test_one_trace_leads_from_the_request_through_the_queue_to_the_model(
+    service: str, spans: list[Span], tmp_path: Path
+) -> None:
+    job_id = submit(service, make_png(1))
+
+    def find(name: str) -> Span | None:
+        return next((span for span in spans if (span.trace_id, span.name) == (TRACE_ID, name)), None)
+
+    request = wait_until(lambda: find("POST /analyze-image"), "the request's span arrives")
+    job = wait_until(lambda: find("analyze_image"), "the job's span arrives")
+    decode, inference = (wait_until(lambda name=name: find(name), name) for name in ("decode", "inference"))
+
+    assert (request.service, request.parent_id) == ("image-analysis-api", CALLER_ID)
+    assert job.service == "image-analysis-worker"
+    in_api = {span.span_id for span in spans if span.trace_id == TRACE_ID and span.service == request.service}
+    assert job.parent_id in in_api
+    assert [span.parent_id for span in (decode, inference)] == [job.span_id] * 2
+    moments_ns = [job.start_ns, decode.start_ns, decode.end_ns, inference.start_ns, inference.end_ns, job.end_ns]
+    assert moments_ns == sorted(moments_ns)
+    assert not any(span.is_error for span in (request, job, decode, inference))
+
+    lines = log_lines(tmp_path / "api.log") + log_lines(tmp_path / "worker.log")
+    traced = {line["event"] for line in lines if line.get("trace_id") == TRACE_ID}
+    assert traced == {"job_enqueued", "request_ended", "job_completed"}
+    assert [line["job_id"] for line in lines if line["event"] == "job_completed"] == [job_id]
+
+
+def test_damaged_image_ends_its_span_as_an_error_and_never_sees_the_model(service: str, spans: list[Span]) -> None:
+    submit(service, make_jpeg(1, size_px=(300, 300))[:3000])
+
+    job = wait_until(lambda: next((span for span in spans if span.name == "analyze_image"), None), "its span arrives")
+
+    assert job.is_error
+    assert {span.name for span in spans if span.parent_id == job.span_id} == {"decode"}
+
+
+def test_health_calls_leave_no_trace(service: str, spans: list[Span]) -> None:
+    httpx.get(f"{service}/health/ready", trust_env=False)
+    httpx.get(f"{service}/openapi.json", trust_env=False)
+
+    wait_until(lambda: spans, "a span arrives")
+
+    assert not [span.name for span in spans if "health" in span.name]
+
+
+def test_without_the_variables_nothing_is_traced(redis: Redis, redis_url: str, tmp_path: Path) -> None:
+    with one_api(redis_url, log=tmp_path / "api.log", LOG_LEVEL="INFO", MODEL_ID="untraced") as url:
+        headers = {"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}
+        answer = httpx.post(f"{url}/analyze-image", json=base64_body(make_png(1)), headers=headers, trust_env=False)
+
+    meta = json.loads(redis.hget(f"rq:job:{answer.json()['job_id']}", "meta"))
+    assert meta.keys() == {"request_id"}
+    assert not any("trace_id" in line for line in log_lines(tmp_path / "api.log"))

@@ -1,0 +1,54 @@
+"""When traces are sent, and what the variables may ask for."""
+
+import os
+
+import pytest
+
+from image_analysis_common.errors import StartupError
+from image_analysis_common.tracing import is_wanted, start_tracing, traceparent
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "answer"),
+    [
+        ({}, False),
+        (COLLECTOR, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({**COLLECTOR, "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({**COLLECTOR, "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+    ],
+)
+def test_traces_are_sent_where_the_standard_variables_ask_for_them(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], answer: bool
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert is_wanted() is answer
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]
+)
+def test_what_cannot_be_had_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    for variable in (*COLLECTOR.items(), (name, value)):
+        monkeypatch.setenv(*variable)
+
+    with pytest.raises(StartupError, match=f"^{name}: "):
+        start_tracing("image-analysis-api")
+
+
+def test_job_carries_nothing_where_nothing_is_traced() -> None:
+    start_tracing("image-analysis-api")
+
+    assert traceparent() == {}
