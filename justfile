@@ -85,6 +85,11 @@ e2e *options:
 chaos *options:
     {{ uv_run }} pytest tests/chaos "$@"
 
+# Play the alerts through promtool, which has to be on the search path
+[group('test')]
+@alerts-test:
+    exec promtool test rules tests/alerts.yml
+
 # Build the images and test them together; needs a docker client with an engine behind it
 [group('test')]
 images-test *options:

@@ -8,8 +8,6 @@ ANALYZE_IMAGE = "image_analysis_worker.books.stock.analyze_image"
 SERIALIZER = "json"
 """RQ's default is pickle, with which whoever can write to Redis runs code."""
 
-QUEUE_PREFIX = "analysis-"
-
 MAX_ATTEMPTS = 3
 """A job whose worker dies goes to another one, this many times in all.
 
@@ -27,4 +25,4 @@ def model_name(model_id: str) -> str:
 
 def queue_name(model_id: str) -> str:
     """Name the queue of a model; hub IDs hold slashes, which rq-dashboard's paths cannot."""
-    return QUEUE_PREFIX + re.sub(r"[^A-Za-z0-9._-]+", "--", model_name(model_id))
+    return "analysis-" + re.sub(r"[^A-Za-z0-9._-]+", "--", model_name(model_id))

@@ -1,0 +1,113 @@
+"""Alerts and dashboard against the README's table of metrics, which the integration tests hold to real processes."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+OBSERVABILITY = ROOT / "infra" / "observability"
+ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker) \| (Histogram)?", re.MULTILINE)
+# What Prometheus itself gives to every series of a target.
+TARGET_LABELS = {"job", "instance"}
+
+
+def documented() -> dict[str, set[str]]:
+    """The labels of every series that the service exposes; a histogram is three of them."""
+    series = {"up": TARGET_LABELS}
+    for name, cell, histogram in ROW.findall((ROOT / "README.md").read_text()):
+        labels = set(re.findall(r"`(\w+)`", cell)) | TARGET_LABELS
+        if histogram:
+            series |= {f"{name}_bucket": labels | {"le"}, f"{name}_sum": labels, f"{name}_count": labels}
+        else:
+            series[name] = labels
+    return series
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((OBSERVABILITY / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    dashboard = json.loads((OBSERVABILITY / "grafana" / "dashboards" / "image-analysis.json").read_text())
+    return list(dashboard["panels"])
+
+
+ALERTS = {rule["alert"]: rule["expr"] for rule in rules()}
+PANELS = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel["targets"]}
+
+
+def parts(node: Any) -> Iterator[Any]:
+    """Walk a query's syntax tree."""
+    yield node
+    for name in ("lhs", "rhs", "expr", "args", "vector_selector"):
+        below = getattr(node, name, None) or []
+        for part in below if isinstance(below, list) else [below]:
+            yield from parts(part)
+
+
+def used(query: str) -> dict[str, set[str]]:
+    """The series that a query reads, each with the labels that it is selected and grouped by."""
+    tree = list(parts(promql_parser.parse(query)))
+    grouped = {
+        label
+        for node in tree
+        if isinstance(node, promql_parser.AggregateExpr) and node.modifier
+        for label in node.modifier.labels
+    }
+    return {
+        node.name: grouped | {matcher.name for matcher in node.matchers.matchers}
+        for node in tree
+        if isinstance(node, promql_parser.VectorSelector)
+    }
+
+
+@pytest.mark.parametrize("query", [*ALERTS.values(), *PANELS.values()], ids=[*ALERTS, *PANELS])
+def test_query_reads_what_is_exposed_by_labels_that_are_there(query: str) -> None:
+    series = documented()
+
+    found = used(query)
+
+    assert found
+    assert found.keys() <= series.keys()
+    assert {name: labels - series[name] for name, labels in found.items()} == {name: set() for name in found}
+
+
+def test_every_metric_of_ours_is_on_the_dashboard() -> None:
+    shown = {name for query in PANELS.values() for name in used(query)}
+
+    metrics = {name for name, *_ in ROW.findall((ROOT / "README.md").read_text())}
+
+    assert {name for name in metrics if not any(series.startswith(name) for series in shown)} == set()
+
+
+def test_every_alert_says_what_to_do_and_is_played_in_the_tests() -> None:
+    played = {
+        test["alertname"]
+        for case in yaml.safe_load((ROOT / "tests" / "alerts.yml").read_text())["tests"]
+        for test in case["alert_rule_test"]
+        if test.get("exp_alerts")
+    }
+
+    assert all(rule["annotations"].keys() == {"summary", "action"} for rule in rules())
+    assert played == set(ALERTS)
+
+
+def test_prometheus_scrapes_the_services_where_their_images_listen() -> None:
+    jobs = yaml.safe_load((OBSERVABILITY / "prometheus.yml").read_text())["scrape_configs"]
+    services = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]
+    image_ports = re.findall(r"\w+_METRICS_PORT=(\d+)", (ROOT / "infra" / "Dockerfile").read_text())
+
+    targets = {name: dns["port"] for job in jobs for dns in job["dns_sd_configs"] for name in dns["names"]}
+
+    assert targets == dict(zip(("api", "worker", "worker-gpu"), map(int, (*image_ports, image_ports[1])), strict=True))
+    assert targets.keys() <= services.keys()
+    assert not {
+        service for service in targets if any(str(targets[service]) in p for p in services[service].get("ports", []))
+    }
