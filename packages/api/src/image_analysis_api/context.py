@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from image_analysis_api.metrics import count_request
+from image_analysis_api.metrics import WEBSOCKET, count_request
 from image_analysis_api.problems import render
 from image_analysis_common.errors import ServiceError
 
@@ -69,7 +69,7 @@ class RequestContext:
             write = log.debug if scope["path"].startswith("/health") else log.info
             write(
                 "request_ended",
-                method=scope.get("method", "WEBSOCKET"),
+                method=scope.get("method", WEBSOCKET),
                 path=scope["path"],
                 status=status,
                 duration_ms=round(duration_s * 1000, 2),

@@ -8,7 +8,8 @@ from functools import cache
 from prometheus_client import Counter, Histogram
 from starlette.types import Scope
 
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+WEBSOCKET = "WEBSOCKET"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", WEBSOCKET})
 OTHER = "other"
 # From an answer out of the cache to an image that has to be fetched; the routes that wait for a result go beyond.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -42,7 +43,8 @@ FETCHES = Counter(
 
 def count_request(scope: Scope, status: int, duration_s: float) -> None:
     """Count a request that has ended, under the template of its route; status 0 says that nothing was answered."""
-    method = scope["method"] if scope["method"] in METHODS else OTHER
+    method = scope.get("method", WEBSOCKET)
+    method = method if method in METHODS else OTHER
     path = getattr(scope.get("route"), "path", OTHER)
     _count(method, path, status).inc()
     _latency(method, path).observe(duration_s)
