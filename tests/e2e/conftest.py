@@ -1,6 +1,8 @@
 """End-to-end tests: every process, nothing faked; one stack for all of them."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,19 @@ def ask(client: httpx.Client) -> Ask:
         return wait_until(status, f"job {job_id} ends")
 
     return ask
+
+
+@pytest.fixture
+def held_worker(stack: Stack) -> Iterator[Callable[[], None]]:
+    """The worker stands still from here to the call: what is submitted meanwhile stays PENDING."""
+    worker = stack.pid("worker")
+    os.kill(worker, signal.SIGSTOP)
+
+    def go_on() -> None:
+        os.kill(worker, signal.SIGCONT)
+
+    yield go_on
+    go_on()
 
 
 @pytest.fixture

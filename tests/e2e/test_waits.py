@@ -1,8 +1,6 @@
 """Waiting for a job on the running stack, while its parts are restarted."""
 
 import json
-import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -83,19 +81,6 @@ class SocketListener(Listener):
 
 
 KINDS = [StreamListener, SocketListener]
-
-
-@pytest.fixture
-def held_worker(stack: Stack) -> Iterator[Callable[[], None]]:
-    """The worker stands still from here to the call: what is submitted meanwhile stays PENDING."""
-    worker = stack.pid("worker")
-    os.kill(worker, signal.SIGSTOP)
-
-    def go_on() -> None:
-        os.kill(worker, signal.SIGCONT)
-
-    yield go_on
-    go_on()
 
 
 def submit(client: httpx.Client, seed: int) -> str:

@@ -101,6 +101,8 @@ async def test_document_lists_every_status_of_the_contract(document: dict[str, A
         ("get", "/models/{model_id}"): [200, 404, 500, 503],
         ("get", "/analysis-status/{job_id}"): [200, 400, 404, 500, 503],
         ("get", "/analysis-status/{job_id}/events"): [200, 204, 400, 404, 500, 503],
+        ("delete", "/analysis/{job_id}"): [200, 202, 204, 400, 404, 500, 503],
+        ("get", "/analyses"): [200, 400, 403, 500, 503],
         ("get", "/health"): [200],
         ("get", "/health/live"): [200],
         ("get", "/health/ready"): [200, 500, 503],

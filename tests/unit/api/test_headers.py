@@ -12,7 +12,7 @@ from samples import base64_body, make_png
 pytestmark = pytest.mark.anyio
 
 ORIGIN = "https://app.example"
-EXPOSED = {"location", "ratelimit", "ratelimit-policy", "retry-after", "x-request-id"}
+EXPOSED = {"link", "location", "preference-applied", "ratelimit", "ratelimit-policy", "retry-after", "x-request-id"}
 
 
 @pytest.fixture

@@ -8,15 +8,17 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api import health, models, openapi, problems, routes, store, streams
+from image_analysis_api import health, jobs, models, openapi, problems, routes, store, streams
 from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.bodies import BoundBodies
+from image_analysis_api.cancellation import Cancellation
 from image_analysis_api.catalog import Catalog
 from image_analysis_api.context import RequestContext
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import bound_pillow
+from image_analysis_api.listing import Listing
 from image_analysis_api.places import Places
 from image_analysis_api.queue import JobQueue
 from image_analysis_api.rate_limit import RateLimiter
@@ -66,6 +68,8 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     )
     app.state.settings = settings
     app.state.store = store.Store(redis, model_name(settings.model_id))
+    app.state.cancellation = Cancellation(redis)
+    app.state.listing = Listing(redis)
     app.state.waiting_room = WaitingRoom(
         redis, app.state.store, max_waiters=settings.max_waiters, max_per_client=settings.max_waiters_per_client
     )
@@ -88,6 +92,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     app.include_router(routes.router)
     app.include_router(models.router)
     app.include_router(streams.router)
+    app.include_router(jobs.router)
     app.include_router(health.router)
     _add_middleware(app, settings)
     problems.install(app)
@@ -104,7 +109,7 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_allow_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=[
                 "Authorization",
                 "Idempotency-Key",
@@ -113,7 +118,15 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
                 "X-API-Key",
                 "X-Request-ID",
             ],
-            expose_headers=["Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID"],
+            expose_headers=[
+                "Link",
+                "Location",
+                "Preference-Applied",
+                "RateLimit",
+                "RateLimit-Policy",
+                "Retry-After",
+                "X-Request-ID",
+            ],
         )
     if settings.trusted_proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[str(network) for network in settings.trusted_proxies])

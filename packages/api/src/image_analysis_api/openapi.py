@@ -10,7 +10,6 @@ from image_analysis_api.idempotency import HEADER, PATTERN
 from image_analysis_api.problems import MEDIA_TYPE, describe
 from image_analysis_api.schemas import (
     EXAMPLE_IMAGE,
-    EXAMPLE_JOB_ID,
     EXAMPLE_URL,
     AnalyzeImageRequest,
     FormFields,
@@ -29,6 +28,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.UrlRefused: "image_url leads to an address that the service does not connect to: use a public one.",
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
+    errors.KeysRequired: "This service has no API keys, so it cannot tell whose jobs are whose: set API_KEYS.",
     errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
     errors.ModelNotFound: "There is no such model. Known are: vit-tiny-cifar10.",
     errors.RequestInProgress: "The request with this Idempotency-Key is being taken in: try again in a second.",
@@ -45,35 +45,6 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
 }
 
-PREFERENCE_APPLIED = {
-    "Preference-Applied": {
-        "description": "wait=N, where the request preferred to wait and could",
-        "schema": {"type": "string"},
-    }
-}
-ACCEPTED_HEADERS: dict[str, Any] = {
-    "Location": {"description": "Where the job's status is", "schema": {"type": "string"}},
-    "Link": {"description": "The job's status, and its events (rel=monitor)", "schema": {"type": "string"}},
-    "Retry-After": {
-        "description": "Seconds after which to ask for the status",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    **PREFERENCE_APPLIED,
-}
-PREFER: dict[str, Any] = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "wait=N: wait up to N seconds, 60 at most, for the job's end (RFC 7240)",
-    "schema": {"type": "string"},
-    "example": "wait=10",
-}
-WAIT: dict[str, Any] = {
-    "name": "wait",
-    "in": "query",
-    "description": "Wait up to so many seconds for the job's end",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 60, "default": 0},
-    "example": 10,
-}
 RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds after which the same request can succeed",
@@ -180,35 +151,6 @@ OPTION_PARAMETERS: list[dict[str, Any]] = [
     for name, schema in describe_texts(Options).items()
 ]
 
-
-EXAMPLE_STATUS = (
-    f'{{"job_id":"{EXAMPLE_JOB_ID}","status":"%s","result":null,"error":null,"cached":false,"processing_time_ms":null}}'
-)
-EVENT_STREAM: dict[str, Any] = {
-    "description": "The job's statuses as they come",
-    "content": {
-        "text/event-stream": {
-            "itemSchema": {
-                "type": "object",
-                "properties": {
-                    "event": {"type": "string", "const": "status"},
-                    "id": {"type": "string", "pattern": "^[0-9]+$"},
-                    "data": {
-                        "type": "string",
-                        "contentMediaType": "application/json",
-                        "contentSchema": {"$ref": "#/components/schemas/AnalysisStatus"},
-                    },
-                },
-                "required": ["event", "id", "data"],
-            },
-            "example": "retry: 1000\n\n"
-            + "".join(
-                f"event: status\ndata: {EXAMPLE_STATUS % status}\nid: {step}\n\n"
-                for step, status in enumerate(("PENDING", "PROCESSING"))
-            ),
-        }
-    },
-}
 
 IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": HEADER,

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.client import Pipeline
 from rq import Queue, Retry
 
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import ENLIST, translate_errors
 from image_analysis_common import keys, tasks, tracing
 from image_analysis_common.errors import QueueFull
 from image_analysis_common.records import JobRecord
@@ -25,7 +25,9 @@ MAX_RETRY_AFTER_S = 300
 # it are run, unless too much waits already: then the answer is how many jobs wait, and how many have ended in the last
 # minute. The registries of ended jobs are sorted by the time when these expire. Where nothing waits or runs, the count
 # of bytes begins anew: images that expired are not in it.
-ENQUEUE = """
+ENQUEUE = (
+    ENLIST
+    + """
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
 local cache_field, size, max_depth, max_bytes, finished_ttl, failed_ttl, is_urgent, fields = unpack(ARGV, 5, 12)
 if cache_field ~= '' and redis.call('HEXISTS', KEYS[3], cache_field) == 1 then return 'cached' end
@@ -41,6 +43,7 @@ if leading then
     if is_urgent == '1' and redis.call('LREM', KEYS[4], 1, leading) == 1 then
       redis.call('LPUSH', KEYS[4], leading)
     end
+    if KEYS[9] ~= '' then enlist(KEYS[9], ARGV[2]) end
     return leading
   end
 end
@@ -62,8 +65,11 @@ while at <= #ARGV do
   redis.call(unpack(ARGV, at + 1, at + count))
   at = at + count + 1
 end
+redis.call('HSET', record, 'leads', leader, 'counted', KEYS[5])
+if KEYS[9] ~= '' then enlist(KEYS[9], ARGV[2]) end
 return false
 """
+)
 
 
 QueueOf = Callable[[str | None], "JobQueue"]
@@ -157,6 +163,7 @@ class JobQueue:
                     self._queue.finished_job_registry.key,
                     self._queue.failed_job_registry.key,
                     self._queue.started_job_registry.key,
+                    keys.jobs_of(record.owner) if record.owner else "",
                 ],
                 args=[
                     keys.WAITING_JOB_TTL_S,

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from image_analysis_api.listing import Entry
 from image_analysis_api.places import NOWHERE, Place
 from image_analysis_common.errors import RequestError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult, JobFailure, JobStatus
@@ -186,6 +187,24 @@ class ModelList(BaseModel):
     """Every model that a worker has served in the last day, by ID."""
 
     models: list[ModelStatus]
+
+
+class ListedAnalysis(AnalysisStatus):
+    """A job in a list."""
+
+    submitted_at: datetime
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> Self:
+        status = AnalysisStatus.of(entry.job_id, entry.record)
+        return cls(**dict(status), submitted_at=entry.submitted_at)
+
+
+class AnalysisList(BaseModel):
+    """A page of the caller's jobs, newest first."""
+
+    analyses: list[ListedAnalysis]
+    next_cursor: str | None = Field(description="Send it as cursor for the next page; null at the end")
 
 
 class Health(BaseModel):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 from uuid import UUID
 
@@ -29,6 +30,29 @@ FIND = """
 local live = redis.call('ZCOUNT', KEYS[3], redis.call('TIME')[1] - ARGV[1], '+inf')
 return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2]), live}
 """
+
+# Lua for the scripts that write records: notes an owner's job in the sorted set of the owner's jobs, by its time in
+# milliseconds, and drops those that must have expired.
+ENLIST = f"""
+local function enlist(list, job_id)
+  local clock, lifetime = redis.call('TIME'), {keys.WAITING_JOB_TTL_S + keys.ENDED_JOB_TTL_S}
+  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  redis.call('ZADD', list, string.format('%.0f', now), job_id)
+  redis.call('ZREMRANGEBYSCORE', list, 0, string.format('%.0f', now - lifetime * 1000))
+  redis.call('EXPIRE', list, lifetime)
+end
+"""
+
+# The count of answers has the lifetime of the result, which it never changes.
+ADD = (
+    ENLIST
+    + """
+redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+if redis.call('INCR', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+if ARGV[2] ~= '' then enlist(KEYS[3], ARGV[1]) end
+"""
+)
 
 
 def connect(dsn: str) -> Redis:
@@ -88,6 +112,7 @@ class Store:
         self._redis = redis
         self._model = model
         self._find = redis.register_script(FIND)
+        self._add = redis.register_script(ADD)
 
     async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Finding:
         """Look for the result of an image by a model's present revision; another revision's result is none.
@@ -117,13 +142,13 @@ class Store:
         return Finding(field, cached, is_known=True, has_worker=bool(live))
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
-        """Note a job that has ended already."""
-        key = keys.job(str(job_id))
+        """Note a job that a cached result has answered."""
+        identifier, fields = str(job_id), record.to_hash()
         with translate_errors():
-            async with self._redis.pipeline() as pipeline:
-                pipeline.hset(key, mapping=record.to_hash())
-                pipeline.expire(key, keys.ENDED_JOB_TTL_S)
-                await pipeline.execute()
+            await self._add(
+                keys=[keys.job(identifier), keys.answered(record.image_hash), keys.jobs_of(record.owner or "")],
+                args=[identifier, record.owner or "", keys.ENDED_JOB_TTL_S, *chain.from_iterable(fields.items())],
+            )
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
         with translate_errors():

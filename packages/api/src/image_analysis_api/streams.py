@@ -12,7 +12,8 @@ from starlette.websockets import WebSocketState
 
 from image_analysis_api.access import Admit, caller
 from image_analysis_api.analysis import parse_job_id
-from image_analysis_api.openapi import EVENT_STREAM, describe_errors
+from image_analysis_api.openapi import describe_errors
+from image_analysis_api.openapi_waiting import EVENT_STREAM
 from image_analysis_api.routes import JobId
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.waiting_room import Waiter, dismissed_on_disconnect, find_room

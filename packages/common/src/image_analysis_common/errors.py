@@ -65,6 +65,13 @@ class Unauthorized(RequestError):
     code = "unauthorized"
 
 
+class KeysRequired(RequestError):
+    """The call is about the caller's own, and the service does not know its callers."""
+
+    status = 403
+    code = "keys_required"
+
+
 class NotFound(RequestError):
     """There is no such path."""
 
@@ -186,6 +193,12 @@ class ImageExpired(JobError):
     """The image's bytes were gone before a worker came to them."""
 
     code = "image_expired"
+
+
+class JobCancelled(JobError):
+    """Its owner took it back before a worker came to it."""
+
+    code = "job_cancelled"
 
 
 class JobTimeout(JobError):

@@ -100,3 +100,13 @@ def sweep(queue_name: str) -> str:
 def workers(model_id: str) -> str:
     """Name the sorted set of a model's workers by their last heartbeat, in seconds of the server's clock."""
     return f"analysis_workers:{model_id}"
+
+
+def answered(image_hash: str) -> str:
+    """Name the count of the jobs that were answered with an image's cached results, and are not forgotten."""
+    return f"analysis_answered:{image_hash}"
+
+
+def jobs_of(owner: str) -> str:
+    """Name the sorted set of an owner's jobs, by the time of their submission in milliseconds."""
+    return f"analysis_jobs:{owner}"

@@ -8,7 +8,8 @@ from image_analysis_common import keys
 from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, FrozenModel, JobFailure, JobStatus
 
 # Lua for every script that moves a job on: writes `fields`, of which the first is the status, into a record that has
-# not ended, and tells whoever waits. The field `history` holds all statuses so far; one that never changed has none.
+# not ended, tells whoever waits, and says whether it did. The field `history` holds all statuses so far; a job whose
+# status never changed has none.
 ADVANCE = f"""
 local function advance(record, fields, ttl)
   local status, history = unpack(redis.call('HMGET', record, 'status', 'history'))
@@ -19,6 +20,7 @@ local function advance(record, fields, ttl)
     redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2])
     redis.call('PUBLISH', '{keys.CHANGES}', string.match(record, '[^:]+$'))
   end
+  return true
 end
 """
 

@@ -2,7 +2,7 @@
 
 import structlog
 
-from image_analysis_common.errors import ServiceError
+from image_analysis_common.errors import JobCancelled, ServiceError
 from image_analysis_common.models import AnalysisResult, JobFailure, ModelRef, Prediction
 from image_analysis_worker.hand import Work
 from image_analysis_worker.metrics import JOB_DURATION, JOBS
@@ -34,6 +34,8 @@ def log_end(work: Work) -> None:
     line = log.bind(**ids, processing_time_ms=work.processing_time_ms)
     if work.result is not None:
         line.info("job_completed", label=work.result.label)
+    elif isinstance(work.failure, JobCancelled):
+        line.info("job_cancelled")
     elif isinstance(work.failure, ServiceError):
         line.warning("job_failed", code=work.failure.code, cause=repr(work.failure.__cause__ or work.failure))
     else:

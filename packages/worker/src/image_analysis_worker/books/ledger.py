@@ -20,9 +20,10 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from image_analysis_common import keys, tasks
-from image_analysis_common.errors import ImageExpired, WorkerLost
-from image_analysis_common.models import AnalysisResult
+from image_analysis_common.errors import ImageExpired, JobCancelled, WorkerLost
+from image_analysis_common.models import AnalysisResult, JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_worker.books.cancelled import note_cancelled
 from image_analysis_worker.hand import Work
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.name import make_worker_name
@@ -80,8 +81,9 @@ class Books(BaseWorker):
                 pipeline.hgetall(Job.key_for(job_id))
                 pipeline.hgetall(keys.job(job_id))
                 pipeline.get(keys.image(job_id))
+                pipeline.scard(keys.followers(job_id))
             answers = iter(pipeline.execute())
-        found = [self._find(job_id, *parts) for job_id, *parts in zip(job_ids, answers, answers, answers, strict=True)]
+        found = [self._find(job_id, *parts) for job_id, *parts in zip(job_ids, *[answers] * 4, strict=True)]
         first_suspect = next((n for n, entry in enumerate(found) if entry and entry[1].is_suspect), len(found))
         taken = found[:1] if first_suspect == 0 and is_alone else found[:first_suspect]
         works = self._begin([entry for entry in taken if entry], job_ids, put_back=job_ids[len(taken) :])
@@ -99,7 +101,12 @@ class Books(BaseWorker):
         return [job_id.decode() for job_id in popped]
 
     def _find(
-        self, job_id: str, rq_fields: dict[bytes, bytes], fields: dict[bytes, bytes], image: bytes | None
+        self,
+        job_id: str,
+        rq_fields: dict[bytes, bytes],
+        fields: dict[bytes, bytes],
+        image: bytes | None,
+        followers: int,
     ) -> tuple[Job, Work] | None:
         """Put together what is known of a popped job; None for one that has expired."""
         if not rq_fields or not fields:
@@ -113,6 +120,8 @@ class Books(BaseWorker):
             log.exception("job_unreadable", job_id=job_id)
             return None
         attempts_left = job.retries_left if job.retries_left is not None else tasks.MAX_ATTEMPTS
+        is_cancelled = record.status is JobStatus.CANCELLED or b"cancelled" in fields
+        has_ended = record.status.is_final and not is_cancelled
         work = Work(
             job_id,
             request_id=str(job.meta.get("request_id", "")),
@@ -120,11 +129,13 @@ class Books(BaseWorker):
             record=record,
             image=image or b"",
             attempts_left=attempts_left,
-            is_suspect=attempts_left < tasks.MAX_ATTEMPTS and not record.status.is_final,
+            is_suspect=attempts_left < tasks.MAX_ATTEMPTS and not has_ended,
         )
-        if record.result is not None:
+        if is_cancelled and not followers:
+            work.end(JobCancelled("It was cancelled before it began."))
+        elif record.result is not None:
             work.end(record.result)
-        elif record.status.is_final or image is None:
+        elif has_ended or image is None:
             work.end(ImageExpired("The image waited longer than it is kept: submit it again."))
         elif attempts_left < 1:
             work.end(WorkerLost(f"{tasks.MAX_ATTEMPTS} workers ended over this image: try another one."))
@@ -200,6 +211,7 @@ class Books(BaseWorker):
         )
         job.cleanup(keys.FINISHED_JOB_TTL_S, pipeline, remove_from_queue=False)
         self.increment_successful_job_count(pipeline)
+        note_cancelled(pipeline, job, self._queue)
 
     def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
         failure = describe(work.failure)
@@ -214,6 +226,7 @@ class Books(BaseWorker):
             execution_ended_at=job.ended_at,
         )
         self.increment_failed_job_count(pipeline)
+        note_cancelled(pipeline, job, self._queue)
 
     def give_back(self, works: Sequence[Work]) -> None:
         """Put jobs back to the front of the queue, in their order; no attempt is used up."""

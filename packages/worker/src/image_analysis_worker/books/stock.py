@@ -8,7 +8,7 @@ from rq.job import get_current_job
 
 from image_analysis_common import keys
 from image_analysis_common.errors import ImageExpired, ServiceError
-from image_analysis_common.models import MAX_TOP_K, TOP_K
+from image_analysis_common.models import MAX_TOP_K, TOP_K, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
@@ -50,7 +50,8 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
         if not fields:
             return None
         record = JobRecord.from_hash(fields)
-        if record.status.is_final:
+        # The run of a cancelled job goes on where others wait for it.
+        if record.status.is_final and record.status is not JobStatus.CANCELLED:
             return record.result.model_dump() if record.result else None
         try:
             if image is None:

@@ -1,0 +1,86 @@
+"""What the OpenAPI document says of waiting for jobs and of lists of them: headers, parameters, streams."""
+
+from typing import Any
+
+from image_analysis_api.listing import CURSOR
+from image_analysis_api.schemas import EXAMPLE_JOB_ID
+from image_analysis_common.models import JobStatus
+
+PREFERENCE_APPLIED = {
+    "Preference-Applied": {
+        "description": "wait=N, where the request preferred to wait and could",
+        "schema": {"type": "string"},
+    }
+}
+ACCEPTED_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Where the job's status is", "schema": {"type": "string"}},
+    "Link": {"description": "The job's status, and its events (rel=monitor)", "schema": {"type": "string"}},
+    "Retry-After": {
+        "description": "Seconds after which to ask for the status",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    **PREFERENCE_APPLIED,
+}
+LIST_PARAMETERS: list[dict[str, Any]] = [
+    {
+        "name": "status",
+        "in": "query",
+        "description": "Only jobs with this status",
+        "schema": {"type": "string", "enum": list(JobStatus)},
+    },
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "At most so many",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    },
+    {
+        "name": "cursor",
+        "in": "query",
+        "description": "The next_cursor of the page before",
+        "schema": {"type": "string", "pattern": f"^{CURSOR}$"},
+    },
+]
+PREFER: dict[str, Any] = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "wait=N: wait up to N seconds, 60 at most, for the job's end (RFC 7240)",
+    "schema": {"type": "string"},
+    "example": "wait=10",
+}
+WAIT: dict[str, Any] = {
+    "name": "wait",
+    "in": "query",
+    "description": "Wait up to so many seconds for the job's end",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 60, "default": 0},
+    "example": 10,
+}
+
+EXAMPLE_STATUS = (
+    f'{{"job_id":"{EXAMPLE_JOB_ID}","status":"%s","result":null,"error":null,"cached":false,"processing_time_ms":null}}'
+)
+EVENT_STREAM: dict[str, Any] = {
+    "description": "The job's statuses as they come",
+    "content": {
+        "text/event-stream": {
+            "itemSchema": {
+                "type": "object",
+                "properties": {
+                    "event": {"type": "string", "const": "status"},
+                    "id": {"type": "string", "pattern": "^[0-9]+$"},
+                    "data": {
+                        "type": "string",
+                        "contentMediaType": "application/json",
+                        "contentSchema": {"$ref": "#/components/schemas/AnalysisStatus"},
+                    },
+                },
+                "required": ["event", "id", "data"],
+            },
+            "example": "retry: 1000\n\n"
+            + "".join(
+                f"event: status\ndata: {EXAMPLE_STATUS % status}\nid: {step}\n\n"
+                for step, status in enumerate(("PENDING", "PROCESSING"))
+            ),
+        }
+    },
+}
