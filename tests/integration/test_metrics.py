@@ -119,7 +119,7 @@ def test_queue_and_workers_are_what_redis_holds(service: Service, redis: Redis) 
     idle = {("pets", "idle"): 1, ("pets", "busy"): 0, ("pets", "suspended"): 0}
     suspended = {("pets", "idle"): 0, ("pets", "busy"): 0, ("pets", "suspended"): 1}
 
-    assert values(scrape(service.api_metrics), "workers") == idle
+    wait_until(lambda: values(scrape(service.api_metrics), "workers") == idle, "the worker is idle")
     redis.set("rq:suspended", 1, ex=30)
     wait_until(lambda: values(scrape(service.api_metrics), "workers") == suspended, "the worker is suspended")
     redis.zadd(keys.MODELS, {"acme/dogs": 1})
