@@ -103,6 +103,15 @@ class JobQueue:
         )
         self._queue.redis_server_version = (6, 2, 0)
         self.key = self._queue.key
+        # RQ makes a registry anew, in 30 microseconds, each time that it is asked for one.
+        self._registry_keys = [
+            registry.key
+            for registry in (
+                self._queue.finished_job_registry,
+                self._queue.failed_job_registry,
+                self._queue.started_job_registry,
+            )
+        ]
 
     @classmethod
     def factory(cls, connection: Redis, default_model: str, **limits: int) -> "QueueOf":
@@ -160,9 +169,7 @@ class JobQueue:
                     keys.result(record.image_hash),
                     self._queue.key,
                     keys.image_bytes(self._model),
-                    self._queue.finished_job_registry.key,
-                    self._queue.failed_job_registry.key,
-                    self._queue.started_job_registry.key,
+                    *self._registry_keys,
                     keys.jobs_of(record.owner) if record.owner else "",
                 ],
                 args=[

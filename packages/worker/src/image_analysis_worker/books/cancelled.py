@@ -22,16 +22,22 @@ redis.call('EXPIRE', KEYS[6], ttl)
 """
 
 
-def note_cancelled(pipeline: Pipeline, job: Job, queue: Queue) -> None:
-    """Where the job's record says CANCELLED, let RQ's books say so, and forget the result; the last step of its end."""
-    registries = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
-    pipeline.eval(
-        NOTE_CANCELLED,
-        6,
-        keys.job(job.id),
-        job.key,
-        Result.get_key(job.id),
-        *(registry.key for registry in registries),
-        job.id,
-        keys.ENDED_JOB_TTL_S,
-    )
+class Cancellations:
+    """Keeps RQ's books of one queue right where a job was taken back."""
+
+    def __init__(self, queue: Queue) -> None:
+        registries = (queue.finished_job_registry, queue.failed_job_registry, queue.canceled_job_registry)
+        self._registry_keys = [registry.key for registry in registries]
+
+    def note(self, pipeline: Pipeline, job: Job) -> None:
+        """Where the job's record says CANCELLED, let RQ's say so, and forget the result; the last step of its end."""
+        pipeline.eval(
+            NOTE_CANCELLED,
+            6,
+            keys.job(job.id),
+            job.key,
+            Result.get_key(job.id),
+            *self._registry_keys,
+            job.id,
+            keys.ENDED_JOB_TTL_S,
+        )

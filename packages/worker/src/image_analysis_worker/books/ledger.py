@@ -23,7 +23,7 @@ from image_analysis_common import keys, tasks
 from image_analysis_common.errors import ImageExpired, JobCancelled, WorkerLost
 from image_analysis_common.models import AnalysisResult, JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.books.cancelled import note_cancelled
+from image_analysis_worker.books.cancelled import Cancellations
 from image_analysis_worker.hand import Work
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.name import make_worker_name
@@ -51,6 +51,7 @@ class Books(BaseWorker):
             worker_ttl=keys.WORKER_TTL_S,
         )
         self._queue = queue
+        self._cancellations = Cancellations(queue)
         self.records = records
         self.is_suspended = False
         """Whether an operator holds all workers with `rq suspend`; read with every heartbeat."""
@@ -211,7 +212,7 @@ class Books(BaseWorker):
         )
         job.cleanup(keys.FINISHED_JOB_TTL_S, pipeline, remove_from_queue=False)
         self.increment_successful_job_count(pipeline)
-        note_cancelled(pipeline, job, self._queue)
+        self._cancellations.note(pipeline, job)
 
     def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
         failure = describe(work.failure)
@@ -226,7 +227,7 @@ class Books(BaseWorker):
             execution_ended_at=job.ended_at,
         )
         self.increment_failed_job_count(pipeline)
-        note_cancelled(pipeline, job, self._queue)
+        self._cancellations.note(pipeline, job)
 
     def give_back(self, works: Sequence[Work]) -> None:
         """Put jobs back to the front of the queue, in their order; no attempt is used up."""
