@@ -119,14 +119,18 @@ def test_queue_and_workers_are_what_redis_holds(service: Service, redis: Redis) 
     idle = {("pets", "idle"): 1, ("pets", "busy"): 0, ("pets", "suspended"): 0}
     suspended = {("pets", "idle"): 0, ("pets", "busy"): 0, ("pets", "suspended"): 1}
 
-    wait_until(lambda: values(scrape(service.api_metrics), "workers") == idle, "the worker is idle")
+    def workers() -> dict[tuple[str, ...], float]:
+        found = values(scrape(service.api_metrics), "workers")
+        return {labels: count for labels, count in found.items() if labels[0] == "pets"}  # others' may still end
+
+    wait_until(lambda: workers() == idle, "the worker is idle")
     redis.set("rq:suspended", 1, ex=30)
-    wait_until(lambda: values(scrape(service.api_metrics), "workers") == suspended, "the worker is suspended")
+    wait_until(lambda: workers() == suspended, "the worker is suspended")
     redis.zadd(keys.MODELS, {"acme/dogs": 1})
     redis.rpush(f"rq:queue:{tasks.queue_name('acme/dogs')}", "a", "b")
 
     found = scrape(service.api_metrics)
-    assert values(found, "queue_jobs") == {("pets",): 0, ("acme/dogs",): 2}
+    assert values(found, "queue_jobs").items() >= {("pets",): 0, ("acme/dogs",): 2}.items()
     assert values(found, "redis_up") == {(): 1}
     assert values(found, "redis_memory_used_bytes")[()] > 0
 
