@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from redis import Redis
 
 from stack import Stack
 from waiting import wait_until
@@ -38,6 +39,10 @@ def stack(log: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[httpx.Client]:
+    """A client of the API, which knows no result and has counted no request of the tests before."""
+    with Redis.from_url(stack.redis_url) as redis:
+        for key in (*redis.scan_iter("analysis_result:*"), *redis.scan_iter("rate_limit:*")):
+            redis.delete(key)
     with httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False) as client:
         yield client
 
