@@ -30,7 +30,7 @@ def measure_overhead(redis_url: str, folder: Path, turns: Turns, say: Say) -> li
     """
     photos = Photos("tiny", TINY_PX)
     rows = {
-        "ours": CostRow("ours", "image_analysis_worker: records, cache, books, and decoding an image of 8 x 8 px"),
+        "ours": CostRow("ours", "image_analysis_worker: records, cache and books, without decoding"),
         "SimpleWorker": CostRow("SimpleWorker", "rq worker -S json -w rq.SimpleWorker; a task that takes the bytes"),
         "Worker": CostRow("Worker", "rq worker -S json, RQ's default: forks for each job; a task that takes the bytes"),
     }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+import image_analysis_worker.__main__
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker.__main__ import serve
@@ -41,7 +42,23 @@ class NoModel:
         )
 
 
+class NoDecoder:
+    """Gives the same picture for every image, in this process."""
+
+    PICTURE = Image.new("RGB", (8, 8))
+
+    def __init__(self, *_limits: object, **_options: object) -> None:
+        pass
+
+    def decode(self, _body: bytes) -> Image.Image:
+        return self.PICTURE
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
 def main() -> None:
+    image_analysis_worker.__main__.Decoder = NoDecoder  # type: ignore[assignment,misc]
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
     sys.exit(serve(settings, NoModel(settings.model_id, settings.max_batch_size or MAX_BATCH_SIZE)))
