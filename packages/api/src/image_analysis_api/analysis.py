@@ -143,11 +143,11 @@ class Analysis:
         """
         found = await self._places.find(job_id)
         if found is None or found[0].owner != owner:
-            raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
+            raise JobNotFound
         return AnalysisStatus.of(job_id, *found)
 
     async def _record(self, job_id: UUID, owner: str | None) -> JobRecord:
         record = await self._store.find_record(job_id)
         if record is None or record.owner != owner:
-            raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
+            raise JobNotFound
         return record

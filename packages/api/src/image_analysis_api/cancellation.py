@@ -107,5 +107,5 @@ class Cancellation:
                 keys=[keys.job(identifier)], args=[identifier, owner or "", keys.ENDED_JOB_TTL_S]
             )
         if outcome == b"UNKNOWN":
-            raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
+            raise JobNotFound
         return Outcome(outcome.decode())

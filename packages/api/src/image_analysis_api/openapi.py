@@ -29,7 +29,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.KeysRequired: "This service has no API keys, so it cannot tell whose jobs are whose: set API_KEYS.",
-    errors.JobNotFound: "There is no such job: it never existed, or its answer has expired.",
+    errors.JobNotFound: errors.JobNotFound().detail,
     errors.ModelNotFound: "There is no such model. Known are: vit-tiny-cifar10.",
     errors.RequestInProgress: "The request with this Idempotency-Key is being taken in: try again in a second.",
     errors.IdempotencyKeyReused: "This Idempotency-Key came with another request: take a new one.",

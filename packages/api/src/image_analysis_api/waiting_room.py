@@ -62,7 +62,7 @@ class Waiter:
     def progress(self) -> Progress:
         """How far the job is known to have come."""
         if self._watched.latest is None or self._watched.is_gone:
-            raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
+            raise JobNotFound
         return self._watched.latest
 
     @property
@@ -159,7 +159,7 @@ class WaitingRoom:
             if watched.latest is None:
                 watched.show((await self._store.find_progress([identifier]))[0])
             if waiter.progress.record.owner != owner:
-                raise JobNotFound("There is no such job: it never existed, or its answer has expired.")
+                raise JobNotFound
             if self._is_closing:
                 waiter.dismiss()
             yield waiter

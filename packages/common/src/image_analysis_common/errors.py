@@ -85,6 +85,9 @@ class JobNotFound(RequestError):
     status = 404
     code = "job_not_found"
 
+    def __init__(self, detail: str = "There is no such job: it never existed, or its answer has expired.") -> None:
+        super().__init__(detail)
+
 
 class ModelNotFound(RequestError):
     """No worker has served the model in the last day."""

@@ -63,8 +63,6 @@ class Books(BaseWorker):
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         super().heartbeat(keys.WORKER_TTL_S, pipeline)
 
-    # -- taking ---------------------------------------------------------------------------------------------------
-
     def take(self, limit: int, *, wait_s: int, is_alone: bool) -> tuple[list[Work], bool]:
         """Take up to `limit` jobs, waiting up to `wait_s` for the first.
 
@@ -170,8 +168,6 @@ class Books(BaseWorker):
             if work.has_ended:
                 log_end(work)
         return begun
-
-    # -- ending ---------------------------------------------------------------------------------------------------
 
     @STAGES.spend("store")
     def finish(self, works: Sequence[Work]) -> None:
