@@ -74,6 +74,22 @@ async def test_cost_of_zero_only_looks(client: Redis) -> None:
     assert not await client.exists(CLIENT)
 
 
+async def test_refusal_of_several_says_when_there_is_room_for_all_of_them(client: Redis) -> None:
+    limiter = RateLimiter(client, max_requests=3, interval_s=60)
+    now = await now_us(client)
+    await client.rpush(CLIENT, now - 40_000_000, now - 20_000_000)
+
+    asked = ((2, 0), (2, 1), (1, 0), (2, 1))
+    verdicts = [await limiter.admit(CLIENT, cost, counted=counted) for cost, counted in asked]
+
+    assert [(verdict.is_admitted, verdict.reset_s) for verdict in verdicts if verdict] == [
+        (False, 20),
+        (False, 40),
+        (True, 20),
+        (False, 60),
+    ]
+
+
 async def test_looking_is_never_refused_when_the_limit_was_lowered(client: Redis) -> None:
     await RateLimiter(client, max_requests=5, interval_s=60).admit(CLIENT, 5)
 

@@ -18,11 +18,12 @@ FAIL_OPEN_WITHIN_S = 0.1
 log = structlog.get_logger(__name__)
 
 # A list of the times (µs) of the requests that were let through in the last window, oldest first. A refused request
-# is not noted: Retry-After stays true. A clock that was set back leaves times of the future; they are dropped.
+# is not noted: Retry-After stays true. A clock that was set back leaves times of the future; they are dropped. What is
+# refused fits when so many of the oldest have left that there is room for `whole`.
 WINDOW = """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
-local limit, window, cost = tonumber(ARGV[1]), tonumber(ARGV[2]) * 1000000, tonumber(ARGV[3])
+local limit, window, cost, whole = tonumber(ARGV[1]), ARGV[2] * 1000000, tonumber(ARGV[3]), tonumber(ARGV[4])
 local oldest = redis.call('LINDEX', KEYS[1], 0)
 while oldest and (oldest + window <= now or tonumber(oldest) > now) do
   redis.call('LPOP', KEYS[1])
@@ -35,6 +36,8 @@ if admitted and cost > 0 then
   redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
   used = used + cost
   oldest = oldest or now
+elseif not admitted then
+  oldest = redis.call('LINDEX', KEYS[1], math.min(used + whole - limit, used) - 1)
 end
 local reset = oldest and oldest + window - now or 0
 return {admitted and 1 or 0, math.max(limit - used, 0), math.ceil(reset / 1000000)}
@@ -43,7 +46,7 @@ return {admitted and 1 or 0, math.max(limit - used, 0), math.ceil(reset / 100000
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a request may pass, how many more may, and when the oldest one leaves the window."""
+    """Whether a request may pass, how many more may, and when there is room again: for it, or for one more."""
 
     is_admitted: bool
     remaining: int
@@ -59,8 +62,10 @@ class RateLimiter:
         self._is_fail_open = is_fail_open
         self._window = redis.register_script(WINDOW)
 
-    async def admit(self, key: str, cost: int = 1) -> Verdict | None:
+    async def admit(self, key: str, cost: int = 1, *, counted: int = 0) -> Verdict | None:
         """Ask for `cost` requests of a client; 0 only looks. None lets it pass, for nobody can say: the limit is open.
+
+        Of a request that costs more than one, so many may have been `counted` before.
 
         Raises:
             StoreUnavailable: nobody can say now, and the limit fails closed, or Redis hangs.
@@ -68,7 +73,7 @@ class RateLimiter:
         started_s = time.monotonic()
         try:
             with translate_errors():
-                answer = await self._window(keys=[key], args=[self.max_requests, self.interval_s, cost])
+                answer = await self._window(keys=[key], args=[self.max_requests, self.interval_s, cost, counted + cost])
         except StoreUnavailable as error:
             if not self._is_fail_open or time.monotonic() - started_s > FAIL_OPEN_WITHIN_S:
                 raise
