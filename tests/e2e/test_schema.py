@@ -51,4 +51,4 @@ def test_service_keeps_its_document(api: tuple[str, str], httpserver: HTTPServer
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "10 selected / 10 total" in run.stdout
+    assert "12 selected / 12 total" in run.stdout

@@ -14,7 +14,7 @@ from image_analysis_api.api_keys import find_owner
 from image_analysis_api.rate_limit import RateLimiter, client_address
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys
-from image_analysis_common.errors import RateLimited, Unauthorized
+from image_analysis_common.errors import BatchTooLarge, RateLimited, Unauthorized
 
 CHALLENGE = 'Bearer realm="image-analysis"'
 
@@ -30,26 +30,46 @@ class Admit:
         self.cost = cost
 
     async def __call__(self, request: HTTPConnection) -> str | None:
-        limiter = cast(RateLimiter, request.app.state.limiter)
         api_keys = cast(ApiSettings, request.app.state.settings).api_keys
         presented = _presented_key(request.headers) if api_keys else ""
         owner = find_owner(api_keys, presented) if presented else None
         is_refused = bool(api_keys) and owner is None
         if owner:
             structlog.contextvars.bind_contextvars(owner=owner)
-        verdict = await limiter.admit(keys.rate_limit(caller(request, owner)), 1 if is_refused else self.cost)
-        if verdict:
-            request.state.headers.update(limiter.headers(verdict))
-        if verdict and not verdict.is_admitted:
-            raise RateLimited(
-                f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
-                f"try again in {verdict.reset_s} s.",
-                retry_after_s=verdict.reset_s,
-            )
+        await _count(request, owner, 1 if is_refused else self.cost)
         if is_refused:
             request.state.headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if presented else "")
             raise Unauthorized("Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.")
         return owner
+
+
+async def admit_images(request: HTTPConnection, owner: str | None, images: int) -> None:
+    """Count a request as one for each of its images, beyond the one that it was let in for: all of them or none.
+
+    Raises:
+        BatchTooLarge: so many can never pass.
+        RateLimited: they cannot now.
+    """
+    limiter = cast(RateLimiter, request.app.state.limiter)
+    if images > limiter.max_requests:
+        raise BatchTooLarge(
+            f"Each of the {images} images counts as a request, and {limiter.max_requests} in {limiter.interval_s} s "
+            f"are the limit: send at most {limiter.max_requests} at once."
+        )
+    await _count(request, owner, images - 1, counted=1)
+
+
+async def _count(request: HTTPConnection, owner: str | None, cost: int, *, counted: int = 0) -> None:
+    limiter = cast(RateLimiter, request.app.state.limiter)
+    verdict = await limiter.admit(keys.rate_limit(caller(request, owner)), cost, counted=counted)
+    if verdict:
+        request.state.headers.update(limiter.headers(verdict))
+    if verdict and not verdict.is_admitted:
+        raise RateLimited(
+            f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
+            f"try again in {verdict.reset_s} s.",
+            retry_after_s=verdict.reset_s,
+        )
 
 
 def caller(request: HTTPConnection, owner: str | None) -> str:

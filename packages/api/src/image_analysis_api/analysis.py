@@ -11,6 +11,7 @@ from image_analysis_api.intake import check_image, decode_base64
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown
+from image_analysis_api.requests import Options
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import Store
@@ -44,6 +45,31 @@ def parse_job_id(job_id: str) -> UUID:
         raise RequestError("job_id must be a UUID, as POST /analyze-image returned it.") from error
 
 
+def new_record(digest: str, options: Options, owner: str | None) -> JobRecord:
+    """Make the record of an image that is taken in."""
+    return JobRecord(
+        status=JobStatus.PENDING,
+        image_hash=digest,
+        owner=owner,
+        model=options.model,
+        top_k=options.top_k,
+        min_confidence=options.min_confidence,
+    )
+
+
+def note_enqueued(job_id: UUID, record: JobRecord, image: bytes, leading: UUID | None) -> None:
+    """Count and log an image that waits for a worker, or for the job that runs it already."""
+    SUBMISSIONS.labels("coalesced" if leading else "queued").inc()
+    follows = {"follows": str(leading)} if leading else {}
+    log.info("job_enqueued", job_id=str(job_id), image_hash=record.image_hash, image_bytes=len(image), **follows)
+
+
+def note_cached(job_id: UUID, record: JobRecord, image: bytes) -> None:
+    """Count and log an image whose result was known."""
+    SUBMISSIONS.labels("cached").inc()
+    log.info("result_found", job_id=str(job_id), image_hash=record.image_hash, image_bytes=len(image))
+
+
 class Analysis:
     """Takes images in and answers for jobs."""
 
@@ -70,34 +96,35 @@ class Analysis:
             RequestError: whatever is wrong with the request.
             Unavailable: the job was not taken in.
         """
-        image, digest = await self._read(submission)
-        options = submission.options
+        image, digest = await self.read(submission)
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
-        record = JobRecord(
-            status=JobStatus.PENDING,
-            image_hash=digest,
-            owner=owner,
-            model=options.model,
-            top_k=options.top_k,
-            min_confidence=options.min_confidence,
-        )
-        is_urgent = options.priority == "high"
-        found = await self._store.find_result(digest, options.model, is_deep=record.is_deep)
-        if options.model and not found.is_known:
-            await self._catalog.check(options.model)
+        record = new_record(digest, submission.options, owner)
+        is_urgent = submission.options.priority == "high"
+        record, lacks_worker = await self.take_in(job_id, image, record, is_urgent=is_urgent)
+        return Taken(AnalysisStatus.of(job_id, record), lacks_worker)
+
+    async def take_in(
+        self, job_id: UUID, image: bytes, record: JobRecord, *, is_urgent: bool
+    ) -> tuple[JobRecord, bool]:
+        """Do the part of `submit` that comes after the image was read; say whether its model has no worker now."""
+        found = await self._store.find_result(record.image_hash, record.model, is_deep=record.is_deep)
+        if record.model and not found.is_known:
+            await self._catalog.check(record.model)
         cached, lacks_worker = found.cached, found.is_known and not found.has_worker
         if cached is None:
             try:
-                return Taken(await self._enqueue(job_id, image, record, found.field, is_urgent), lacks_worker)
+                await self._enqueue(job_id, image, record, found.field, is_urgent)
+                return record, lacks_worker
             except ResultKnown:
-                cached = (await self._store.find_result(digest, options.model, is_deep=record.is_deep)).cached
+                found = await self._store.find_result(record.image_hash, record.model, is_deep=record.is_deep)
+                cached = found.cached
             if cached is None:  # It was forgotten in this very moment.
-                return Taken(await self._enqueue(job_id, image, record, "", is_urgent), lacks_worker)
+                await self._enqueue(job_id, image, record, "", is_urgent)
+                return record, lacks_worker
         record = record.completed_from(cached)
         await self._store.add_record(job_id, record)
-        SUBMISSIONS.labels("cached").inc()
-        log.info("result_found", image_hash=digest, image_bytes=len(image))
-        return Taken(AnalysisStatus.of(job_id, record))
+        note_cached(job_id, record, image)
+        return record, False
 
     async def replay(self, job_id: UUID, owner: str | None) -> Taken:
         """Answer for a job as when it was taken in."""
@@ -105,19 +132,19 @@ class Analysis:
         known = record if record.cached else record.model_copy(update={"status": JobStatus.PENDING, "result": None})
         return Taken(AnalysisStatus.of(job_id, known))
 
-    async def _enqueue(
-        self, job_id: UUID, image: bytes, record: JobRecord, cache_field: str, is_urgent: bool
-    ) -> AnalysisStatus:
+    async def _enqueue(self, job_id: UUID, image: bytes, record: JobRecord, cache_field: str, is_urgent: bool) -> None:
         leading = await self._queue_of(record.model).enqueue(
             job_id, image, record, request_id=request_id(), cache_field=cache_field, is_urgent=is_urgent
         )
-        SUBMISSIONS.labels("coalesced" if leading else "queued").inc()
-        follows = {"follows": str(leading)} if leading else {}
-        log.info("job_enqueued", image_hash=record.image_hash, image_bytes=len(image), **follows)
-        return AnalysisStatus.of(job_id, record)
+        note_enqueued(job_id, record, image, leading)
 
-    async def _read(self, submission: Submission) -> tuple[bytes, str]:
-        """Return the image's bytes and their digest, once they look like an image."""
+    async def read(self, submission: Submission) -> tuple[bytes, str]:
+        """Return the image's bytes and their digest, once they look like an image.
+
+        Raises:
+            RequestError: they do not, or cannot be had.
+            Unavailable: too many are being fetched.
+        """
         settings = self._settings
 
         def examine(image: bytes) -> str:

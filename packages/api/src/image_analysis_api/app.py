@@ -8,9 +8,10 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api import health, jobs, models, openapi, problems, routes, store, streams
+from image_analysis_api import batch_routes, health, jobs, models, openapi, problems, routes, store, streams
 from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
+from image_analysis_api.batches import Batches
 from image_analysis_api.bodies import BoundBodies
 from image_analysis_api.cancellation import Cancellation
 from image_analysis_api.catalog import Catalog
@@ -87,9 +88,20 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         max_bytes=settings.max_queue_bytes,
     )
     app.state.catalog = Catalog(redis, model_name(settings.model_id), queue_of)
-    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, Places(redis))
+    places = Places(redis)
+    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, places)
+    app.state.batches = Batches(
+        redis,
+        app.state.store,
+        app.state.catalog,
+        queue_of,
+        app.state.analysis,
+        places,
+        max_bytes=settings.batch_bytes,
+    )
     app.state.idempotency = Idempotency(redis, busy_s=settings.fetch_timeout_seconds + IDEMPOTENCY_SLACK_S)
     app.include_router(routes.router)
+    app.include_router(batch_routes.router)
     app.include_router(models.router)
     app.include_router(streams.router)
     app.include_router(jobs.router)

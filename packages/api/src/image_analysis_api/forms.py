@@ -43,10 +43,11 @@ class FormReader:
     Every method raises RequestError where the form breaks the rules of RFC 7578 or holds more than it may.
     """
 
-    def __init__(self, content_type: str, *, max_files: int) -> None:
+    def __init__(self, content_type: str, *, max_files: int, max_fields: int = 0) -> None:
         self._form = Form()
         self._has_ended = False
         self._max_files = max_files
+        self._max_fields = max_fields + MAX_FIELDS
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
         if not boundary:
             raise RequestError("The form cannot be read: its Content-Type names no boundary.")
@@ -101,8 +102,8 @@ class FormReader:
             raise RequestError("The form has a part without a name.")
         if self._name == FILE and len(self._form.files) == self._max_files:
             raise RequestError(f"The form has more than {self._max_files} part(s) named {FILE}.")
-        if self._name != FILE and len(self._form.fields) == MAX_FIELDS:
-            raise RequestError(f"The form has more than {MAX_FIELDS} fields.")
+        if self._name != FILE and len(self._form.fields) == self._max_fields:
+            raise RequestError(f"The form has more than {self._max_fields} fields.")
 
     def _add_bytes(self, data: bytes, start: int, end: int) -> None:
         if self._name != FILE and len(self._part) + end - start > MAX_FIELD_BYTES:

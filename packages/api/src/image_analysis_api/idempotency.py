@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class Idempotency:
-    """Remembers which work a key has led to; `busy_s` is how long taking in one request can last."""
+    """Remembers which work a key has led to; `busy_s` is how long taking in one image can last."""
 
     def __init__(self, redis: Redis, *, busy_s: float) -> None:
         self._busy_s = busy_s
@@ -66,10 +66,13 @@ class Idempotency:
         fingerprint: Callable[[], Awaitable[str]],
         take_in: Callable[[UUID], Awaitable[T]],
         replay: Callable[[UUID], Awaitable[T]],
+        *,
+        rounds: int = 1,
     ) -> T:
         """Take a request in under a new ID; one that came before is answered with the ID that it got.
 
-        `work` begins the Redis keys of what is taken in. Requests without a key cost nothing here.
+        `work` begins the Redis keys of what is taken in, which may be in so many `rounds`, one after the other.
+        Requests without a key cost nothing here.
 
         Raises:
             RequestError: the key makes no sense.
@@ -88,7 +91,7 @@ class Idempotency:
         mine = f"{work}{await fingerprint()}"
         with translate_errors():
             found = await self._claim(
-                keys=[key], args=[mine, str(identifier), work, self._busy_s, keys.WAITING_JOB_TTL_S]
+                keys=[key], args=[mine, str(identifier), work, self._busy_s * rounds, keys.WAITING_JOB_TTL_S]
             )
         match found:
             case None:

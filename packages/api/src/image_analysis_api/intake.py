@@ -25,9 +25,9 @@ DATA_URL_PREFIX = re.compile(r"data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How long a body may be, and how long it may take to arrive."""
+    """How many bytes the images in a body may have together, and how long it may take to arrive."""
 
-    max_image_bytes: int
+    max_images_bytes: int
     timeout_s: float
 
 
@@ -39,8 +39,8 @@ async def read_body(request: Request, take: Callable[[bytes], object], limit_byt
         RequestTimeout: it is not here in time.
         RequestError: the client has gone.
     """
-    max_bytes, timeout_s = limits.max_image_bytes, limits.timeout_s
-    too_large = ImageTooLarge(f"The body is over {limit_bytes} bytes: an image may have {max_bytes} bytes.")
+    max_bytes, timeout_s = limits.max_images_bytes, limits.timeout_s
+    too_large = ImageTooLarge(f"The body is over {limit_bytes} bytes: what it holds of images may have {max_bytes}.")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limit_bytes:
         raise too_large
@@ -53,7 +53,7 @@ async def read_body(request: Request, take: Callable[[bytes], object], limit_byt
                     raise too_large
                 take(chunk)
     except TimeoutError as error:
-        raise RequestTimeout(f"The body did not arrive within {timeout_s:g} s: send a smaller image.") from error
+        raise RequestTimeout(f"The body did not arrive within {timeout_s:g} s: send a smaller one.") from error
     except ClientDisconnect as error:
         raise RequestError("The connection ended before the body did.") from error
 

@@ -28,7 +28,7 @@ LATENCY = Histogram(
 PROBLEMS = Counter("image_analysis_http_problems_total", "Requests refused or failed, by the problem's code", ["code"])
 SUBMISSIONS = Counter(
     "image_analysis_submissions_total",
-    "Images taken in: `queued`, `coalesced` with a job that runs the same image, or `cached`",
+    "Images: `queued`, `coalesced` with a job that runs the same image, `cached`, or `refused` as one of a batch",
     ["outcome"],
 )
 RATE_LIMIT_VERDICTS = Counter(

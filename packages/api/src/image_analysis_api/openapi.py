@@ -8,14 +8,8 @@ from fastapi.openapi.utils import get_openapi
 
 from image_analysis_api.idempotency import HEADER, PATTERN
 from image_analysis_api.problems import MEDIA_TYPE, describe
-from image_analysis_api.schemas import (
-    EXAMPLE_IMAGE,
-    EXAMPLE_URL,
-    AnalyzeImageRequest,
-    FormFields,
-    Options,
-    Problem,
-)
+from image_analysis_api.requests import EXAMPLE_IMAGE, EXAMPLE_URL, AnalyzeImageRequest, FormFields, Options
+from image_analysis_api.schemas import Problem
 from image_analysis_common import errors
 
 EXAMPLE_REQUEST_ID = "b2c4d6e8f0a1"
@@ -29,11 +23,13 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.KeysRequired: "This service has no API keys, so it cannot tell whose jobs are whose: set API_KEYS.",
+    errors.BatchTooLarge: "A batch may have 64 images, this one has 65: send several.",
+    errors.BatchNotFound: errors.BatchNotFound().detail,
     errors.JobNotFound: errors.JobNotFound().detail,
     errors.ModelNotFound: "There is no such model. Known are: vit-tiny-cifar10.",
     errors.RequestInProgress: "The request with this Idempotency-Key is being taken in: try again in a second.",
     errors.IdempotencyKeyReused: "This Idempotency-Key came with another request: take a new one.",
-    errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller image.",
+    errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller one.",
     errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
     errors.UnsupportedMediaType: "Send the body as JSON (application/json), a form (multipart/form-data) or an image "
     "(image/*, application/octet-stream), and say which in the header Content-Type.",

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from functools import cache
 from math import ceil
-from typing import cast
+from typing import Any, cast
 from uuid import UUID
 
 import redis
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline as AsyncPipeline
 from redis.client import Pipeline
 from rq import Queue, Retry
 
@@ -142,6 +143,30 @@ class JobQueue:
             QueueFull: `max_depth` jobs wait, or `max_bytes` of images are there; nothing was queued.
             StoreUnavailable: nothing was queued.
         """
+        script_keys, args = self._call(job_id, image, record, request_id, cache_field, is_urgent)
+        with translate_errors():
+            answer = await self._enqueue(keys=script_keys, args=args)
+        return read_answer(answer)
+
+    def write(
+        self,
+        pipeline: AsyncPipeline,
+        job_id: UUID,
+        image: bytes,
+        record: JobRecord,
+        *,
+        request_id: str,
+        cache_field: str = "",
+        is_urgent: bool = False,
+    ) -> None:
+        """Do as `enqueue` does, as one command of a pipeline; `read_answer` reads what it brings."""
+        script_keys, args = self._call(job_id, image, record, request_id, cache_field, is_urgent)
+        pipeline.eval(ENQUEUE, len(script_keys), *script_keys, *args)
+
+    def _call(
+        self, job_id: UUID, image: bytes, record: JobRecord, request_id: str, cache_field: str, is_urgent: bool
+    ) -> tuple[list[str], list[Any]]:
+        """Put the script's keys and arguments together."""
         identifier = str(job_id)
         job = self._queue.create_job(
             tasks.ANALYZE_IMAGE,
@@ -161,44 +186,44 @@ class JobQueue:
         pipeline.set(keys.image(identifier), image, ex=keys.WAITING_JOB_TTL_S)
         commands = [part for command, _ in pipeline.command_stack for part in (len(command), *command)]
         fields = [part for field in record.to_hash().items() for part in field]
-        with translate_errors():
-            answer = await self._enqueue(
-                keys=[
-                    keys.leader(self._model, record.image_hash, is_deep=record.is_deep),
-                    keys.job(identifier),
-                    keys.result(record.image_hash),
-                    self._queue.key,
-                    keys.image_bytes(self._model),
-                    *self._registry_keys,
-                    keys.jobs_of(record.owner) if record.owner else "",
-                ],
-                args=[
-                    keys.WAITING_JOB_TTL_S,
-                    identifier,
-                    keys.job(""),
-                    keys.followers(""),
-                    cache_field,
-                    len(image),
-                    self._max_depth,
-                    self._max_bytes,
-                    keys.FINISHED_JOB_TTL_S,
-                    keys.ENDED_JOB_TTL_S,
-                    int(is_urgent),
-                    len(fields),
-                    *fields,
-                    *commands,
-                ],
+        return [
+            keys.leader(self._model, record.image_hash, is_deep=record.is_deep),
+            keys.job(identifier),
+            keys.result(record.image_hash),
+            self._queue.key,
+            keys.image_bytes(self._model),
+            *self._registry_keys,
+            keys.jobs_of(record.owner) if record.owner else "",
+        ], [
+            keys.WAITING_JOB_TTL_S,
+            identifier,
+            keys.job(""),
+            keys.followers(""),
+            cache_field,
+            len(image),
+            self._max_depth,
+            self._max_bytes,
+            keys.FINISHED_JOB_TTL_S,
+            keys.ENDED_JOB_TTL_S,
+            int(is_urgent),
+            len(fields),
+            *fields,
+            *commands,
+        ]
+
+
+def read_answer(answer: Any) -> UUID | None:
+    """Read what queuing an image brought, as `JobQueue.enqueue` returns and raises it."""
+    match answer:
+        case b"cached":
+            raise ResultKnown
+        case [depth, ended_in_a_minute]:
+            # By then half of what waits now has gone, if nothing changes.
+            retry_after_s = min(ceil(depth / 2 * 60 / max(ended_in_a_minute, 1)), MAX_RETRY_AFTER_S)
+            raise QueueFull(
+                f"{depth} images wait, and no more are taken in: try again in {retry_after_s} s.",
+                retry_after_s=max(retry_after_s, 1),
             )
-        match answer:
-            case b"cached":
-                raise ResultKnown
-            case [depth, ended_in_a_minute]:
-                # By then half of what waits now has gone, if nothing changes.
-                retry_after_s = min(ceil(depth / 2 * 60 / max(ended_in_a_minute, 1)), MAX_RETRY_AFTER_S)
-                raise QueueFull(
-                    f"{depth} images wait, and no more are taken in: try again in {retry_after_s} s.",
-                    retry_after_s=max(retry_after_s, 1),
-                )
-            case bytes():
-                return UUID(answer.decode())
-        return None
+        case bytes():
+            return UUID(answer.decode())
+    return None

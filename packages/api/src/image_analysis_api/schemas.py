@@ -1,112 +1,19 @@
-"""The bodies that clients send and get; the OpenAPI document is made from them."""
+"""The bodies that clients get; the OpenAPI document is made from them."""
 
+from collections import Counter
 from datetime import UTC, datetime
-from typing import Annotated, Literal, Self
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
 from image_analysis_api.listing import Entry
 from image_analysis_api.places import NOWHERE, Place
-from image_analysis_common.errors import RequestError
-from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult, JobFailure, JobStatus
+from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 
-EXAMPLE_IMAGE = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAbElEQVR42hXNQRUAUQhCUaMYhShGeVGIQhSizB+XXA7ODDtouIHB"
-    "Q4YOM8suWm5h8ZKl+0CskDiBsIioHhx76LiDw0eO3oN/4FVf+J8h0PduzBqZ8x/bxNQPwgaFy192SGgelC0q13/CJaXlA8Z7WAFX"
-    "OTbyAAAAAElFTkSuQmCC"
-)
-"""An 8 x 8 px PNG in base64, so that the interactive documentation's request works as it stands."""
-
-EMPTY_BODY = "The body is empty: send JSON with image_data (base64) or image_url, a form with a file, or an image."
-EXAMPLE_URL = "https://upload.wikimedia.org/wikipedia/commons/3/3a/Cat03.jpg"
 EXAMPLE_JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
-
-
-def _read_whole(value: object) -> object:
-    # JSON has one kind of number: 3.0 is 3.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_read_whole)]
-
-
-class Options(BaseModel):
-    """How an image shall be treated; null stands for the default."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
-        None, description="Which model looks at the image, as GET /models names it; the default if not set"
-    )
-    top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
-    min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
-    priority: Literal["normal", "high"] | None = Field(None, description="high goes before all that wait")
-
-
-class AnalyzeImageRequest(Options):
-    """One image, by its bytes or by its address: exactly one of the two."""
-
-    image_data: str | None = Field(
-        None, description="The image's bytes in base64, with or without a `data:image/...;base64,` prefix"
-    )
-    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
-
-    @model_validator(mode="after")
-    def check_one_source(self) -> Self:
-        if (self.image_data is None) == (self.image_url is None):
-            raise PydanticCustomError("one_source", "Send exactly one of image_data and image_url")
-        return self
-
-    @classmethod
-    def parse(cls, body: bytes) -> Self:
-        """Read a JSON body.
-
-        Raises:
-            RequestError: it is not JSON, or not of this form; the message never repeats what was sent.
-        """
-        if not body:
-            raise RequestError(EMPTY_BODY)
-        try:
-            return cls.model_validate_json(body, strict=True)
-        except ValidationError as error:
-            raise RequestError(explain(error)) from error
-
-
-class FormFields(Options):
-    """The fields of a form, beside its part `file`."""
-
-    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
-
-
-FIELD_RULES = {
-    "model": "the ID of a model, as GET /models names it",
-    "image_data": "a string or null",
-    "image_url": "a string or null",
-    "top_k": f"a whole number from 1 to {MAX_TOP_K}",
-    "min_confidence": "a number from 0 to 1",
-    "priority": "normal or high",
-}
-
-
-def explain(error: ValidationError) -> str:
-    """Say what is wrong with a request, and how it is right; repeat nothing of it."""
-    fault = error.errors(include_input=False, include_url=False)[0]
-    field = fault["loc"][0] if fault["loc"] else ""
-    match fault["type"]:
-        case "json_invalid":
-            return "The body is not valid JSON: send an object with image_data (base64) or image_url."
-        case "extra_forbidden":
-            return "The body has a field that does not exist: send image_data or image_url."
-        case "one_source":
-            return f"{fault['msg']}."
-        case _ if field in FIELD_RULES:
-            return f"{field} must be {FIELD_RULES[str(field)]}."
-        case _:
-            return "The body must be a JSON object with image_data (base64) or image_url."
 
 
 class JobAccepted(BaseModel):
@@ -158,6 +65,37 @@ class AnalysisStatus(BaseModel):
             queue_position=place.queue_position,
             estimated_wait_ms=place.estimated_wait_ms,
         )
+
+
+class BatchCounts(BaseModel):
+    """How many of a batch's jobs have which status."""
+
+    PENDING: int = 0
+    PROCESSING: int = 0
+    COMPLETED: int = 0
+    FAILED: int = 0
+    CANCELLED: int = 0
+
+
+class BatchStatus(BaseModel):
+    """Where the jobs of one request stand, in the order of its images."""
+
+    batch_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    total: int = Field(description="How many images came; jobs that have expired or were forgotten are not in the list")
+    counts: BatchCounts
+    jobs: list[AnalysisStatus]
+
+    @classmethod
+    def of(cls, batch_id: UUID, total: int, jobs: list[AnalysisStatus]) -> Self:
+        return cls(
+            batch_id=batch_id, total=total, counts=BatchCounts(**Counter(job.status.value for job in jobs)), jobs=jobs
+        )
+
+
+class BatchAccepted(BatchStatus):
+    """The images were taken in, or refused one by one: a refused one is a job that has FAILED."""
+
+    message: str
 
 
 class ModelStatus(BaseModel):

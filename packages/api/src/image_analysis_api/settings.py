@@ -61,6 +61,8 @@ class ApiSettings(SharedSettings):
     rate_limit_fail_open: bool = False
 
     max_image_bytes: int = Field(10_000_000, ge=1)
+    max_batch_images: int = Field(64, ge=1, le=1000)
+    max_batch_bytes: int = Field(64_000_000, ge=1)
     max_bodies_bytes: int = 256_000_000
     max_queue_depth: int = Field(1000, ge=1)
     max_queue_bytes: int = 256_000_000
@@ -82,3 +84,8 @@ class ApiSettings(SharedSettings):
         if max_bytes < 2 * others.data.get("max_image_bytes", 0):
             raise ValueError("less than twice MAX_IMAGE_BYTES, which leaves no room for the largest image")
         return max_bytes
+
+    @property
+    def batch_bytes(self) -> int:
+        """What the images of a batch may have: no more than all bodies leave room for, yet one always fits."""
+        return max(self.max_image_bytes, min(self.max_batch_bytes, self.max_bodies_bytes // 2))

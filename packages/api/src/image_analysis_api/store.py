@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -43,13 +44,13 @@ local function enlist(list, job_id)
 end
 """
 
-# The count of answers has the lifetime of the result, which it never changes.
+# The count of answers has the lifetime of the result, which it never changes; a job that was refused has no answer.
 ADD = (
     ENLIST
     + """
 redis.call('HSET', KEYS[1], unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-if redis.call('INCR', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+if KEYS[2] ~= '' and redis.call('INCR', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
 if ARGV[2] ~= '' then enlist(KEYS[3], ARGV[1]) end
 """
 )
@@ -142,13 +143,10 @@ class Store:
         return Finding(field, cached, is_known=True, has_worker=bool(live))
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
-        """Note a job that a cached result has answered."""
-        identifier, fields = str(job_id), record.to_hash()
+        """Note a job that has ended as it came: a cached result has answered it."""
+        script_keys, args = _ended(job_id, record)
         with translate_errors():
-            await self._add(
-                keys=[keys.job(identifier), keys.answered(record.image_hash), keys.jobs_of(record.owner or "")],
-                args=[identifier, record.owner or "", keys.ENDED_JOB_TTL_S, *chain.from_iterable(fields.items())],
-            )
+            await self._add(keys=script_keys, args=args)
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
         with translate_errors():
@@ -179,3 +177,18 @@ class Store:
                 _, (now_s, _), latest = await pipeline.execute()
         if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
             raise NoWorker("No worker serves the model: images are taken in and wait. Start a worker.")
+
+
+def write_ended(pipeline: Pipeline, job_id: UUID, record: JobRecord) -> None:
+    """Do as `Store.add_record` does, as one command of a pipeline; the job may have been refused, too."""
+    script_keys, args = _ended(job_id, record)
+    pipeline.eval(ADD, len(script_keys), *script_keys, *args)
+
+
+def _ended(job_id: UUID, record: JobRecord) -> tuple[list[str], list[str | int]]:
+    identifier, owner = str(job_id), record.owner or ""
+    answered = keys.answered(record.image_hash) if record.cached else ""
+    return (
+        [keys.job(identifier), answered, keys.jobs_of(owner)],
+        [identifier, owner, keys.ENDED_JOB_TTL_S, *chain.from_iterable(record.to_hash().items())],
+    )

@@ -9,12 +9,22 @@ from starlette.requests import Request
 
 from image_analysis_api.forms import FORM_OVERHEAD_BYTES, Form, FormReader
 from image_analysis_api.intake import BodyLimits, read_body
-from image_analysis_api.schemas import EMPTY_BODY, AnalyzeImageRequest, FormFields, Options, explain
+from image_analysis_api.requests import (
+    EMPTY_BATCH,
+    EMPTY_BODY,
+    AnalyzeImageRequest,
+    AnalyzeImagesRequest,
+    FormFields,
+    Options,
+    explain,
+    parse_json,
+)
 from image_analysis_api.threads import run
-from image_analysis_common.errors import RequestError, UnsupportedMediaType
+from image_analysis_common.errors import BatchTooLarge, RequestError, UnsupportedMediaType
 from image_analysis_common.images import image_digest
 
 JSON_OVERHEAD_BYTES = 4096
+BATCH_KINDS = "JSON (application/json) or a form (multipart/form-data)"
 KINDS = "JSON (application/json), a form (multipart/form-data) or an image (image/*, application/octet-stream)"
 
 Fields = TypeVar("Fields", bound=Options)
@@ -45,7 +55,7 @@ async def read_submission(request: Request, limits: BodyLimits) -> Submission:
         UnsupportedMediaType: it is none of `KINDS`.
         RequestError: whatever else is wrong with it.
     """
-    max_bytes, chunks = limits.max_image_bytes, list[bytes]()
+    max_bytes, chunks = limits.max_images_bytes, list[bytes]()
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -60,13 +70,58 @@ async def read_submission(request: Request, limits: BodyLimits) -> Submission:
     else:
         await read_body(request, chunks.append, max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES, limits)
         body = b"".join(chunks)
-        if body and kind != "application/json":
-            raise UnsupportedMediaType(f"Send the body as {KINDS}, and say which in the header Content-Type.")
-        asked = await run(AnalyzeImageRequest.parse, body, size_bytes=len(body))
+        _check_json(kind, body, KINDS)
+        if not body:
+            raise RequestError(EMPTY_BODY)
+        asked = await run(parse_json, AnalyzeImageRequest, body, size_bytes=len(body))
         submission = Submission(asked, image_data=asked.image_data, image_url=asked.image_url)
     if request.scope["query_string"]:
         return with_options(submission, read_query(request))
     return submission
+
+
+async def read_batch(request: Request, limits: BodyLimits, max_images: int) -> list[Submission]:
+    """Read a body that can hold the most that a batch may have; the options in it or in the query are for every image.
+
+    Raises:
+        ImageTooLarge: the body is longer; no more of it is read.
+        BatchTooLarge: there are more than `max_images`.
+        UnsupportedMediaType: it is neither JSON nor a form.
+        RequestError: whatever else is wrong with it as a whole.
+    """
+    max_bytes, chunks = limits.max_images_bytes, list[bytes]()
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        reader = FormReader(content_type, max_files=max_images, max_fields=max_images)
+        await read_body(request, reader.write, max_bytes + FORM_OVERHEAD_BYTES * (1 + max_images // 16), limits)
+        form = reader.close()
+        options = parse_fields(Options, [pair for pair in form.fields if pair[0] != "image_url"])
+        urls = [text for name, text in form.fields if name == "image_url"]
+        images = [Submission(options, image=file) for file in form.files]
+        images += [Submission(options, image_url=url) for url in urls]
+    else:
+        limit_bytes = max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES * max_images
+        await read_body(request, chunks.append, limit_bytes, limits)
+        body = b"".join(chunks)
+        _check_json(kind, body, BATCH_KINDS)
+        if not body:
+            raise RequestError(EMPTY_BATCH)
+        asked = await run(parse_json, AnalyzeImagesRequest, body, size_bytes=len(body))
+        images = [Submission(asked, image_data=image.image_data, image_url=image.image_url) for image in asked.images]
+    if not images:
+        raise RequestError(EMPTY_BATCH)
+    if len(images) > max_images:
+        raise BatchTooLarge(f"A batch may have {max_images} images, this one has {len(images)}: send several.")
+    if request.scope["query_string"]:
+        query = read_query(request)
+        images = [with_options(image, query) for image in images]
+    return images
+
+
+def _check_json(kind: str, body: bytes, kinds: str) -> None:
+    if body and kind != "application/json":
+        raise UnsupportedMediaType(f"Send the body as {kinds}, and say which in the header Content-Type.")
 
 
 def is_image(kind: str) -> bool:

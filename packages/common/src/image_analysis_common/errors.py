@@ -45,6 +45,13 @@ class ImageTooLarge(RequestError):
     code = "image_too_large"
 
 
+class BatchTooLarge(RequestError):
+    """More images in one request than may be."""
+
+    status = 413
+    code = "batch_too_large"
+
+
 class UrlRefused(RequestError):
     """The URL is malformed, or leads where the service does not go."""
 
@@ -86,6 +93,16 @@ class JobNotFound(RequestError):
     code = "job_not_found"
 
     def __init__(self, detail: str = "There is no such job: it never existed, or its answer has expired.") -> None:
+        super().__init__(detail)
+
+
+class BatchNotFound(RequestError):
+    """The batch never existed, or none of its jobs is known any more."""
+
+    status = 404
+    code = "batch_not_found"
+
+    def __init__(self, detail: str = "There is no such batch: it never existed, or its answers have expired.") -> None:
         super().__init__(detail)
 
 

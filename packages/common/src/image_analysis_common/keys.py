@@ -82,6 +82,11 @@ def followers(job_id: str) -> str:
     return f"analysis_followers:{job_id}"
 
 
+def batch(batch_id: str) -> str:
+    """Name the IDs of the jobs that came in one request, and whose they are; as long as one can be there."""
+    return f"analysis_batch:{batch_id}"
+
+
 def announcement(model_id: str) -> str:
     """Name what the latest worker of a model said of it."""
     return f"analysis_model:{model_id}"

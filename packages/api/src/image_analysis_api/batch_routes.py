@@ -1,0 +1,135 @@
+"""The calls for many images at once."""
+
+from math import ceil
+from typing import Annotated, cast
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Request, Response, status
+
+from image_analysis_api.access import Admit, admit_images
+from image_analysis_api.batches import MAX_FETCHES, Batches, fingerprint, parse_batch_id
+from image_analysis_api.idempotency import Idempotency
+from image_analysis_api.intake import BodyLimits
+from image_analysis_api.openapi import IDEMPOTENCY_KEY, OPTION_PARAMETERS, describe_errors
+from image_analysis_api.openapi_batches import ANALYZE_IMAGES_BODY, BATCH_HEADERS
+from image_analysis_api.routes import LACKS_WORKER
+from image_analysis_api.schemas import EXAMPLE_JOB_ID, BatchAccepted, BatchStatus
+from image_analysis_api.settings import ApiSettings
+from image_analysis_api.submissions import read_batch
+from image_analysis_common import keys
+from image_analysis_common.errors import (
+    BatchNotFound,
+    BatchTooLarge,
+    IdempotencyKeyReused,
+    ImageTooLarge,
+    ModelNotFound,
+    QueueFull,
+    RateLimited,
+    RequestError,
+    RequestInProgress,
+    RequestTimeout,
+    StoreUnavailable,
+    Unavailable,
+    UnsupportedMediaType,
+)
+
+BatchId = Annotated[
+    str,
+    Path(
+        description="As POST /analyze-images returned it",
+        examples=[EXAMPLE_JOB_ID],
+        json_schema_extra={"format": "uuid"},
+    ),
+]
+router = APIRouter(tags=["analysis"])
+
+
+@router.post(
+    "/analyze-images",
+    summary="Submit several images",
+    response_model=None,
+    responses={
+        status.HTTP_200_OK: {
+            "model": BatchAccepted,
+            "description": "All has ended already: each result was known, or the image was refused",
+        },
+        status.HTTP_202_ACCEPTED: {
+            "model": BatchAccepted,
+            "description": "Images are in the queue",
+            "headers": BATCH_HEADERS,
+        },
+        **describe_errors(
+            RequestError,
+            ModelNotFound,
+            RequestTimeout,
+            RequestInProgress,
+            BatchTooLarge,
+            ImageTooLarge,
+            UnsupportedMediaType,
+            IdempotencyKeyReused,
+            RateLimited,
+            QueueFull,
+            StoreUnavailable,
+            Unavailable,
+        ),
+    },
+    openapi_extra={"requestBody": ANALYZE_IMAGES_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY]},
+)
+async def analyze_images(
+    request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))]
+) -> BatchAccepted:
+    """Queue many images in one call; each gets a job ID of its own, in the order of the images.
+
+    The body is JSON or a form with several parts `file` and fields `image_url`, the files first. The options are for
+    all of them. Each image counts as a request; either all of them pass the rate limit, or none is taken in.
+
+    One bad image does not fail the rest: its job has FAILED from the beginning, and says why.
+    """
+    settings = cast(ApiSettings, request.app.state.settings)
+    batches = cast(Batches, request.app.state.batches)
+    limits = BodyLimits(settings.batch_bytes, settings.body_timeout_seconds)
+    submissions = await read_batch(request, limits, settings.max_batch_images)
+
+    async def take_in(batch_id: UUID) -> tuple[BatchStatus, bool]:
+        await admit_images(request, owner, len(submissions))
+        return await batches.submit(batch_id, submissions, owner, request.state.hold)
+
+    async def replay(batch_id: UUID) -> tuple[BatchStatus, bool]:
+        return await batches.status(batch_id, owner), False
+
+    answer, lacks_worker = await cast(Idempotency, request.app.state.idempotency).once(
+        request,
+        owner,
+        keys.batch(""),
+        lambda: fingerprint(submissions),
+        take_in,
+        replay,
+        rounds=ceil(len(submissions) / MAX_FETCHES),
+    )
+    location = f"/analysis-batches/{answer.batch_id}"
+    message = "Every job has ended."
+    if answer.counts.PENDING or answer.counts.PROCESSING:
+        response.status_code = status.HTTP_202_ACCEPTED
+        response.headers["Location"] = location
+        response.headers["Retry-After"] = "1"
+        message = f"Accepted. Ask GET {location} for the results." + (LACKS_WORKER if lacks_worker else "")
+    return BatchAccepted(**dict(answer), message=message)
+
+
+@router.get(
+    "/analysis-batches/{batch_id}",
+    summary="Ask for the jobs of a batch",
+    responses={
+        status.HTTP_200_OK: {"description": "Where the jobs stand"},
+        **describe_errors(RequestError, BatchNotFound, StoreUnavailable),
+    },
+)
+async def read_batch_status(
+    request: Request, batch_id: BatchId, owner: Annotated[str | None, Depends(Admit(cost=0))]
+) -> BatchStatus:
+    """Get the status of every job of a batch, and how many have which. Asking costs nothing of the quota.
+
+    A job is in the list as long as it can be asked for itself.
+    """
+    batches = cast(Batches, request.app.state.batches)
+    return await batches.status(parse_batch_id(batch_id), owner)

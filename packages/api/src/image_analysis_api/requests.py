@@ -1,0 +1,122 @@
+"""The bodies that clients send, and what is said of those that make no sense."""
+
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from image_analysis_common.errors import RequestError
+from image_analysis_common.models import MAX_TOP_K, TOP_K
+
+EXAMPLE_IMAGE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAbElEQVR42hXNQRUAUQhCUaMYhShGeVGIQhSizB+XXA7ODDtouIHB"
+    "Q4YOM8suWm5h8ZKl+0CskDiBsIioHhx76LiDw0eO3oN/4FVf+J8h0PduzBqZ8x/bxNQPwgaFy192SGgelC0q13/CJaXlA8Z7WAFX"
+    "OTbyAAAAAElFTkSuQmCC"
+)
+"""An 8 x 8 px PNG in base64, so that the interactive documentation's request works as it stands."""
+
+SOURCES = "image_data (base64) or image_url"
+EMPTY_BODY = "The body is empty: send JSON with image_data (base64) or image_url, a form with a file, or an image."
+EMPTY_BATCH = (
+    "There is no image: send JSON with images, a list of objects, or a form with parts file or fields image_url."
+)
+EXAMPLE_URL = "https://upload.wikimedia.org/wikipedia/commons/3/3a/Cat03.jpg"
+
+
+def _read_whole(value: object) -> object:
+    # JSON has one kind of number: 3.0 is 3.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_read_whole)]
+
+
+class Options(BaseModel):
+    """How an image shall be treated; null stands for the default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
+        None, description="Which model looks at the image, as GET /models names it; the default if not set"
+    )
+    top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
+    priority: Literal["normal", "high"] | None = Field(None, description="high goes before all that wait")
+
+
+class ImageSource(BaseModel):
+    """One image, by its bytes or by its address: exactly one of the two."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_data: str | None = Field(
+        None, description="The image's bytes in base64, with or without a `data:image/...;base64,` prefix"
+    )
+    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
+
+    @model_validator(mode="after")
+    def check_one_source(self) -> Self:
+        if (self.image_data is None) == (self.image_url is None):
+            raise PydanticCustomError("one_source", "Send exactly one of image_data and image_url")
+        return self
+
+
+class AnalyzeImageRequest(ImageSource, Options):
+    """One image and how it shall be treated."""
+
+
+class AnalyzeImagesRequest(Options):
+    """Several images and how they shall be treated."""
+
+    images: Annotated[list[ImageSource], Field(min_length=1)]
+
+
+class FormFields(Options):
+    """The fields of a form, beside its part `file`."""
+
+    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
+
+
+FIELD_RULES = {
+    "model": "the ID of a model, as GET /models names it",
+    "image_data": "a string or null",
+    "image_url": "a string or null",
+    "images": "a list of one or more objects with image_data (base64) or image_url",
+    "top_k": f"a whole number from 1 to {MAX_TOP_K}",
+    "min_confidence": "a number from 0 to 1",
+    "priority": "normal or high",
+}
+Body = TypeVar("Body", AnalyzeImageRequest, AnalyzeImagesRequest)
+
+
+def parse_json(kind: type[Body], body: bytes) -> Body:
+    """Read a JSON body.
+
+    Raises:
+        RequestError: it is not JSON, or not of this form; the message never repeats what was sent.
+    """
+    try:
+        return kind.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise RequestError(explain(error, "images" if kind is AnalyzeImagesRequest else SOURCES)) from error
+
+
+def explain(error: ValidationError, content: str = SOURCES) -> str:
+    """Say what is wrong with a request, and how it is right; repeat nothing of it."""
+    fault = error.errors(include_input=False, include_url=False)[0]
+    subject, path, where = "The body", "", fault["loc"]
+    match where:
+        case ("images", int(number), *rest):
+            subject, path, where, content = f"images[{number}]", f"images[{number}].", tuple(rest), SOURCES
+    field = where[0] if where else ""
+    match fault["type"]:
+        case "json_invalid":
+            return f"The body is not valid JSON: send an object with {content}."
+        case "extra_forbidden":
+            return f"{subject} has a field that does not exist: send {content}."
+        case "one_source":
+            return f"{path and subject + ': '}{fault['msg']}."
+        case _ if field in FIELD_RULES:
+            return f"{path}{field} must be {FIELD_RULES[str(field)]}."
+        case _:
+            return f"{subject} must be a JSON object with {content}."

@@ -1,0 +1,54 @@
+"""A batch goes into a real Redis in one transaction, or not at all."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from redis import Redis
+
+from image_analysis_api.app import create_app
+from image_analysis_api.settings import ApiSettings
+from image_analysis_api.store import connect
+from image_analysis_common import keys
+from samples import base64_body, make_png
+
+pytestmark = pytest.mark.anyio
+
+BODY = {"images": [base64_body(make_png(seed, size_px=(300, 200))) for seed in range(12)]}
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with connect(redis_url) as redis:
+        app = create_app(ApiSettings(rate_limit_max_requests=1000), redis=redis)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            yield client
+
+
+def calls(redis: Redis) -> dict[str, int]:
+    stats: dict[str, dict[str, Any]] = redis.info("commandstats")
+    return {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in stats.items()}
+
+
+async def test_batch_is_queued_in_one_transaction(redis: Redis, client: httpx.AsyncClient) -> None:
+    redis.config_resetstat()
+
+    answer = await client.post("/analyze-images", json=BODY)
+
+    assert answer.json()["counts"]["PENDING"] == 12
+    assert (calls(redis)["exec"], calls(redis)["eval"]) == (1, 12)
+    job_ids = [job["job_id"] for job in answer.json()["jobs"]]
+    assert [redis.exists(keys.job(job_id), keys.image(job_id), f"rq:job:{job_id}") for job_id in job_ids] == [3] * 12
+
+
+async def test_full_redis_takes_in_nothing_of_a_batch(redis: Redis, client: httpx.AsyncClient) -> None:
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 50_000)
+    try:
+        answer = await client.post("/analyze-images", json=BODY)
+        left = [key.decode() for key in redis.scan_iter("*") if not key.startswith(b"rate_limit:")]
+    finally:
+        redis.config_set("maxmemory", 0)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert left == []
