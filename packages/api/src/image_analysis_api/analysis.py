@@ -11,7 +11,7 @@ from image_analysis_api.intake import check_image, decode_base64
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown
-from image_analysis_api.requests import Options
+from image_analysis_api.requests import Options, Priority
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import Store
@@ -99,7 +99,7 @@ class Analysis:
         image, digest = await self.read(submission)
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
         record = new_record(digest, submission.options, owner)
-        is_urgent = submission.options.priority == "high"
+        is_urgent = submission.options.priority is Priority.HIGH
         record, lacks_worker = await self.take_in(job_id, image, record, is_urgent=is_urgent)
         return Taken(AnalysisStatus.of(job_id, record), lacks_worker)
 

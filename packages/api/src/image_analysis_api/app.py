@@ -65,6 +65,8 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         lifespan=close_parts,
         # A redirect would name a host that the client chose.
         redirect_slashes=False,
+        # What generated clients name their functions after.
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"exclude": lambda scope: scope["path"].startswith("/health")},
     )
     app.state.settings = settings

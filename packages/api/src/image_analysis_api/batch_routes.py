@@ -10,8 +10,9 @@ from image_analysis_api.access import Admit, admit_images
 from image_analysis_api.batches import MAX_FETCHES, Batches, fingerprint, parse_batch_id
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
-from image_analysis_api.openapi import IDEMPOTENCY_KEY, OPTION_PARAMETERS, describe_errors
-from image_analysis_api.openapi_batches import ANALYZE_IMAGES_BODY, BATCH_HEADERS
+from image_analysis_api.openapi import IDEMPOTENCY_KEY, describe_errors
+from image_analysis_api.openapi_bodies import ANALYZE_IMAGES_BODY, OPTION_PARAMETERS
+from image_analysis_api.openapi_waiting import BATCH_HEADERS
 from image_analysis_api.routes import LACKS_WORKER
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, BatchAccepted, BatchStatus
 from image_analysis_api.settings import ApiSettings

@@ -13,6 +13,7 @@ from image_analysis_api.catalog import Catalog
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown, read_answer
+from image_analysis_api.requests import Priority
 from image_analysis_api.schemas import AnalysisStatus, BatchStatus
 from image_analysis_api.store import Store, translate_errors, write_ended
 from image_analysis_api.submissions import Submission
@@ -134,7 +135,7 @@ class Batches:
             entry.cache_field = found.field
             if found.cached:
                 entry.record = entry.record.completed_from(found.cached)
-        await self._queue(batch_id, entries, owner, is_urgent=options.priority == "high")
+        await self._queue(batch_id, entries, owner, is_urgent=options.priority is Priority.HIGH)
         lacks_worker = any(found.is_known and not found.has_worker for found in findings if not found.cached)
         jobs = [AnalysisStatus.of(entry.job_id, entry.record) for entry in entries]
         return BatchStatus.of(batch_id, len(entries), jobs), lacks_worker

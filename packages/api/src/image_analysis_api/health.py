@@ -15,7 +15,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health", summary="Whether the service is up")
-@router.get("/health/live", summary="Whether the process lives")
+@router.get("/health/live", name="read_liveness", summary="Whether the process lives")
 async def read_health() -> Health:
     """Answer while the process can answer at all; depends on nothing else."""
     return Health()

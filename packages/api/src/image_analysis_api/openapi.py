@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from image_analysis_api.idempotency import HEADER, PATTERN
+from image_analysis_api.openapi_bodies import BODIES, SCHEMAS
 from image_analysis_api.problems import MEDIA_TYPE, describe
-from image_analysis_api.requests import EXAMPLE_IMAGE, EXAMPLE_URL, AnalyzeImageRequest, FormFields, Options
 from image_analysis_api.schemas import Problem
 from image_analysis_common import errors
 
@@ -60,92 +60,6 @@ RATE_LIMIT = {
         "schema": {"type": "string"},
     },
 }
-
-
-def _describe_source(field: str, text_format: str, *, other: str) -> dict[str, Any]:
-    description = AnalyzeImageRequest.model_fields[field].description
-    return {
-        "type": "object",
-        "required": [field],
-        "properties": {
-            field: {"type": "string", "format": text_format, "description": description},
-            other: {"type": "null"},
-            **Options.model_json_schema()["properties"],
-        },
-        "additionalProperties": False,
-    }
-
-
-BINARY = {"type": "string", "format": "binary"}
-
-
-def describe_texts(model: type[Options]) -> dict[str, dict[str, Any]]:
-    """Describe a model's fields where they come as text, which cannot say null."""
-    properties = {}
-    for name, schema in model.model_json_schema()["properties"].items():
-        kind = next(part for part in schema["anyOf"] if part != {"type": "null"})
-        properties[name] = kind | {"description": schema["description"]}
-    return properties
-
-
-def _describe_form(source: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": list(source),
-        "properties": source | describe_texts(Options),
-        "additionalProperties": False,
-    }
-
-
-ANALYZE_IMAGE_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "title": "AnalyzeImageRequest",
-                "description": "One image, by its bytes or by its address: exactly one of the two",
-                "oneOf": [
-                    _describe_source("image_data", "byte", other="image_url"),
-                    _describe_source("image_url", "uri", other="image_data"),
-                ],
-            },
-            "examples": {
-                "base64": {"summary": "By its bytes", "value": {"image_data": EXAMPLE_IMAGE}},
-                "url": {"summary": "By its address", "value": {"image_url": EXAMPLE_URL}},
-                "options": {
-                    "summary": "With options",
-                    "value": {
-                        "image_data": EXAMPLE_IMAGE,
-                        "top_k": 3,
-                        "min_confidence": 0.01,
-                        "priority": "high",
-                    },
-                },
-            },
-        },
-        "multipart/form-data": {
-            "schema": {
-                "oneOf": [
-                    _describe_form({"file": BINARY | {"description": "The image"}}),
-                    _describe_form({"image_url": describe_texts(FormFields)["image_url"] | {"format": "uri"}}),
-                ]
-            }
-        },
-        "image/*": {"schema": BINARY},
-        "application/octet-stream": {"schema": BINARY},
-    },
-}
-
-OPTION_PARAMETERS: list[dict[str, Any]] = [
-    {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "description": schema.pop("description", ""),
-        "schema": schema,
-    }
-    for name, schema in describe_texts(Options).items()
-]
 
 
 IDEMPOTENCY_KEY: dict[str, Any] = {
@@ -200,8 +114,10 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
                     _complete(operation["responses"], is_limited=is_limited)
             if has_keys:
                 document["components"]["securitySchemes"] = SECURITY_SCHEMES
+            schemas = document["components"]["schemas"]
             for unused in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(unused, None)
+                schemas.pop(unused, None)
+            document["components"]["schemas"] = dict(sorted((schemas | BODIES).items()))
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -213,7 +129,7 @@ def _ask_for_key(operation: dict[str, Any]) -> None:
     operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
     for status, response in describe_errors(errors.Unauthorized, errors.RateLimited).items():
         del response["model"]
-        response["content"][MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/Problem"}
+        response["content"][MEDIA_TYPE]["schema"] = {"$ref": f"{SCHEMAS}Problem"}
         operation["responses"].setdefault(str(status), response)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from image_analysis_api.listing import CURSOR
 from image_analysis_api.schemas import EXAMPLE_JOB_ID
-from image_analysis_common.models import JobStatus
 
 PREFERENCE_APPLIED = {
     "Preference-Applied": {
@@ -21,12 +20,16 @@ ACCEPTED_HEADERS: dict[str, Any] = {
     },
     **PREFERENCE_APPLIED,
 }
+BATCH_HEADERS: dict[str, Any] = {
+    "Location": {"description": "Where the batch's status is", "schema": {"type": "string"}},
+    "Retry-After": ACCEPTED_HEADERS["Retry-After"],
+}
 LIST_PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "status",
         "in": "query",
         "description": "Only jobs with this status",
-        "schema": {"type": "string", "enum": list(JobStatus)},
+        "schema": {"$ref": "#/components/schemas/JobStatus"},
     },
     {
         "name": "limit",

@@ -1,6 +1,7 @@
 """The bodies that clients send, and what is said of those that make no sense."""
 
-from typing import Annotated, Literal, Self, TypeVar
+from enum import StrEnum
+from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -31,6 +32,13 @@ def _read_whole(value: object) -> object:
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_read_whole)]
 
 
+class Priority(StrEnum):
+    """Where in the queue a job takes its place."""
+
+    NORMAL = "normal"
+    HIGH = "high"
+
+
 class Options(BaseModel):
     """How an image shall be treated; null stands for the default."""
 
@@ -41,7 +49,7 @@ class Options(BaseModel):
     )
     top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
     min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
-    priority: Literal["normal", "high"] | None = Field(None, description="high goes before all that wait")
+    priority: Priority | None = Field(None, description="high goes before all that wait")
 
 
 class ImageSource(BaseModel):

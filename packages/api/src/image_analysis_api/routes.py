@@ -8,7 +8,8 @@ from image_analysis_api.access import Admit
 from image_analysis_api.analysis import Analysis, parse_job_id
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
-from image_analysis_api.openapi import ANALYZE_IMAGE_BODY, IDEMPOTENCY_KEY, OPTION_PARAMETERS, describe_errors
+from image_analysis_api.openapi import IDEMPOTENCY_KEY, describe_errors
+from image_analysis_api.openapi_bodies import ANALYZE_IMAGE_BODY, OPTION_PARAMETERS
 from image_analysis_api.openapi_waiting import ACCEPTED_HEADERS, PREFER, PREFERENCE_APPLIED, WAIT
 from image_analysis_api.patience import wait_as_asked, wait_as_preferred
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from image_analysis_api.listing import Entry
 from image_analysis_api.places import NOWHERE, Place
@@ -16,7 +16,13 @@ from image_analysis_common.settings import BUNDLED_MODEL
 EXAMPLE_JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
 
 
-class JobAccepted(BaseModel):
+class Answer(BaseModel):
+    """A body that the service sends: what has a default is in it all the same."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class JobAccepted(Answer):
     """The image is in the queue."""
 
     job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
@@ -28,7 +34,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class AnalysisStatus(BaseModel):
+class AnalysisStatus(Answer):
     """Where a job stands, with its result or its error once it has ended."""
 
     job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
@@ -67,7 +73,7 @@ class AnalysisStatus(BaseModel):
         )
 
 
-class BatchCounts(BaseModel):
+class BatchCounts(Answer):
     """How many of a batch's jobs have which status."""
 
     PENDING: int = 0
@@ -77,7 +83,7 @@ class BatchCounts(BaseModel):
     CANCELLED: int = 0
 
 
-class BatchStatus(BaseModel):
+class BatchStatus(Answer):
     """Where the jobs of one request stand, in the order of its images."""
 
     batch_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
@@ -145,7 +151,7 @@ class AnalysisList(BaseModel):
     next_cursor: str | None = Field(description="Send it as cursor for the next page; null at the end")
 
 
-class Health(BaseModel):
+class Health(Answer):
     """The process is up."""
 
     status: str = Field("healthy", examples=["healthy"])
@@ -159,7 +165,7 @@ class Readiness(Health):
     model: str = Field(description="The model that answers", examples=["vit-tiny-cifar10"])
 
 
-class Problem(BaseModel):
+class Problem(Answer):
     """An error as RFC 9457 writes it; `code` is stable and meant for programs, `detail` for people."""
 
     type: str = "about:blank"
