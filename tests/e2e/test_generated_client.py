@@ -1,0 +1,149 @@
+"""A client generated from the OpenAPI document does the main job, typed from the request to the label."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+from pytest_httpserver import HTTPServer
+
+from samples import CHELSEA, make_png
+from stack import Stack
+from waiting import wait_until
+
+PACKAGE = "generated_client"
+# The generator knows no ranges of media types.
+CONFIGURATION = {"content_type_overrides": {"image/*": "application/octet-stream"}}
+
+Operation = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def package(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The generated package; generating it left nothing out."""
+    folder = tmp_path_factory.mktemp("generated")
+    document = httpx.get(f"{stack.api_url}/openapi.json", trust_env=False).raise_for_status()
+    (folder / "openapi.json").write_text(document.text)
+    (folder / "configuration.json").write_text(json.dumps(CONFIGURATION))
+    scripts = Path(sys.prefix, "bin")
+    command = [
+        scripts / "openapi-python-client",
+        "generate",
+        "--path",
+        "openapi.json",
+        "--config",
+        "configuration.json",
+    ]
+    command += ["--meta", "none", "--output-path", PACKAGE, "--fail-on-warning"]
+    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}  # it formats with ruff
+
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    named = {operation["operationId"] for path in document.json()["paths"].values() for operation in path.values()}
+    assert {path.stem for path in folder.glob(f"{PACKAGE}/api/*/*.py")} - {"__init__"} == named
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield import_module(PACKAGE)
+
+
+@pytest.fixture
+def call(package: ModuleType, client: httpx.Client) -> Iterator[Operation]:
+    """Call an operation of the generated client by its name, and get its answer with the body parsed."""
+    modules = {path.stem: path for path in Path(str(package.__file__)).parent.glob("api/*/*.py")}
+    with package.Client(base_url=str(client.base_url), httpx_args={"trust_env": False}) as generated:
+
+        def call(name: str, *arguments: object, **options: object) -> Any:
+            operation = import_module(f"{PACKAGE}.api.{modules[name].parent.name}.{name}")
+            return operation.sync_detailed(*arguments, client=generated, **options)
+
+        yield call
+
+
+@pytest.fixture
+def models(package: ModuleType) -> ModuleType:
+    return import_module(f"{package.__name__}.models")
+
+
+def make_body(package: ModuleType, kind: str, url: str) -> object:
+    """Put the photo into one of the bodies that the document offers."""
+    models = import_module(f"{package.__name__}.models")
+    file = import_module(f"{package.__name__}.types").File(payload=BytesIO(CHELSEA.read_bytes()))
+    match kind:
+        case "data":
+            return models.AnalyzeImageByData(image_data=base64.b64encode(CHELSEA.read_bytes()).decode())
+        case "url":
+            return models.AnalyzeImageByUrl(image_url=url)
+        case "form":
+            return models.AnalyzeImageForm(file=file, top_k=3, priority=models.Priority.HIGH)
+        case "form with a url":
+            return models.AnalyzeImageForm(image_url=url)
+        case _:
+            return file
+
+
+@pytest.mark.parametrize("kind", ["data", "url", "form", "form with a url", "file"])
+def test_image_gets_its_label_and_is_answered_from_the_cache(
+    package: ModuleType, models: ModuleType, call: Operation, httpserver: HTTPServer, kind: str
+) -> None:
+    httpserver.expect_request("/cat.png").respond_with_data(CHELSEA.read_bytes())
+    url = httpserver.url_for("/cat.png")
+
+    accepted = call("analyze_image", body=make_body(package, kind, url))
+    job_id = accepted.parsed.job_id
+
+    def ended() -> Any:
+        status = call("read_analysis_status", job_id).parsed
+        return status if status.status is models.JobStatus.COMPLETED else None
+
+    status = wait_until(ended, "the job is COMPLETED")
+    again = call("analyze_image", body=make_body(package, kind, url))
+
+    assert (accepted.status_code, type(accepted.parsed)) == (202, models.JobAccepted)
+    assert (type(status), type(status.result), status.cached) == (models.AnalysisStatus, models.AnalysisResult, False)
+    assert (status.result.label, status.result.model.id) == ("cat", "vit-tiny-cifar10")
+    assert len(status.result.predictions) == (3 if kind == "form" else 5)
+    assert (again.status_code, type(again.parsed)) == (200, models.AnalysisStatus)
+    assert (again.parsed.result, again.parsed.cached) == (status.result, True)
+
+
+def test_waiting_job_is_taken_back(call: Operation, models: ModuleType, held_worker: Callable[[], None]) -> None:
+    images = [base64.b64encode(make_png(seed)).decode() for seed in (700, 701)]
+    # The first may be one that Redis gives to the worker that stands still.
+    jobs = [call("analyze_image", body=models.AnalyzeImageByData(image_data=image)).parsed for image in images]
+
+    cancelled = call("cancel_analysis", jobs[1].job_id)
+    held_worker()
+
+    assert (cancelled.status_code, cancelled.parsed.status) == (200, models.JobStatus.CANCELLED)
+
+
+def test_models_and_health_are_typed(call: Operation, models: ModuleType) -> None:
+    (listed,) = call("list_models").parsed.models
+
+    assert (type(listed), listed.is_default) == (models.ModelStatus, True)
+    assert "cat" in call("read_model", listed.id).parsed.labels
+    assert call("read_readiness").parsed.model == listed.id
+
+
+def test_errors_are_typed_problems(call: Operation, models: ModuleType) -> None:
+    refused = call("analyze_image", body=models.AnalyzeImageByData(image_data="?"))
+    unknown = call("read_analysis_status", "00000000-0000-4000-8000-000000000000")
+    keyless = call("list_analyses", status=models.JobStatus.PENDING)
+
+    answers = [refused, unknown, keyless]
+    assert {type(answer.parsed) for answer in answers} == {models.Problem}
+    assert [(answer.status_code, answer.parsed.code) for answer in answers] == [
+        (400, "invalid_base64"),
+        (404, "job_not_found"),
+        (403, "keys_required"),
+    ]
