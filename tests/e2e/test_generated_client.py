@@ -116,6 +116,25 @@ def test_image_gets_its_label_and_is_answered_from_the_cache(
     assert (again.parsed.result, again.parsed.cached) == (status.result, True)
 
 
+@pytest.mark.parametrize("kind", ["form", "JSON"])
+def test_batch_is_typed(package: ModuleType, models: ModuleType, call: Operation, kind: str) -> None:
+    photo = CHELSEA.read_bytes()
+    file = import_module(f"{package.__name__}.types").File
+    texts = [models.ImageByData(image_data=base64.b64encode(image).decode()) for image in (photo, b"none")]
+    files = [file(payload=BytesIO(image), file_name="image") for image in (photo, b"none")]
+    body = models.AnalyzeImagesForm(file=files) if kind == "form" else models.AnalyzeImagesRequest(images=texts)
+    accepted = call("analyze_images", body=body)
+
+    def ended() -> Any:
+        batch = call("read_batch_status", accepted.parsed.batch_id).parsed
+        return batch if batch.counts.completed else None
+
+    good, bad = wait_until(ended, "the image has its label").jobs
+
+    assert (accepted.status_code, type(accepted.parsed)) == (202, models.BatchAccepted)
+    assert (good.result.label, bad.error.code) == ("cat", "unsupported_image")
+
+
 def test_waiting_job_is_taken_back(call: Operation, models: ModuleType, held_worker: Callable[[], None]) -> None:
     images = [base64.b64encode(make_png(seed)).decode() for seed in (700, 701)]
     # The first may be one that Redis gives to the worker that stands still.
