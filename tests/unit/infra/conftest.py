@@ -14,6 +14,7 @@ WAYS = {
     "cpu": ["overlays/cpu"],
     "gpu": ["overlays/gpu"],
     "cpu and hub": ["overlays/cpu", "components/model-hub"],
+    "cpu and metrics": ["overlays/cpu", "components/metrics"],
 }
 
 

@@ -105,9 +105,24 @@ def test_every_service_leads_to_a_port_that_the_image_exposes(manifests: list[Ma
 
     for service in (m for m in manifests if m["kind"] == "Service"):
         [port] = service["spec"]["ports"]
-        [own] = containers[service["metadata"]["name"]]["ports"]
-        assert port.get("targetPort", port["port"]) in (own["name"], own["containerPort"])
+        target = port.get("targetPort", port["port"])
+        open_ports = containers[service["metadata"]["name"]]["ports"]
+        [own] = [own for own in open_ports if target in (own["name"], own["containerPort"])]
         assert str(own["containerPort"]) in exposed
+
+
+def test_every_port_of_metrics_is_where_the_image_listens_for_others(manifests: list[Manifest]) -> None:
+    dockerfile = (ROOT / "infra" / "Dockerfile").read_text()
+    listening = re.findall(r"METRICS_HOST=0\.0\.0\.0 (\w+)_METRICS_PORT=(\d+)", dockerfile)
+    opened = {
+        (name.upper(), str(port["containerPort"]))
+        for name, container in find_containers(manifests).items()
+        for port in container.get("ports", [])
+        if port["name"] == "metrics"
+    }
+    is_scraped = any(manifest["metadata"]["name"] == "api-metrics" for manifest in manifests)
+
+    assert opened == (set(listening) if is_scraped else set())
 
 
 def test_whoever_runs_twice_is_spread_and_has_a_disruption_budget(manifests: list[Manifest]) -> None:

@@ -16,10 +16,11 @@ Peer = dict[str, str]
 
 DNS = {NAMESPACE: "kube-system", "k8s-app": "kube-dns"}
 KEDA = {NAMESPACE: "keda", "app": "keda-operator"}
+PROMETHEUS = {NAMESPACE: "monitoring", NAME: "prometheus"}
 STRANGER = {NAMESPACE: "default"}
 OURS = {name: {NAMESPACE: "image-analysis", NAME: name} for name in ("api", "worker", "dashboard", "redis")}
-PEERS = {**OURS, "dns": DNS, "keda": KEDA, "stranger": STRANGER}
-PORTS = (53, 80, 443, 6379, 8000, 9181)
+PEERS = {**OURS, "dns": DNS, "keda": KEDA, "prometheus": PROMETHEUS, "stranger": STRANGER}
+PORTS = (53, 80, 443, 6379, 8000, 9181, 9464, 9465)
 
 PUBLIC = ("93.184.216.34", "2606:2800:220:1::1")
 PRIVATE = (
@@ -89,12 +90,14 @@ def test_pods_reach_redis_and_names_and_nobody_else(manifests: list[Manifest], p
         and allows(policies, "Ingress", other, one, port)
     }
     has_keda = any(manifest["kind"] == "ScaledObject" for manifest in manifests)
+    has_metrics = any(manifest["metadata"]["name"] == "api-metrics" for manifest in manifests)
 
     assert reached == {
         *((name, "redis", 6379) for name in ("api", "worker", "dashboard")),
         *((name, "dns", 53) for name in ("api", "worker", "dashboard")),
-        *((name, "api", 8000) for name in ("dns", "keda", "stranger")),
+        *((name, "api", 8000) for name in ("dns", "keda", "prometheus", "stranger")),
         *([("keda", "redis", 6379)] if has_keda else []),
+        *([("prometheus", "api", 9464), ("prometheus", "worker", 9465)] if has_metrics else []),
     }
 
 
