@@ -1,6 +1,7 @@
 """What every answer has in common: IDs, problem documents, log lines; and the OpenAPI document that promises it."""
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -152,3 +153,14 @@ async def test_documentation_is_served_without_redis(
 
     assert answer.status_code == 200
     assert "Cat Finder" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_documentation_loads_nothing_from_another_host(client: httpx.AsyncClient, path: str) -> None:
+    page = (await client.get(path)).text
+
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    answers = [await client.get(part) for part in parts]
+    assert len(parts) > 1
+    assert all(part.startswith("/") for part in parts)
+    assert [answer.status_code for answer in answers] == [200] * len(parts)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -58,7 +59,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         await fetcher.aclose()
         await redis.aclose()
 
-    app = FastAPI(
+    app = FastAPIOffline(  # the pages of the documentation load nothing from other hosts
         title=settings.api_title,
         version=settings.api_version,
         description=DESCRIPTION,
