@@ -85,10 +85,10 @@ e2e *options:
 chaos *options:
     {{ uv_run }} pytest tests/chaos "$@"
 
-# Play the alerts through promtool, which has to be on the search path
+# Watch a stack with Prometheus and a browser; needs both on the search path: Debian's packages prometheus and chromium
 [group('test')]
-@alerts-test:
-    exec promtool test rules tests/alerts.yml
+operators-test *options:
+    {{ uv_run }} --group browser pytest tests/operators "$@"
 
 # Build the images and test them together; needs a docker client with an engine behind it
 [group('test')]

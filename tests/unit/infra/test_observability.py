@@ -1,6 +1,5 @@
 """Alerts and dashboard against the README's table of metrics, which the integration tests hold to real processes."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,9 @@ import promql_parser
 import pytest
 import yaml
 
+from observability import ALERTS, FOLDER, PANELS, RULES
+
 ROOT = Path(__file__).parents[3]
-OBSERVABILITY = ROOT / "infra" / "observability"
 ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker) \| (Histogram)?", re.MULTILINE)
 # What Prometheus itself gives to every series of a target.
 TARGET_LABELS = {"job", "instance"}
@@ -27,20 +27,6 @@ def documented() -> dict[str, set[str]]:
         else:
             series[name] = labels
     return series
-
-
-def rules() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((OBSERVABILITY / "alerts.yml").read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-def panels() -> list[dict[str, Any]]:
-    dashboard = json.loads((OBSERVABILITY / "grafana" / "dashboards" / "image-analysis.json").read_text())
-    return list(dashboard["panels"])
-
-
-ALERTS = {rule["alert"]: rule["expr"] for rule in rules()}
-PANELS = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel["targets"]}
 
 
 def parts(node: Any) -> Iterator[Any]:
@@ -95,12 +81,12 @@ def test_every_alert_says_what_to_do_and_is_played_in_the_tests() -> None:
         if test.get("exp_alerts")
     }
 
-    assert all(rule["annotations"].keys() == {"summary", "action"} for rule in rules())
+    assert all(rule["annotations"].keys() == {"summary", "action"} for rule in RULES)
     assert played == set(ALERTS)
 
 
 def test_prometheus_scrapes_the_services_where_their_images_listen() -> None:
-    jobs = yaml.safe_load((OBSERVABILITY / "prometheus.yml").read_text())["scrape_configs"]
+    jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
     services = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]
     image_ports = re.findall(r"\w+_METRICS_PORT=(\d+)", (ROOT / "infra" / "Dockerfile").read_text())
 

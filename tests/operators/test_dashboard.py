@@ -1,0 +1,117 @@
+"""rq-dashboard in a browser: what an operator sees of queues, jobs and workers."""
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from operators.conftest import Made
+from samples import base64_body, make_png
+from stack import Stack
+
+QUEUE = "analysis-vit-tiny-cifar10"
+COLUMNS = ("queued", "deferred", "scheduled", "started", "finished", "failed", "canceled")
+NUMBER = re.compile(r"\d")
+
+
+@pytest.fixture
+def rows(page: Page) -> Locator:
+    """The rows of the table on a page, once it has been filled."""
+    return page.locator("tbody tr:not([data-role=loading-placeholder])")
+
+
+@pytest.fixture
+def open_registry(stack: Stack, made: Made, page: Page, rows: Locator) -> Callable[[str], None]:
+    """Go to a registry of the queue, by the number that stands in its column."""
+
+    def open_registry(registry: str) -> None:
+        page.goto(stack.dashboard_url)
+        rows.get_by_role("link").nth(COLUMNS.index(registry)).click()
+
+    return open_registry
+
+
+@pytest.fixture
+def client(stack: Stack) -> Iterator[httpx.Client]:
+    headers = {"X-Forwarded-For": "192.0.2.100"}
+    with httpx.Client(base_url=stack.api_url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def held_worker(stack: Stack, made: Made) -> Iterator[None]:
+    """The worker stands still: of the jobs that are submitted, it has been given the first at most."""
+    worker = stack.pid("worker")
+    os.kill(worker, signal.SIGSTOP)
+    yield
+    os.kill(worker, signal.SIGCONT)
+
+
+def test_queue_is_listed_with_its_jobs(stack: Stack, made: Made, page: Page, rows: Locator) -> None:
+    page.goto(stack.dashboard_url)
+
+    expect(rows).to_have_count(1)
+    expect(rows.locator("td")).to_have_text([QUEUE, NUMBER, "0", "0", NUMBER, NUMBER, str(len(made.failed)), NUMBER])
+    expect(page.get_by_text("Python RQ version: 3.")).to_be_visible()
+
+
+def test_finished_job_shows_its_result(
+    made: Made, page: Page, rows: Locator, open_registry: Callable[[str], None]
+) -> None:
+    open_registry("finished")
+    for job_id in made.finished:
+        expect(rows.filter(has_text=job_id)).to_have_count(1)
+
+    page.get_by_role("link", name=made.finished[0]).click()
+
+    job = page.locator("#job-data")
+    expect(page.get_by_role("heading", name=made.finished[0])).to_be_visible()
+    expect(job).to_contain_text(re.compile(rf"{QUEUE}.*Status:\s*finished.*\"label\":", re.DOTALL))
+    expect(page.get_by_role("button", name="Requeue")).to_be_hidden()
+
+
+def test_failed_job_shows_why(made: Made, page: Page, rows: Locator, open_registry: Callable[[str], None]) -> None:
+    open_registry("failed")
+    for job_id in made.failed:
+        expect(rows.filter(has_text=job_id)).to_contain_text("corrupt_image")
+
+    page.get_by_role("link", name=made.failed[0]).click()
+
+    expect(page.get_by_role("heading", name=made.failed[0])).to_be_visible()
+    expect(page.locator("#job-data")).to_contain_text(re.compile(r"Status:\s*failed.*corrupt_image", re.DOTALL))
+    expect(page.get_by_role("button", name="Requeue")).to_be_visible()
+
+
+def test_waiting_job_comes_into_the_open_page_and_leaves_it_when_it_is_cancelled(
+    held_worker: None, client: httpx.Client, page: Page, rows: Locator, open_registry: Callable[[str], None]
+) -> None:
+    open_registry("queued")
+    expect(rows).to_have_text("No jobs.")
+
+    _, job_id = (client.post("/analyze-image", json=base64_body(make_png(n))).json()["job_id"] for n in (100, 101))
+    expect(rows.filter(has_text=job_id)).to_have_count(1)
+
+    assert client.delete(f"/analysis/{job_id}").json()["status"] == "CANCELLED"
+    expect(rows.filter(has_text=job_id)).to_have_count(0)
+    page.get_by_title("Registry name").select_option("canceled")
+    expect(rows.filter(has_text=job_id)).to_have_count(1)
+
+
+@pytest.mark.parametrize("registry", ["deferred", "scheduled"])
+def test_registry_that_the_service_does_not_use_is_an_empty_page(
+    rows: Locator, open_registry: Callable[[str], None], registry: str
+) -> None:
+    open_registry(registry)
+
+    expect(rows).to_have_text("No jobs.")
+
+
+def test_worker_is_listed_with_its_queue(stack: Stack, made: Made, page: Page, rows: Locator) -> None:
+    page.goto(stack.dashboard_url)
+    page.get_by_role("link", name="Workers").click()
+
+    expect(rows.locator("td")).to_have_text([re.compile(r"\S"), "idle", QUEUE])

@@ -1,0 +1,55 @@
+"""A real Prometheus reads the running service: what it counts, its alerts, and what Grafana would ask."""
+
+from math import isfinite
+
+import pytest
+
+from observability import ALERTS, PANELS
+from operators.conftest import Made
+from operators.prometheus import Prometheus
+from waiting import wait_until
+
+COUNTED = {
+    'sum by (status) (image_analysis_http_requests_total{route="/analyze-image"})': {
+        ("200",): 2,
+        ("202",): 4,
+        ("400",): 4,
+        ("429",): 2,
+    },
+    'sum(image_analysis_http_request_duration_seconds_count{route="/analyze-image"})': {(): 12},
+    "sum by (outcome) (image_analysis_submissions_total)": {("queued",): 4, ("cached",): 2},
+    "sum by (verdict) (image_analysis_rate_limit_verdicts_total)": {("admitted",): 10, ("refused",): 2},
+    "sum by (outcome) (image_analysis_fetches_total)": {("url_refused",): 2},
+    'sum by (code) (image_analysis_http_problems_total{code!="no_worker"})': {
+        ("url_refused",): 2,
+        ("invalid_base64",): 2,
+        ("rate_limited",): 2,
+    },
+    "sum by (outcome, code) (image_analysis_jobs_total)": {("completed",): 2, ("corrupt_image", "failed"): 2},
+    "sum(image_analysis_batch_jobs_sum)": {(): 2},
+}
+
+
+def test_api_and_worker_are_found_as_the_jobs_that_the_alerts_name(prometheus: Prometheus, made: Made) -> None:
+    assert prometheus.query("sum by (job) (up)") == {("api",): 1, ("worker",): 1}
+
+
+@pytest.mark.parametrize("expression", COUNTED)
+def test_counters_add_up_to_the_requests_made(prometheus: Prometheus, made: Made, expression: str) -> None:
+    assert prometheus.query(expression, at_s=made.seen_s) == COUNTED[expression]
+
+
+def test_every_alert_is_evaluated_and_leaves_a_service_that_does_well_alone(prometheus: Prometheus, made: Made) -> None:
+    def states() -> dict[str, tuple[str, str]]:
+        groups = prometheus.ask("rules")["groups"]
+        return {rule["name"]: (rule["health"], rule["state"]) for group in groups for rule in group["rules"]}
+
+    wait_until(lambda: states() == dict.fromkeys(ALERTS, ("ok", "inactive")), "every alert is well")
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_every_query_of_the_dashboard_has_a_value(prometheus: Prometheus, made: Made, panel: str) -> None:
+    found = prometheus.query(PANELS[panel])
+
+    assert found
+    assert any(isfinite(value) for value in found.values())
