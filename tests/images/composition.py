@@ -21,6 +21,10 @@ class Composition:
     def __init__(self, variables: dict[str, str]) -> None:
         self._environment = os.environ | variables
 
+    def extend(self, variables: dict[str, str]) -> "Composition":
+        """Return the same composition, with more variables."""
+        return Composition({**self._environment, **variables})
+
     def docker(self, *arguments: str, timeout_s: float = 120) -> str:
         """Run docker and return what it prints; fail with what it complains about."""
         run = subprocess.run(
