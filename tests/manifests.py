@@ -14,6 +14,9 @@ from typing import Any
 import yaml
 
 Manifest = dict[str, Any]
+YAML = yaml.CSafeLoader
+"""Ten times as fast as the loader in Python."""
+
 KNOWN_FIELDS = {"apiVersion", "kind", "namespace", "resources", "components", "configMapGenerator", "patches", "images"}
 HASH_LETTERS = str.maketrans("013ae", "ghkmt")
 
@@ -34,7 +37,7 @@ def build(folder: Path) -> list[Manifest]:
 
 def _load(folder: Path, manifests: list[Manifest]) -> list[Manifest]:
     """Add what a kustomization brings to some manifests, and apply what it says of all of them."""
-    root = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    root = yaml.load((folder / "kustomization.yaml").read_text(), YAML)
     assert root.keys() <= KNOWN_FIELDS, f"{folder}: {root.keys() - KNOWN_FIELDS}"
     for resource in root.get("resources", []):
         path = folder / resource
@@ -42,7 +45,7 @@ def _load(folder: Path, manifests: list[Manifest]) -> list[Manifest]:
             manifests = manifests + _load(path, [])
         else:
             assert path.resolve().is_relative_to(folder.resolve()), f"kustomize would not read {path}"
-            manifests = manifests + list(yaml.safe_load_all(path.read_text()))
+            manifests = manifests + list(yaml.load_all(path.read_text(), YAML))
     manifests = manifests + [_generate(folder, **entry) for entry in root.get("configMapGenerator", [])]
     for component in root.get("components", []):
         manifests = _load(folder / component, manifests)
@@ -76,7 +79,7 @@ def _patch(
     folder: Path, manifests: list[Manifest], target: dict[str, str], path: str | None = None, patch: str = ""
 ) -> None:
     """Apply a JSON patch (RFC 6902) to every manifest of some kind, or of one name as well."""
-    operations = yaml.safe_load((folder / path).read_text() if path else patch)
+    operations = yaml.load((folder / path).read_text() if path else patch, YAML)
     assert target.keys() <= {"kind", "name"}
     found = [
         manifest

@@ -2,15 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from fakeredis import FakeRedis as SyncRedis
-from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 
@@ -28,22 +25,8 @@ QUEUE_KEY = f"rq:queue:{tasks.queue_name(BUNDLED_MODEL)}"
 
 
 @pytest.fixture
-def steps(redis_server: FakeServer) -> Steps:
-    return Steps(SyncRedis(server=redis_server))
-
-
-@pytest.fixture
-async def app(make_app: MakeApp) -> AsyncIterator[FastAPI]:
-    app = make_app(max_waiters=1)
-    yield app
-    await app.state.waiting_room.aclose()
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, client=("198.51.100.7", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
+def app(make_app: MakeApp) -> FastAPI:
+    return make_app(max_waiters=2)
 
 
 async def post(client: httpx.AsyncClient, prefer: str | None = None, seed: int = 0) -> httpx.Response:
@@ -51,11 +34,11 @@ async def post(client: httpx.AsyncClient, prefer: str | None = None, seed: int =
     return await client.post("/analyze-image", json=base64_body(make_png(seed)), headers=headers)
 
 
-async def queued_job(app: FastAPI, redis: FakeRedis) -> str:
+async def queued_job(app: FastAPI, redis: FakeRedis, waiters: int = 1) -> str:
     """Name the job that somebody waits for, once that is so."""
 
     async def find() -> Any:
-        return len(app.state.waiting_room) and await redis.lindex(QUEUE_KEY, 0)
+        return len(app.state.waiting_room) == waiters and await redis.lindex(QUEUE_KEY, 0)
 
     return bytes(await eventually(find, "a job is queued and waited for")).decode()
 
@@ -88,9 +71,18 @@ async def test_failure_in_time_is_the_answer_too(
     assert (answer.status_code, answer.json()["error"]["code"]) == (200, "corrupt_image")
 
 
-async def test_submission_that_takes_longer_is_the_usual_202(client: httpx.AsyncClient) -> None:
-    waited, usual = await post(client, "wait=1"), await post(client, seed=1)
+async def test_job_that_takes_longer_than_the_wait_is_told_where_it_stands(
+    client: httpx.AsyncClient, steps: Steps
+) -> None:
+    usual = await post(client, seed=1)
+    steps.begin(usual.json()["job_id"])
+    asking = client.get(usual.headers["location"] + "?wait=1")
+    started_s = time.monotonic()
 
+    waited, status = await asyncio.gather(post(client, "wait=1"), asking)
+
+    assert time.monotonic() - started_s > 0.9
+    assert (status.status_code, status.json()["status"]) == (200, "PROCESSING")
     assert (waited.status_code, usual.status_code) == (202, 202)
     assert waited.headers.pop("preference-applied") == "wait=1"
     assert set(waited.headers) == set(usual.headers)
@@ -109,16 +101,16 @@ async def test_202_says_where_to_look_and_when(client: httpx.AsyncClient) -> Non
 async def test_full_room_takes_the_job_in_without_waiting(
     app: FastAPI, client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
 ) -> None:
-    first = asyncio.create_task(post(client, "wait=30"))
-    job_id = await queued_job(app, redis)
+    waiting = [asyncio.create_task(post(client, "wait=30")) for _ in range(2)]
+    job_id = await queued_job(app, redis, waiters=2)
 
-    second = await post(client, "wait=30", seed=1)
+    late = await post(client, "wait=30", seed=1)
     status = await client.get(f"/analysis-status/{job_id}?wait=30")
     steps.complete(job_id)
 
-    assert (second.status_code, "preference-applied" in second.headers) == (202, False)
+    assert (late.status_code, "preference-applied" in late.headers) == (202, False)
     assert (status.status_code, status.json()["status"]) == (200, "PENDING")
-    assert (await first).status_code == 200
+    assert [(await answer).status_code for answer in waiting] == [200, 200]
 
 
 async def test_status_waits_for_the_end(
@@ -131,13 +123,6 @@ async def test_status_waits_for_the_end(
     steps.complete(job_id)
 
     assert (await asking).json()["status"] == "COMPLETED"
-
-
-async def test_status_says_after_the_wait_where_the_job_stands(client: httpx.AsyncClient, steps: Steps) -> None:
-    job_id = (await post(client)).json()["job_id"]
-    steps.begin(job_id)
-
-    assert (await client.get(f"/analysis-status/{job_id}?wait=1")).json()["status"] == "PROCESSING"
 
 
 async def test_wait_ends_when_the_process_is_about_to(

@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from fakeredis import FakeRedis as SyncRedis
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
@@ -39,22 +37,8 @@ def read_events(text: str) -> list[tuple[int, dict[str, Any]]]:
 
 
 @pytest.fixture
-def steps(redis_server: FakeServer) -> Steps:
-    return Steps(SyncRedis(server=redis_server))
-
-
-@pytest.fixture
-async def app(make_app: MakeApp) -> AsyncIterator[FastAPI]:
-    app = make_app(max_waiters=4, max_waiters_per_client=3)
-    yield app
-    await app.state.waiting_room.aclose()
-
-
-@pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app, client=("198.51.100.7", 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        yield client
+def app(make_app: MakeApp) -> FastAPI:
+    return make_app(max_waiters=4, max_waiters_per_client=3)
 
 
 async def submit(client: httpx.AsyncClient, seed: int = 0) -> str:

@@ -3,7 +3,6 @@
 from hashlib import sha256
 
 import pytest
-from fakeredis import FakeRedis as SyncRedis
 from fakeredis import FakeServer
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
@@ -14,11 +13,6 @@ from steps import WHOLE_RUN, Steps
 
 SOCKET = "/ws/analysis-status/{}"
 API_KEYS = f"alice:{sha256(b'a').hexdigest()},bob:{sha256(b'b').hexdigest()}"
-
-
-@pytest.fixture
-def steps(redis_server: FakeServer) -> Steps:
-    return Steps(SyncRedis(server=redis_server))
 
 
 def test_websocket_sends_the_same_and_closes(make_app: MakeApp, steps: Steps) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from image_analysis_api.settings import ApiSettings
 from image_analysis_worker.settings import WorkerSettings
-from manifests import Manifest
+from manifests import YAML, Manifest
 
 ROOT = Path(__file__).parents[3]
 OLDEST_VERSION, NEWEST_VERSION = "1.30", "1.37"
@@ -32,7 +32,7 @@ def read_quantity(text: str) -> float:
 def read_compose(service: str) -> dict[str, Any]:
     """Read a service of the composition, with the defaults of its variables."""
     text = (ROOT / "infra" / "compose.yaml").read_text()
-    return dict(yaml.safe_load(re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", text))["services"][service])
+    return dict(yaml.load(re.sub(r"\$\{\w+:-([^{}]*)\}", r"\1", text), YAML)["services"][service])
 
 
 def find_workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -59,7 +59,7 @@ def test_whatever_kustomize_is_at_hand_builds_the_same(kustomization: Path, mani
         if shutil.which(command[0]):
             built = subprocess.run([*command, str(kustomization)], check=True, capture_output=True, text=True).stdout
 
-            assert identify(list(yaml.safe_load_all(built))) == identify(manifests)
+            assert identify(list(yaml.load_all(built, YAML))) == identify(manifests)
 
 
 @pytest.mark.parametrize("version", [OLDEST_VERSION, NEWEST_VERSION])

@@ -11,7 +11,7 @@ from image_analysis_worker.outage import Outage
 
 
 def test_call_is_repeated_until_redis_answers_and_each_change_is_one_line() -> None:
-    outage, errors = Outage(), [RedisConnectionError("gone"), RedisConnectionError("gone"), ReadOnlyError("replica")]
+    outage, errors = Outage(), [RedisConnectionError("gone"), ReadOnlyError("replica")]
 
     def call() -> str:
         if errors:
