@@ -101,10 +101,8 @@ def test_waiting_job_comes_into_the_open_page_and_leaves_it_when_it_is_cancelled
     expect(rows.filter(has_text=job_id)).to_have_count(1)
 
 
-@pytest.mark.parametrize("registry", ["deferred", "scheduled"])
-def test_registry_that_the_service_does_not_use_is_an_empty_page(
-    rows: Locator, open_registry: Callable[[str], None], registry: str
-) -> None:
+@pytest.mark.parametrize("registry", ["deferred", "scheduled", "started"])
+def test_registry_without_jobs_says_so(rows: Locator, open_registry: Callable[[str], None], registry: str) -> None:
     open_registry(registry)
 
     expect(rows).to_have_text("No jobs.")
