@@ -1,12 +1,35 @@
 """Stand-ins that tests pass to the application instead of the real parts."""
 
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
 
+from image_analysis_api.addresses import AddressPolicy
+from image_analysis_api.egress import Destinations, Egress
+from image_analysis_api.fetch import Fetcher
+
 MakeApp = Callable[..., FastAPI]
 MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+def make_egress(
+    *networks: str,
+    allowed_ports: frozenset[int] = frozenset({80, 443}),
+    allowed_hosts: frozenset[str] = frozenset(),
+    **arguments: Any,
+) -> Egress:
+    """Make a way out that also leads into some networks; `resolve` and `transport` stand in for the real ones."""
+    destinations = Destinations(AddressPolicy(tuple(map(ip_network, networks))), allowed_ports, allowed_hosts)
+    return Egress(destinations, **{"max_lookups": 4, **arguments})
+
+
+def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurrent: int = 2, **egress: Any) -> Fetcher:
+    return Fetcher(
+        make_egress(*networks, **egress), max_bytes=max_bytes, timeout_s=timeout_s, max_concurrent=max_concurrent
+    )
 
 
 class FakeFetcher:

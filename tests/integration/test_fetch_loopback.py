@@ -5,13 +5,12 @@ import contextlib
 import gzip
 import socket
 from collections.abc import AsyncIterator
-from ipaddress import ip_network
 from typing import Any
 
 import httpx
 import pytest
 
-from image_analysis_api.addresses import AddressPolicy
+from fakes import make_fetcher
 from image_analysis_api.fetch import Fetcher
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestError, UrlRefused
 from listeners import Listener, image, listening
@@ -64,15 +63,8 @@ async def permissive_resolve(host: str, port: int) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def fetching(*networks: str, **arguments: Any) -> AsyncIterator[Fetcher]:
-    limits: dict[str, Any] = {
-        "max_bytes": MAX_BYTES,
-        "timeout_s": 10.0,
-        "allowed_ports": frozenset({80, 443}),
-        "allowed_hosts": frozenset(),
-        "max_concurrent": 4,
-        "resolve": permissive_resolve,
-    }
-    fetcher = Fetcher(AddressPolicy(tuple(map(ip_network, networks))), **{**limits, **arguments})
+    limits = {"max_bytes": MAX_BYTES, "timeout_s": 10.0, "max_concurrent": 4, "resolve": permissive_resolve}
+    fetcher = make_fetcher(*networks, **{**limits, **arguments})
     try:
         yield fetcher
     finally:

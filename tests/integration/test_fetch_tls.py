@@ -1,15 +1,13 @@
 """The certificate is verified against the name of the URL's host, though the socket goes to an address."""
 
 import ssl
-from ipaddress import ip_network
 from pathlib import Path
 
 import httpx
 import pytest
 
 from certificates import make_certificate
-from image_analysis_api.addresses import AddressPolicy
-from image_analysis_api.fetch import Fetcher
+from fakes import make_fetcher
 from image_analysis_common.errors import FetchFailed
 from listeners import Listener, image, listening
 
@@ -42,13 +40,11 @@ async def fetch(listener: Listener, host: str, client: ssl.SSLContext | None) ->
     async def resolve(host: str, port: int) -> list[str]:
         return ["127.0.0.1"]
 
-    fetcher = Fetcher(
-        AddressPolicy((ip_network("127.0.0.0/8"),)),
+    fetcher = make_fetcher(
+        "127.0.0.0/8",
         max_bytes=100,
         timeout_s=10,
         allowed_ports=frozenset(),
-        allowed_hosts=frozenset(),
-        max_concurrent=1,
         resolve=resolve,
         transport=httpx.AsyncHTTPTransport(verify=client, trust_env=False) if client else None,
     )

@@ -18,7 +18,7 @@ from fakes import FakeFetcher
 from image_analysis_api.app import create_app
 from image_analysis_api.schemas import AnalysisStatus, JobAccepted, Problem
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.urls import ImageUrl
+from image_analysis_api.urls import WebUrl
 from image_analysis_common.errors import FetchFailed
 from samples import encode, make_image
 
@@ -30,7 +30,7 @@ class NobodyThere(FakeFetcher):
     """Reads a URL as the real one does, and reaches nobody."""
 
     async def fetch(self, url: str) -> bytes:
-        ImageUrl.parse(url)
+        WebUrl.parse(url)
         raise FetchFailed("Nobody is there.")
 
 

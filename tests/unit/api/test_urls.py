@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_analysis_api.urls import URL_LENGTH_MAX, ImageUrl
+from image_analysis_api.urls import URL_LENGTH_MAX, WebUrl
 from image_analysis_common.errors import FetchFailed, UrlRefused
 
 
@@ -25,7 +25,7 @@ from image_analysis_common.errors import FetchFailed, UrlRefused
     ],
 )
 def test_well_formed_url_is_read_in_its_normal_form(text: str, expected: tuple[str, int, str]) -> None:
-    target = ImageUrl.parse(text)
+    target = WebUrl.parse(text)
 
     assert (target.host, target.port, str(target.url)) == expected
 
@@ -92,34 +92,34 @@ def test_well_formed_url_is_read_in_its_normal_form(text: str, expected: tuple[s
 )
 def test_malformed_or_disguised_url_is_refused(text: str) -> None:
     with pytest.raises(UrlRefused):
-        ImageUrl.parse(text)
+        WebUrl.parse(text)
 
 
 def test_url_of_the_longest_length_is_read() -> None:
-    assert ImageUrl.parse("http://example.com/".ljust(URL_LENGTH_MAX, "a")).host == "example.com"
+    assert WebUrl.parse("http://example.com/".ljust(URL_LENGTH_MAX, "a")).host == "example.com"
 
 
 @given(st.text() | st.text().map("http://{}/".format) | st.text().map("https://[{}]/".format))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        target = ImageUrl.parse(text)
+        target = WebUrl.parse(text)
     except UrlRefused:
         return
     assert target.url.raw_host.decode() == target.host
-    assert ImageUrl.parse(str(target.url)) == target
+    assert WebUrl.parse(str(target.url)) == target
 
 
 @given(st.ip_addresses(v=4), st.sampled_from(["{:d}", "{:#x}", "{:#o}"]))
 def test_integer_form_of_any_address_is_refused(address: IPv4Address, form: str) -> None:
     with pytest.raises(UrlRefused):
-        ImageUrl.parse(f"http://{form.format(int(address)).replace('0o', '0')}/")
+        WebUrl.parse(f"http://{form.format(int(address)).replace('0o', '0')}/")
 
 
 @given(st.ip_addresses())
 def test_any_plain_address_is_a_literal(address: object) -> None:
     host = f"[{address}]" if ":" in str(address) else str(address)
 
-    target = ImageUrl.parse(f"http://{host}/")
+    target = WebUrl.parse(f"http://{host}/")
 
     assert target.is_literal
     assert ip_address(target.host) == address
@@ -135,7 +135,7 @@ def test_any_plain_address_is_a_literal(address: object) -> None:
     ],
 )
 def test_redirect_is_read_from_where_it_stands(location: str, expected: str) -> None:
-    assert str(ImageUrl.parse("https://example.com/a/").redirected(location).url) == expected
+    assert str(WebUrl.parse("https://example.com/a/").redirected(location).url) == expected
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_redirect_is_read_from_where_it_stands(location: str, expected: str) -> 
 )
 def test_redirect_that_breaks_a_rule_is_refused(location: str) -> None:
     with pytest.raises(UrlRefused):
-        ImageUrl.parse("https://example.com/").redirected(location)
+        WebUrl.parse("https://example.com/").redirected(location)
 
 
 def test_redirect_to_nowhere_is_a_failed_fetch() -> None:
     with pytest.raises(FetchFailed):
-        ImageUrl.parse("https://example.com/").redirected("")
+        WebUrl.parse("https://example.com/").redirected("")

@@ -10,13 +10,13 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from image_analysis_api import batch_routes, health, jobs, models, openapi, problems, routes, store, streams
-from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.batches import Batches
 from image_analysis_api.bodies import BoundBodies
 from image_analysis_api.cancellation import Cancellation
 from image_analysis_api.catalog import Catalog
 from image_analysis_api.context import RequestContext
+from image_analysis_api.egress import Destinations, Egress
 from image_analysis_api.fetch import Fetcher
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import bound_pillow
@@ -43,11 +43,9 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     """Build the API; it connects to nothing before the first request."""
     redis = redis or store.connect(settings.redis_dsn)
     fetcher = fetcher or Fetcher(
-        AddressPolicy(allowed_networks=settings.fetch_allowed_networks),
+        Egress(Destinations.of(settings), max_lookups=settings.fetch_max_concurrent),
         max_bytes=settings.max_image_bytes,
         timeout_s=settings.fetch_timeout_seconds,
-        allowed_ports=settings.fetch_allowed_ports,
-        allowed_hosts=settings.fetch_allowed_hosts,
         max_concurrent=settings.fetch_max_concurrent,
     )
     bound_pillow()

@@ -44,8 +44,16 @@ Origins = Annotated[CommaSeparated, AfterValidator(_check_origins)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
 
 
-class ApiSettings(SharedSettings):
-    """What the API reads besides the shared settings."""
+class EgressSettings(SharedSettings):
+    """What decides where a stranger's URL may lead."""
+
+    fetch_allowed_ports: Ports = frozenset({80, 443})
+    fetch_allowed_hosts: CommaSeparated = frozenset()
+    fetch_allowed_networks: Networks = ()
+
+
+class ApiSettings(EgressSettings):
+    """What the API reads besides."""
 
     api_title: str = "Image Analysis API"
     api_version: str = Field(default_factory=lambda: version("image-analysis-api"))
@@ -73,9 +81,6 @@ class ApiSettings(SharedSettings):
 
     fetch_timeout_seconds: float = Field(10.0, gt=0)
     fetch_max_concurrent: int = Field(64, ge=1)
-    fetch_allowed_ports: Ports = frozenset({80, 443})
-    fetch_allowed_hosts: CommaSeparated = frozenset()
-    fetch_allowed_networks: Networks = ()
 
     @field_validator("max_queue_bytes", "max_bodies_bytes")
     @classmethod

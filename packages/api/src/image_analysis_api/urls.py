@@ -1,4 +1,4 @@
-"""The form of a URL that an image may be fetched from, as given or as redirected to.
+"""The form of a URL that a stranger gives the service to ask: an image's, also as redirected to, or a webhook's.
 
 Knows neither the network nor which addresses are public: a well-formed URL may still lead where nobody may go.
 """
@@ -23,7 +23,7 @@ _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
 @dataclass(frozen=True)
-class ImageUrl:
+class WebUrl:
     """A URL that keeps the rules of form; `host` is ASCII, in lower case, without a trailing dot or brackets."""
 
     url: httpx.URL
@@ -42,7 +42,7 @@ class ImageUrl:
         try:
             url = httpx.URL(text)
         except (httpx.InvalidURL, ValueError) as error:
-            raise UrlRefused("The URL is malformed; give one like https://example.com/cat.jpg") from error
+            raise UrlRefused("The URL is malformed; give one like https://example.com/path") from error
         if url.scheme not in _DEFAULT_PORTS:
             raise UrlRefused("The URL must begin with http:// or https://")
         if "@" in re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]:

@@ -58,6 +58,10 @@ class UrlRefused(RequestError):
     code = "url_refused"
 
 
+class HostUnknown(UrlRefused):
+    """There is no such host: clients are told no more than of one that leads inside."""
+
+
 class FetchFailed(RequestError):
     """The URL's host did not give an image; it may on another try."""
 
