@@ -32,6 +32,7 @@ SETTINGS = (
     "TRUSTED_",
     "CORS_",
     "METRICS_",
+    "WEBHOOK_",
 )
 
 

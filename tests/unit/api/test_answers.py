@@ -97,8 +97,8 @@ async def test_document_lists_every_status_of_the_contract(document: dict[str, A
     }
 
     assert statuses == {
-        ("post", "/analyze-image"): [200, 202, 400, 404, 408, 409, 413, 415, 422, 429, 500, 503],
-        ("post", "/analyze-images"): [200, 202, 400, 404, 408, 409, 413, 415, 422, 429, 500, 503],
+        ("post", "/analyze-image"): [200, 202, 400, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503],
+        ("post", "/analyze-images"): [200, 202, 400, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503],
         ("get", "/analysis-batches/{batch_id}"): [200, 400, 404, 500, 503],
         ("get", "/models"): [200, 500, 503],
         ("get", "/models/{model_id}"): [200, 404, 500, 503],

@@ -11,6 +11,7 @@ from image_analysis_api.intake import check_image, decode_base64
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown
+from image_analysis_api.receivers import Receivers
 from image_analysis_api.requests import Options, Priority
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
@@ -54,6 +55,7 @@ def new_record(digest: str, options: Options, owner: str | None) -> JobRecord:
         model=options.model,
         top_k=options.top_k,
         min_confidence=options.min_confidence,
+        webhook_url=options.webhook_url,
     )
 
 
@@ -81,6 +83,7 @@ class Analysis:
         queue_of: QueueOf,
         fetcher: Fetcher,
         places: Places,
+        receivers: Receivers,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -88,6 +91,7 @@ class Analysis:
         self._queue_of = queue_of
         self._fetcher = fetcher
         self._places = places
+        self._receivers = receivers
 
     async def submit(self, job_id: UUID, submission: Submission, owner: str | None) -> Taken:
         """Take in an owner's image under a new ID: its status is COMPLETED if the result was known, else PENDING.
@@ -96,12 +100,22 @@ class Analysis:
             RequestError: whatever is wrong with the request.
             Unavailable: the job was not taken in.
         """
+        await self.check_webhook(submission.options)
         image, digest = await self.read(submission)
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
         record = new_record(digest, submission.options, owner)
         is_urgent = submission.options.priority is Priority.HIGH
         record, lacks_worker = await self.take_in(job_id, image, record, is_urgent=is_urgent)
         return Taken(AnalysisStatus.of(job_id, record), lacks_worker)
+
+    async def check_webhook(self, options: Options) -> None:
+        """Check that a job's end can be told where its options say, if they do.
+
+        Raises:
+            WebhooksDisabled, UrlRefused, TooManyDeliveries
+        """
+        if options.webhook_url is not None:
+            await self._receivers.check(options.webhook_url)
 
     async def take_in(
         self, job_id: UUID, image: bytes, record: JobRecord, *, is_urgent: bool

@@ -9,7 +9,18 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api import batch_routes, health, jobs, models, openapi, problems, routes, store, streams
+from image_analysis_api import (
+    batch_routes,
+    health,
+    jobs,
+    models,
+    openapi,
+    openapi_webhooks,
+    problems,
+    routes,
+    store,
+    streams,
+)
 from image_analysis_api.analysis import Analysis
 from image_analysis_api.batches import Batches
 from image_analysis_api.bodies import BoundBodies
@@ -24,6 +35,7 @@ from image_analysis_api.listing import Listing
 from image_analysis_api.places import Places
 from image_analysis_api.queue import JobQueue
 from image_analysis_api.rate_limit import RateLimiter
+from image_analysis_api.receivers import Receivers
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.waiting_room import WaitingRoom
 from image_analysis_common.tasks import model_name
@@ -42,8 +54,9 @@ IDEMPOTENCY_SLACK_S = 10
 def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> FastAPI:
     """Build the API; it connects to nothing before the first request."""
     redis = redis or store.connect(settings.redis_dsn)
+    destinations = Destinations.of(settings)
     fetcher = fetcher or Fetcher(
-        Egress(Destinations.of(settings), max_lookups=settings.fetch_max_concurrent),
+        Egress(destinations, max_lookups=settings.fetch_max_concurrent),
         max_bytes=settings.max_image_bytes,
         timeout_s=settings.fetch_timeout_seconds,
         max_concurrent=settings.fetch_max_concurrent,
@@ -90,7 +103,8 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     )
     app.state.catalog = Catalog(redis, model_name(settings.model_id), queue_of)
     places = Places(redis)
-    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, places)
+    receivers = Receivers(redis, destinations, is_enabled=bool(settings.webhook_secret))
+    app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, places, receivers)
     app.state.batches = Batches(
         redis,
         app.state.store,
@@ -107,6 +121,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     app.include_router(streams.router)
     app.include_router(jobs.router)
     app.include_router(health.router)
+    app.webhooks.include_router(openapi_webhooks.router)
     _add_middleware(app, settings)
     problems.install(app)
     openapi.install(app, has_keys=bool(settings.api_keys))

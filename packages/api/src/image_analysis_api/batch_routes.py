@@ -30,8 +30,11 @@ from image_analysis_common.errors import (
     RequestInProgress,
     RequestTimeout,
     StoreUnavailable,
+    TooManyDeliveries,
     Unavailable,
     UnsupportedMediaType,
+    UrlRefused,
+    WebhooksDisabled,
 )
 
 BatchId = Annotated[
@@ -71,7 +74,10 @@ router = APIRouter(tags=["analysis"])
             RateLimited,
             QueueFull,
             StoreUnavailable,
+            TooManyDeliveries,
             Unavailable,
+            UrlRefused,
+            WebhooksDisabled,
         ),
     },
     openapi_extra={"requestBody": ANALYZE_IMAGES_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY]},

@@ -115,12 +115,14 @@ class Batches:
         and kept; it may refuse them.
 
         Raises:
+            WebhooksDisabled, UrlRefused, TooManyDeliveries: their ends cannot be told where they ask for it.
             ModelNotFound: there is no such model as they ask for.
             QueueFull: not one of them could be queued.
             StoreUnavailable: nothing was taken in.
         """
         structlog.contextvars.bind_contextvars(batch_id=str(batch_id))
         options = submissions[0].options
+        await self._analysis.check_webhook(options)
         if options.model:
             await self._catalog.check(options.model)
         entries = await self._read(submissions, owner, hold)
@@ -228,7 +230,9 @@ class Batches:
         is_lost = all(entry.record.status is JobStatus.FAILED for entry in entries)
         async with self._redis.pipeline(transaction=True) as pipeline:
             if is_lost:
-                pipeline.delete(keys.batch(str(batch_id)), *(keys.job(str(entry.job_id)) for entry in entries))
+                job_ids = [str(entry.job_id) for entry in entries]
+                pipeline.delete(keys.batch(str(batch_id)), *map(keys.job, job_ids), *map(keys.delivery, job_ids))
+                pipeline.zrem(keys.DELIVERIES, *job_ids)
             else:
                 for entry in overflow:
                     entry.note()

@@ -12,7 +12,8 @@ from image_analysis_common.records import ADVANCE
 
 # A waiting job leaves the queue, in our keys and in RQ's books. What others wait for goes on: a job that others follow
 # is cancelled and its run is kept, until the last of them leaves. A job that a worker has gets a mark, and is CANCELLED
-# when it ends. One that has ended is forgotten; its image's results too, where no other job was answered with them.
+# when it ends. One that has ended is forgotten, and its webhook told no more; its image's results too, where no other
+# job was answered with them.
 CANCEL = (
     ADVANCE
     + f"""
@@ -63,7 +64,8 @@ if status == 'PENDING' or status == 'PROCESSING' then
   redis.call('HSET', record, 'cancelled', '1')
   return 'ENDING'
 end
-redis.call('DEL', record)
+redis.call('DEL', record, '{keys.delivery("")}' .. job_id)
+redis.call('ZREM', '{keys.DELIVERIES}', job_id)
 redis.call('ZREM', '{keys.jobs_of("")}' .. owner, job_id)
 local queue = redis.call('HGET', 'rq:job:' .. job_id, 'origin')
 if queue then

@@ -21,6 +21,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.UnsupportedImage: "This is no image that the service reads: send one of JPEG, PNG, WEBP, GIF, AVIF, BMP.",
     errors.UrlRefused: "image_url leads to an address that the service does not connect to: use a public one.",
     errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
+    errors.WebhooksDisabled: "This service sends no webhooks: its operator has to set WEBHOOK_SECRET.",
     errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
     errors.KeysRequired: "This service has no API keys, so it cannot tell whose jobs are whose: set API_KEYS.",
     errors.BatchTooLarge: "A batch may have 64 images, this one has 65: send several.",
@@ -37,6 +38,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.Unavailable: "Too many images are being fetched: try again in a few seconds.",
     errors.QueueFull: "1000 images wait, and no more are taken in: try again in 40 s.",
     errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
+    errors.TooManyDeliveries: "Too many webhooks have still to be told: try again later, or ask for the status.",
     errors.TooManyWaiters: "Too many clients wait here already: ask for the status now and then instead.",
     errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
 }
@@ -104,6 +106,7 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
                 version=app.version,
                 description=app.description,
                 routes=app.routes,
+                webhooks=app.webhooks.routes,
                 tags=app.openapi_tags,
             )
             for path, operations in document["paths"].items():

@@ -5,6 +5,7 @@ from typing import Any
 from image_analysis_api.requests import (
     EXAMPLE_IMAGE,
     EXAMPLE_URL,
+    EXAMPLE_WEBHOOK_URL,
     AnalyzeImageRequest,
     FormFields,
     Options,
@@ -113,6 +114,10 @@ ANALYZE_IMAGE_BODY: dict[str, Any] = {
                         "min_confidence": 0.01,
                         "priority": "high",
                     },
+                },
+                "webhook": {
+                    "summary": "With a webhook",
+                    "value": {"image_data": EXAMPLE_IMAGE, "webhook_url": EXAMPLE_WEBHOOK_URL},
                 },
             },
         },

@@ -6,6 +6,7 @@ from typing import Annotated, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from image_analysis_api.urls import URL_LENGTH_MAX
 from image_analysis_common.errors import RequestError
 from image_analysis_common.models import MAX_TOP_K, TOP_K
 
@@ -22,6 +23,7 @@ EMPTY_BATCH = (
     "There is no image: send JSON with images, a list of objects, or a form with parts file or fields image_url."
 )
 EXAMPLE_URL = "https://upload.wikimedia.org/wikipedia/commons/3/3a/Cat03.jpg"
+EXAMPLE_WEBHOOK_URL = "https://example.com/hooks/images"
 
 
 def _read_whole(value: object) -> object:
@@ -29,6 +31,7 @@ def _read_whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+WebhookUrl = Annotated[str, Field(min_length=1, max_length=URL_LENGTH_MAX, json_schema_extra={"format": "uri"})]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_read_whole)]
 
 
@@ -50,6 +53,9 @@ class Options(BaseModel):
     top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
     min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
     priority: Priority | None = Field(None, description="high goes before all that wait")
+    webhook_url: WebhookUrl | None = Field(
+        None, description="Where the service sends the job's status once it has ended, signed: http or https"
+    )
 
 
 class ImageSource(BaseModel):
@@ -93,6 +99,7 @@ FIELD_RULES = {
     "top_k": f"a whole number from 1 to {MAX_TOP_K}",
     "min_confidence": "a number from 0 to 1",
     "priority": "normal or high",
+    "webhook_url": f"a URL of 1 to {URL_LENGTH_MAX} characters",
 }
 Body = TypeVar("Body", AnalyzeImageRequest, AnalyzeImagesRequest)
 

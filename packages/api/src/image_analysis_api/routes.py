@@ -29,10 +29,12 @@ from image_analysis_common.errors import (
     RequestInProgress,
     RequestTimeout,
     StoreUnavailable,
+    TooManyDeliveries,
     Unavailable,
     UnsupportedImage,
     UnsupportedMediaType,
     UrlRefused,
+    WebhooksDisabled,
 )
 
 
@@ -85,7 +87,9 @@ router = APIRouter(tags=["analysis"])
             RateLimited,
             QueueFull,
             StoreUnavailable,
+            TooManyDeliveries,
             Unavailable,
+            WebhooksDisabled,
         ),
     },
     openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY, PREFER]},
@@ -100,6 +104,8 @@ async def analyze_image(
 
     The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
     BMP), bytes and pixels are checked before the answer.
+
+    Give a `webhook_url`, and the job's status is sent there when it has ended; see this document's webhooks.
 
     With `Prefer: wait=N` the answer comes the moment the job ends, if that is within N seconds: 200 with the finished
     body. Otherwise it is the usual 202.

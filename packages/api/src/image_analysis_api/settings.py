@@ -1,4 +1,4 @@
-"""Settings of the API, from the environment alone."""
+"""Settings of the API and of the deliverer, from the environment alone."""
 
 import re
 from importlib.metadata import version
@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from pydantic_settings import NoDecode
 
 from image_analysis_api.api_keys import ApiKey
+from image_analysis_api.webhook_secrets import WebhookSecret
 from image_analysis_common.settings import SharedSettings
 
 
@@ -29,6 +30,10 @@ def _split_keys(value: object) -> object:
     return [ApiKey.parse(entry) for entry in parts] if isinstance(parts := _split(value), list) else parts
 
 
+def _split_secrets(value: object) -> object:
+    return [WebhookSecret.parse(entry) for entry in parts] if isinstance(parts := _split(value), list) else parts
+
+
 def _check_origins(origins: frozenset[str]) -> frozenset[str]:
     # A browser sends scheme, host and port in lower case, and nothing behind them: another form would never match.
     for origin in origins:
@@ -42,14 +47,22 @@ Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_split)]
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split_keys)]
 Origins = Annotated[CommaSeparated, AfterValidator(_check_origins)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
+WebhookSecrets = Annotated[tuple[WebhookSecret, ...], NoDecode, BeforeValidator(_split_secrets)]
 
 
 class EgressSettings(SharedSettings):
-    """What decides where a stranger's URL may lead."""
+    """What decides where a stranger's URL may lead, and how the service signs what it tells there."""
 
     fetch_allowed_ports: Ports = frozenset({80, 443})
     fetch_allowed_hosts: CommaSeparated = frozenset()
     fetch_allowed_networks: Networks = ()
+    webhook_secret: WebhookSecrets = ()
+
+
+class DelivererSettings(EgressSettings):
+    """What the deliverer of webhooks reads besides."""
+
+    deliverer_metrics_port: int | None = Field(None, ge=1, le=65535)
 
 
 class ApiSettings(EgressSettings):

@@ -18,7 +18,7 @@ from image_analysis_api.pipelining import PipeliningRedis
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, StoreUnavailable
 from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
-from image_analysis_common.records import JobRecord, Progress
+from image_analysis_common.records import SCHEDULE, JobRecord, Progress
 from image_analysis_common.versions import check_redis_version
 
 TIMEOUT_S = 0.8
@@ -47,11 +47,13 @@ end
 # The count of answers has the lifetime of the result, which it never changes; a job that was refused has no answer.
 ADD = (
     ENLIST
+    + SCHEDULE
     + """
-redis.call('HSET', KEYS[1], unpack(ARGV, 4))
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 if KEYS[2] ~= '' and redis.call('INCR', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
 if ARGV[2] ~= '' then enlist(KEYS[3], ARGV[1]) end
+if ARGV[4] == '1' then schedule(KEYS[1]) end
 """
 )
 
@@ -190,5 +192,11 @@ def _ended(job_id: UUID, record: JobRecord) -> tuple[list[str], list[str | int]]
     answered = keys.answered(record.image_hash) if record.cached else ""
     return (
         [keys.job(identifier), answered, keys.jobs_of(owner)],
-        [identifier, owner, keys.ENDED_JOB_TTL_S, *chain.from_iterable(record.to_hash().items())],
+        [
+            identifier,
+            owner,
+            keys.ENDED_JOB_TTL_S,
+            int(record.webhook_url is not None),
+            *chain.from_iterable(record.to_hash().items()),
+        ],
     )

@@ -69,6 +69,13 @@ class FetchFailed(RequestError):
     retryable = True
 
 
+class WebhooksDisabled(RequestError):
+    """The service has no secret to sign webhooks with, so it sends none."""
+
+    status = 403
+    code = "webhooks_disabled"
+
+
 class Unauthorized(RequestError):
     """No key, or none that is known."""
 
@@ -189,6 +196,13 @@ class QueueFull(Unavailable):
     def __init__(self, detail: str, retry_after_s: int) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
+
+
+class TooManyDeliveries(Unavailable):
+    """So many webhooks have still to be told that no job can ask for one more."""
+
+    code = "too_many_deliveries"
+    retry_after_s = 60
 
 
 class TooManyWaiters(Unavailable):

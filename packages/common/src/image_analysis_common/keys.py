@@ -21,6 +21,15 @@ WORKER_TTL_S = 10
 ANNOUNCEMENT_TTL_S = 24 * 3600
 """How long a model is known after its last worker has gone, so that its cached results are still found."""
 
+DELIVERY_PERIOD_S = 24 * 3600
+"""How long it is tried to tell a webhook of a job's end."""
+
+DELIVERY_TTL_S = DELIVERY_PERIOD_S + 3600
+"""How long what a webhook shall be told is kept, if nobody delivers it."""
+
+DELIVERIES = "analysis_deliveries"
+"""The sorted set of the jobs whose end a webhook has still to be told, by when it is due, on the server's clock."""
+
 MODELS = "analysis_models"
 """The sorted set of all models that are known, by their last heartbeat, in seconds of the server's clock."""
 
@@ -85,6 +94,16 @@ def followers(job_id: str) -> str:
 def batch(batch_id: str) -> str:
     """Name the IDs of the jobs that came in one request, and whose they are; as long as one can be there."""
     return f"analysis_batch:{batch_id}"
+
+
+def delivery(job_id: str) -> str:
+    """Name the copy of an ended job's record that a webhook has still to be told."""
+    return f"analysis_delivery:{job_id}"
+
+
+def deliverer(host: str) -> str:
+    """Name the sign of life of a host's deliverer of webhooks."""
+    return f"analysis_deliverer:{host}"
 
 
 def announcement(model_id: str) -> str:

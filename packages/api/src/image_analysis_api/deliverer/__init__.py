@@ -1,0 +1,1 @@
+"""The process that tells webhooks how their jobs have ended."""

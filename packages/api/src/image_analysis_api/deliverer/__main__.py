@@ -1,0 +1,58 @@
+"""Start a deliverer: read the settings, configure logs, build, deliver."""
+
+import asyncio
+import signal
+import socket
+import sys
+
+import structlog
+
+from image_analysis_api.deliverer.courier import TIMEOUT_S, Courier
+from image_analysis_api.deliverer.outbox import Outbox
+from image_analysis_api.deliverer.rounds import MAX_CONCURRENT, Rounds
+from image_analysis_api.egress import Destinations, Egress
+from image_analysis_api.settings import DelivererSettings
+from image_analysis_api.store import check_version, connect
+from image_analysis_common.errors import StartupError, StoreUnavailable
+from image_analysis_common.exposition import serve_metrics
+from image_analysis_common.logs import configure_logs
+
+log = structlog.get_logger(__name__)
+
+
+def main() -> None:
+    """Deliver until SIGINT or SIGTERM; attempts under way get a few seconds."""
+    try:
+        settings = DelivererSettings.from_environment()
+        configure_logs(settings, "deliverer")
+        try:
+            asyncio.run(check_version(settings.redis_dsn))
+        except StoreUnavailable as error:
+            log.warning("store_unavailable", cause=str(error.__cause__))
+        serve_metrics(settings.metrics_host, settings.deliverer_metrics_port)
+    except StartupError as error:
+        sys.exit(f"image-analysis-deliverer: {error}")
+    asyncio.run(_deliver(settings))
+
+
+async def _deliver(settings: DelivererSettings) -> None:
+    is_enabled = bool(settings.webhook_secret)
+    redis = connect(settings.redis_dsn)
+    egress = Egress(Destinations.of(settings), max_lookups=MAX_CONCURRENT, read_timeout_s=TIMEOUT_S)
+    courier = Courier(egress, settings.webhook_secret)
+    outbox = Outbox(redis, socket.gethostname())
+    rounds = Rounds(outbox, courier, max_concurrent=MAX_CONCURRENT if is_enabled else 0)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, rounds.stop)
+    if is_enabled:
+        log.info("deliverer_started")
+    else:
+        log.warning("webhooks_disabled", action="set WEBHOOK_SECRET for the API and the deliverer")
+    await rounds.run()
+    await courier.aclose()
+    await redis.aclose()
+    log.info("deliverer_stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""One attempt at telling a webhook: what is sent, and what the answer means."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+import httpx
+import structlog
+
+from image_analysis_api.deliverer.outbox import Delivery
+from image_analysis_api.egress import Egress
+from image_analysis_api.schemas import AnalysisStatus
+from image_analysis_api.urls import WebUrl
+from image_analysis_api.webhook_secrets import WebhookSecret, sign
+from image_analysis_common.errors import FetchFailed, HostUnknown, UrlRefused
+from image_analysis_common.records import JobRecord
+
+TIMEOUT_S = 15.0
+"""For a whole attempt: shorter than a lease."""
+
+log = structlog.get_logger(__name__)
+
+
+class Verdict(StrEnum):
+    """What an attempt has come to."""
+
+    DELIVERED = "delivered"
+    RETRIED = "retried"
+    """Another attempt may do better: no answer, 429 or 5xx."""
+    REJECTED = "rejected"
+    """The receiver does not want it: any other status."""
+    REFUSED = "refused"
+    """The URL leads where the service does not go."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How an attempt went: the verdict, the status or fault that it rests on, and the receiver's `Retry-After`."""
+
+    verdict: Verdict
+    cause: str
+    retry_after: str = ""
+
+
+class Courier:
+    """Sends what webhooks are told, signed; closes `egress` with itself."""
+
+    def __init__(self, egress: Egress, secrets: Sequence[WebhookSecret], *, timeout_s: float = TIMEOUT_S) -> None:
+        self._egress = egress
+        self._secrets = secrets
+        self._timeout_s = timeout_s
+
+    async def aclose(self) -> None:
+        await self._egress.aclose()
+
+    async def attempt(self, delivery: Delivery) -> Report:
+        """Send the job's status; raises nothing, whatever is at the other end."""
+        try:
+            record = JobRecord.from_hash(delivery.record)
+        except (KeyError, ValueError):
+            # Another release wrote it: a deliverer of that one can read it.
+            log.exception("webhook_unreadable", job_id=delivery.job_id)
+            return Report(Verdict.RETRIED, "unreadable")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._send(delivery.job_id, record)
+        except UrlRefused as error:
+            verdict = Verdict.RETRIED if isinstance(error, HostUnknown) else Verdict.REFUSED
+            return Report(verdict, type(error).__name__)
+        except (FetchFailed, httpx.HTTPError, OSError) as error:
+            return Report(Verdict.RETRIED, type(error).__name__)
+
+    async def _send(self, job_id: str, record: JobRecord) -> Report:
+        body = AnalysisStatus.of(UUID(job_id), record).model_dump_json()
+        headers = {"Content-Type": "application/json"}
+        headers |= sign(self._secrets, record.owner, f"msg_{job_id}", body)
+        response = await self._egress.ask("POST", WebUrl.parse(record.webhook_url or ""), headers, body.encode())
+        await response.aclose()  # its body is nobody's business
+        status = response.status_code
+        if response.is_success:
+            return Report(Verdict.DELIVERED, str(status))
+        if status == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
+            return Report(Verdict.RETRIED, str(status), response.headers.get("retry-after", ""))
+        return Report(Verdict.REJECTED, str(status))

@@ -1,0 +1,396 @@
+"""Webhooks on a real Redis: whatever ends a job has its receiver told, at least once and seldom twice."""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from redis import Redis as SyncRedis
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from image_analysis_api.cancellation import Cancellation, Outcome
+from image_analysis_api.deliverer.outbox import MAX_SCANNED, Outbox
+from image_analysis_api.deliverer.rounds import Rounds
+from image_analysis_api.queue import JobQueue
+from image_analysis_api.schemas import AnalysisStatus
+from image_analysis_api.store import Store, connect
+from image_analysis_common import keys
+from image_analysis_common.models import CachedResult, JobStatus
+from image_analysis_common.records import JobRecord
+from receivers import Receivers, read
+from steps import RESULT, Steps
+from waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+URL = "https://receiver.test/hooks"
+SOON_S = 0.05
+
+
+class Stage:
+    """Jobs of one Redis, with the API's and the worker's way to it."""
+
+    def __init__(self, client: Redis, worker: SyncRedis) -> None:
+        self.client = client
+        self.steps = Steps(worker, "m")
+        self.store = Store(client, "m")
+        self._queue = JobQueue(client, "m")
+        self._cancellation = Cancellation(client)
+
+    async def submit(self, *, image: str = "1", url: str | None = URL, owner: str | None = None) -> str:
+        record = JobRecord(status=JobStatus.PENDING, image_hash=image * 64, webhook_url=url, owner=owner)
+        await self._queue.enqueue(job_id := uuid4(), b"image", record, request_id="r")
+        return str(job_id)
+
+    async def add_ended(self, count: int, *, url: str = URL) -> list[str]:
+        """Add jobs that a cached result has answered."""
+        record = JobRecord(status=JobStatus.PENDING, image_hash="1" * 64, webhook_url=url)
+        ended = record.completed_from(CachedResult(result=RESULT, processing_time_ms=12.5))
+        job_ids = [uuid4() for _ in range(count)]
+        for job_id in job_ids:
+            await self.store.add_record(job_id, ended)
+        return list(map(str, job_ids))
+
+    async def cancel(self, job_id: str) -> Outcome:
+        return await self._cancellation.cancel(UUID(job_id), None)
+
+    async def pending(self) -> set[str]:
+        return {job_id.decode() for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1)}
+
+    async def is_empty(self) -> bool:
+        return not await self.client.exists(keys.DELIVERIES) and not await self.client.keys("analysis_delivery:*")
+
+    async def status(self, job_id: str) -> bytes:
+        """What GET /analysis-status answers."""
+        record = await self.store.find_record(UUID(job_id))
+        assert record
+        return AnalysisStatus.of(UUID(job_id), record).model_dump_json().encode()
+
+    @asynccontextmanager
+    async def delivering(self, receivers: Receivers, *, grace_s: float = 5, **courier: Any) -> AsyncIterator[Rounds]:
+        rounds = Rounds(
+            Outbox(self.client, "host"),
+            receivers.courier(**courier),
+            max_concurrent=8,
+            grace_s=grace_s,
+            choose_delay_s=lambda attempts, retry_after: SOON_S,
+        )
+        running = asyncio.create_task(rounds.run())
+        try:
+            yield rounds
+        finally:
+            rounds.stop()
+            await running
+
+
+@pytest.fixture
+async def stage(redis: SyncRedis, redis_url: str) -> AsyncIterator[Stage]:
+    async with connect(redis_url) as client:
+        yield Stage(client, redis)
+
+
+async def complete(stage: Stage) -> str:
+    job_id = await stage.submit()
+    stage.steps.begin(job_id)
+    stage.steps.complete(job_id)
+    return job_id
+
+
+async def fail(stage: Stage) -> str:
+    job_id = await stage.submit()
+    stage.steps.fail(job_id)
+    return job_id
+
+
+async def cancel_waiting(stage: Stage) -> str:
+    job_id = await stage.submit()
+    await stage.cancel(job_id)
+    return job_id
+
+
+async def cancel_running(stage: Stage) -> str:
+    job_id = await stage.submit()
+    await stage.client.lpop("rq:queue:analysis-m")
+    stage.steps.begin(job_id)
+    await stage.cancel(job_id)
+    stage.steps.complete(job_id)
+    return job_id
+
+
+async def cancel_follower(stage: Stage) -> str:
+    await stage.submit(url=None)
+    return await cancel_waiting(stage)
+
+
+async def cancel_leader(stage: Stage) -> str:
+    leader = await stage.submit()
+    await stage.submit(url=None)
+    await stage.cancel(leader)
+    stage.steps.complete(leader)
+    return leader
+
+
+async def follow(stage: Stage) -> str:
+    leader, follower = await stage.submit(url=None), await stage.submit()
+    stage.steps.complete(leader)
+    return follower
+
+
+async def answer_from_cache(stage: Stage) -> str:
+    [job_id] = await stage.add_ended(1)
+    return job_id
+
+
+ENDS: dict[Callable[[Stage], Awaitable[str]], str] = {
+    complete: "COMPLETED",
+    fail: "FAILED",
+    cancel_waiting: "CANCELLED",
+    cancel_running: "CANCELLED",
+    cancel_follower: "CANCELLED",
+    cancel_leader: "CANCELLED",
+    follow: "COMPLETED",
+    answer_from_cache: "COMPLETED",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_every_end_is_told_once_with_the_body_of_the_status(
+    stage: Stage, end: Callable[[Stage], Awaitable[str]]
+) -> None:
+    receivers = Receivers()
+
+    job_id = await end(stage)
+    assert await stage.pending() == {job_id}
+    async with stage.delivering(receivers):
+        await eventually(stage.is_empty, "the receiver is told")
+
+    [request] = receivers.requests
+    assert request.content == await stage.status(job_id)
+    assert read(request)["status"] == ENDS[end]
+    assert request.headers["webhook-id"] == f"msg_{job_id}"
+
+
+async def test_what_is_to_be_told_outlives_the_record_and_not_the_day(stage: Stage) -> None:
+    job_id = await complete(stage)
+
+    for key in (keys.delivery(job_id), keys.DELIVERIES):
+        assert keys.DELIVERY_PERIOD_S < await stage.client.ttl(key) <= keys.DELIVERY_TTL_S
+    assert await stage.client.ttl(keys.job(job_id)) <= keys.ENDED_JOB_TTL_S
+
+
+async def test_job_without_a_webhook_leaves_nothing_to_tell(stage: Stage) -> None:
+    job_id = await stage.submit(url=None)
+
+    stage.steps.complete(job_id)
+
+    assert await stage.is_empty()
+
+
+async def test_list_stays_short_where_nobody_delivers(stage: Stage) -> None:
+    await stage.client.zadd(keys.DELIVERIES, {"long ago": 1})
+
+    job_id = await complete(stage)
+
+    assert await stage.pending() == {job_id}
+
+
+async def test_forgotten_job_is_not_told(stage: Stage) -> None:
+    job_id = await complete(stage)
+
+    assert await stage.cancel(job_id) is Outcome.FORGOTTEN
+
+    assert await stage.is_empty()
+
+
+async def test_job_forgotten_between_two_attempts_stays_forgotten(stage: Stage) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        asked.set()
+        await go_on.wait()
+        return httpx.Response(503)
+
+    job_id = await complete(stage)
+    async with stage.delivering(receivers := Receivers(handler)) as rounds:
+        await asked.wait()
+        await stage.cancel(job_id)
+        go_on.set()
+        rounds.stop()
+
+    assert await stage.is_empty()
+    assert receivers.told == [job_id]
+
+
+async def test_receiver_that_fails_is_asked_again_with_the_same_id(stage: Stage) -> None:
+    def broken(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    answers = [broken, *(lambda request, status=status: httpx.Response(status) for status in (500, 503, 429, 200))]
+    receivers = Receivers(lambda request: answers.pop(0)(request))
+
+    job_id = await complete(stage)
+    with capture_logs() as lines:
+        async with stage.delivering(receivers):
+            await eventually(stage.is_empty, "the receiver is told")
+
+    assert receivers.told == [job_id] * 5
+    causes = [(line["event"], line["cause"]) for line in lines if "cause" in line]
+    assert causes == [("webhook_retried", cause) for cause in ("ConnectError", "500", "503", "429")] + [
+        ("webhook_delivered", "200")
+    ]
+    assert "hooks" not in str(lines)
+
+
+@pytest.mark.parametrize("status", [301, 302, 400, 401, 404, 410, 422])
+async def test_receiver_that_does_not_want_it_is_left_alone(stage: Stage, status: int) -> None:
+    receivers = Receivers(lambda request: httpx.Response(status, headers={"location": "https://elsewhere.test/"}))
+
+    await complete(stage)
+    async with stage.delivering(receivers):
+        await eventually(stage.is_empty, "it is given up")
+
+    assert len(receivers.requests) == 1
+
+
+async def test_receiver_inside_is_never_asked(stage: Stage) -> None:
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["10.0.0.1"]
+
+    await complete(stage)
+    with capture_logs() as lines:
+        async with stage.delivering(receivers := Receivers(), resolve=resolve):
+            await eventually(stage.is_empty, "it is given up")
+
+    assert receivers.requests == []
+    assert [line["outcome"] for line in lines if line["event"] == "webhook_given_up"] == ["refused"]
+
+
+@pytest.mark.parametrize("fault", [socket.EAI_NONAME, socket.EAI_AGAIN])
+async def test_name_that_is_not_found_is_looked_up_again(stage: Stage, fault: int) -> None:
+    answers = [socket.gaierror(fault, "no such name"), ["198.51.100.1"]]
+
+    async def resolve(host: str, port: int) -> list[str]:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    job_id = await complete(stage)
+    async with stage.delivering(receivers := Receivers(), resolve=resolve):
+        await eventually(stage.is_empty, "the receiver is told")
+
+    assert (receivers.told, answers) == ([job_id], [])
+
+
+async def test_after_a_day_it_is_given_up(stage: Stage) -> None:
+    job_id = await complete(stage)
+    now_s, _ = await stage.client.time()
+    await stage.client.hset(keys.delivery(job_id), "ended_s", now_s - keys.DELIVERY_PERIOD_S)
+
+    with capture_logs() as lines:
+        async with stage.delivering(receivers := Receivers(lambda request: httpx.Response(500))):
+            await eventually(stage.is_empty, "it is given up")
+
+    assert receivers.told == [job_id]
+    assert [line["outcome"] for line in lines if line["event"] == "webhook_given_up"] == ["expired"]
+
+
+async def test_two_deliverers_share_the_work_and_tell_nobody_twice(stage: Stage) -> None:
+    first, second = Receivers(), Receivers()
+
+    job_ids = await stage.add_ended(200)
+    async with stage.delivering(first), stage.delivering(second):
+        await eventually(stage.is_empty, "all are told")
+
+    assert Counter(first.told + second.told) == Counter(job_ids)
+    assert first.told
+    assert second.told
+
+
+async def test_slow_receiver_holds_up_nobody_else(stage: Stage) -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        if request.headers["host"] == "slow.test":
+            await asyncio.Event().wait()
+        return httpx.Response(200)
+
+    receivers = Receivers(handler)
+    await stage.add_ended(2 * MAX_SCANNED, url="https://slow.test/")
+    quick = await stage.add_ended(20)
+
+    async def is_told() -> bool:
+        return set(quick) <= set(receivers.told)
+
+    async with stage.delivering(receivers, timeout_s=0.5):
+        await eventually(is_told, "the quick one is told", timeout_s=5)
+        asked = Counter(request.headers["host"] for request in receivers.requests)
+
+    assert asked["slow.test"] <= 2 * 4  # of eight at a time, a half
+
+
+async def test_what_a_dead_deliverer_had_in_hand_comes_to_another(stage: Stage) -> None:
+    job_id = await complete(stage)
+    dead = Outbox(stage.client, "dead", lease_s=0.3)
+    [taken], _ = await dead.claim(1, {})
+
+    async with stage.delivering(receivers := Receivers()):
+        await eventually(stage.is_empty, "the lease runs out")
+
+    await dead.retry(taken, 0)  # it was only slow: what is done is done
+    assert receivers.told == [job_id]
+    assert await stage.is_empty()
+
+
+async def test_deliverer_that_lost_its_lease_does_not_decide_any_more(stage: Stage) -> None:
+    await complete(stage)
+    outbox = Outbox(stage.client, "host", lease_s=-1)
+    [lost], _ = await outbox.claim(1, {})
+    [held], _ = await Outbox(stage.client, "other").claim(1, {})
+
+    await outbox.retry(lost, 0)
+
+    assert (lost.attempts, held.attempts) == (1, 2)
+    assert (await outbox.claim(1, {}))[0] == []
+
+
+async def test_stopped_deliverer_puts_back_what_it_cannot_finish(stage: Stage) -> None:
+    asked = asyncio.Event()
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    job_id = await complete(stage)
+    async with stage.delivering(Receivers(handler), grace_s=0.05):
+        await asked.wait()
+    async with stage.delivering(receivers := Receivers()):
+        await eventually(stage.is_empty, "the next deliverer tells it", timeout_s=5)
+
+    assert receivers.told == [job_id]
+
+
+async def test_deliverer_lives_through_a_redis_that_refuses(stage: Stage, redis: SyncRedis) -> None:
+    with capture_logs() as lines:
+        async with stage.delivering(receivers := Receivers()):
+            redis.config_set("maxmemory", 1)
+
+            async def has_noticed() -> bool:
+                return any(line["event"] == "store_unavailable" for line in lines)
+
+            await stage.client.delete(keys.deliverer("host"))
+            await eventually(has_noticed, "the deliverer notices", timeout_s=10)
+            redis.config_set("maxmemory", 0)
+            job_id = await complete(stage)
+            await eventually(stage.is_empty, "the receiver is told", timeout_s=10)
+
+    assert receivers.told == [job_id]
+    assert [line["event"] for line in lines if line["event"].startswith("store_")] == [
+        "store_unavailable",
+        "store_available",
+    ]
