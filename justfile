@@ -15,7 +15,7 @@ compose := "docker compose --file infra/compose.yaml"
 @demo:
     {{ uv_run }} python infra/local/demo.py
 
-# Run Redis, worker, API and dashboard until Ctrl-C
+# Run Redis, worker, API, deliverer and dashboard until Ctrl-C
 [group('run')]
 @dev:
     {{ uv_run }} python infra/local/dev.py
@@ -30,6 +30,11 @@ compose := "docker compose --file infra/compose.yaml"
 @worker:
     {{ uv_run }} python -m image_analysis_worker
 
+# Run the deliverer of webhooks alone, against the Redis of REDIS_URL
+[group('run')]
+@deliverer:
+    {{ uv_run }} python -m image_analysis_api.deliverer
+
 # Run the dashboard alone, against the Redis of REDIS_URL
 [group('run')]
 @dashboard:
@@ -40,6 +45,16 @@ compose := "docker compose --file infra/compose.yaml"
 [group('run')]
 @key name:
     {{ uv_run }} python -m image_analysis_api.api_keys "$1"
+
+# Print the secret with which a client verifies webhooks; with --new, one for WEBHOOK_SECRET
+[group('run')]
+@webhook-secret *owner:
+    {{ uv_run }} python -m image_analysis_api.webhook_secrets "$@"
+
+# Receive webhooks on loopback, verify them with a client's secret and print them
+[group('run')]
+@webhook-receiver secret port="9000":
+    {{ uv_run }} python infra/local/receiver.py "$1" "$2"
 
 # Build the images and run the service in containers; takes compose's options
 [group('deploy')]

@@ -24,6 +24,7 @@ DEFAULT_PORTS = {
     "API_PORT": 8000,
     "API_METRICS_PORT": 9464,
     "WORKER_METRICS_PORT": 9465,
+    "DELIVERER_METRICS_PORT": 9466,
     "DASHBOARD_PORT": 9181,
     "REDIS_PORT": 6379,
 }
@@ -31,6 +32,7 @@ USES = {
     "API_PORT": "the API",
     "API_METRICS_PORT": "the API's metrics",
     "WORKER_METRICS_PORT": "the worker's metrics",
+    "DELIVERER_METRICS_PORT": "the deliverer's metrics",
     "DASHBOARD_PORT": "the dashboard",
     "REDIS_PORT": "Redis",
 }
@@ -47,6 +49,7 @@ class Addresses:
     api_port: int
     api_metrics_port: int
     worker_metrics_port: int
+    deliverer_metrics_port: int
     dashboard_port: int
     redis_port: int
     redis_url: str
@@ -65,6 +68,7 @@ class Addresses:
             api_port=ports["API_PORT"],
             api_metrics_port=ports["API_METRICS_PORT"],
             worker_metrics_port=ports["WORKER_METRICS_PORT"],
+            deliverer_metrics_port=ports["DELIVERER_METRICS_PORT"],
             dashboard_port=ports["DASHBOARD_PORT"],
             redis_port=ports["REDIS_PORT"],
             redis_url=redis_url or f"redis://{LOOPBACK}:{ports['REDIS_PORT']}/0",
@@ -81,6 +85,7 @@ class Addresses:
             "API_PORT": self.api_port,
             "API_METRICS_PORT": self.api_metrics_port,
             "WORKER_METRICS_PORT": self.worker_metrics_port,
+            "DELIVERER_METRICS_PORT": self.deliverer_metrics_port,
             "DASHBOARD_PORT": self.dashboard_port,
         }
         if self.owns_redis:

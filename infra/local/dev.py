@@ -11,6 +11,7 @@ from contextlib import suppress
 from textwrap import dedent
 
 from addresses import StackError
+from image_analysis_api.webhook_secrets import WebhookSecret
 from interrupts import Interrupts
 from stack import Stack
 
@@ -46,9 +47,19 @@ def greeting(stack: Stack) -> str:
           Try it       {stack.api_url}/docs
           Dashboard    {stack.dashboard_url}
           Metrics      {" ".join(stack.metrics_urls)}
+          Webhooks     {describe_webhooks(stack)}
           Redis        {stack.redis_url.rpartition("@")[2].removeprefix("redis://")}
         Ctrl-C stops everything.
     """)
+
+
+def describe_webhooks(stack: Stack) -> str:
+    """Say with what webhooks are verified, where nobody but the stack knows."""
+    if not stack.has_own_secret:
+        return "signed with WEBHOOK_SECRET"
+    if os.environ.get("API_KEYS"):
+        return "signed; set WEBHOOK_SECRET to know each owner's secret"
+    return f"verify them with {WebhookSecret.parse(stack.webhook_secret).of(None)}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The whole service on one machine, for developers and for tests of every process together.
 
 Owns what the parts are told, when they are ready, and that nothing stays behind. The programs are `redis` (only where
-no Redis was brought), `worker`, `second_worker` (only where SECOND_MODEL_ID names its model), `api` and `dashboard`.
+no Redis was brought), `worker`, `second_worker` (only where SECOND_MODEL_ID names its model), `api`, `deliverer` and
+`dashboard`.
 """
 
 import os
@@ -19,6 +20,7 @@ from xmlrpc.client import Fault
 from supervisor.xmlrpc import Faults  # type: ignore[import-untyped]
 
 from addresses import LOOPBACK, Addresses, StackError, find_redis_server
+from image_analysis_api.webhook_secrets import WebhookSecret
 from interrupts import held
 from supervision import Supervisord
 
@@ -27,7 +29,7 @@ POLL_S = 0.5
 
 
 class Stack:
-    """Redis, worker, API and dashboard as supervised processes, ready when the block is entered and gone after it.
+    """Redis, worker, API, deliverer and dashboard as supervised processes: ready in the block, and gone after it.
 
     The children see the caller's environment and, over it, `environment`; an empty variable counts as unset. With
     `free_ports` nothing collides with another stack; otherwise API_PORT and its like are used. With
@@ -48,10 +50,16 @@ class Stack:
         self.api_url = f"http://{LOOPBACK}:{self._addresses.api_port}"
         self.metrics_urls = [
             f"http://{LOOPBACK}:{port}/metrics"
-            for port in (self._addresses.api_metrics_port, self._addresses.worker_metrics_port)
+            for port in (
+                self._addresses.api_metrics_port,
+                self._addresses.worker_metrics_port,
+                self._addresses.deliverer_metrics_port,
+            )
         ]
         self.dashboard_url = f"http://{LOOPBACK}:{self._addresses.dashboard_port}"
         self.redis_url = self._addresses.redis_url
+        self.has_own_secret = not self._environment.get("WEBHOOK_SECRET")
+        self.webhook_secret = self._environment.get("WEBHOOK_SECRET") or str(WebhookSecret.make())
 
     def __enter__(self) -> Self:
         try:
@@ -136,6 +144,8 @@ class Stack:
             "METRICS_HOST": LOOPBACK,
             "API_METRICS_PORT": str(addresses.api_metrics_port),
             "WORKER_METRICS_PORT": str(addresses.worker_metrics_port),
+            "DELIVERER_METRICS_PORT": str(addresses.deliverer_metrics_port),
+            "WEBHOOK_SECRET": self.webhook_secret,
             "DASHBOARD_PORT": str(addresses.dashboard_port),
             "REDIS_PORT": str(addresses.redis_port),
             "REDIS_URL": addresses.redis_url,

@@ -22,7 +22,7 @@ from addresses import StackError
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "supervisord.conf"
 
-STOP_S = 75.0
+STOP_S = 90.0
 """The programs are stopped one after another: longer than the sum of their `stopwaitsecs`."""
 
 

@@ -29,6 +29,7 @@ def stack(log: Path) -> Iterator[Stack]:
         "REDIS_URL": "",
         "REDIS_HOST": "",
         "FETCH_ALLOWED_NETWORKS": "127.0.0.0/8",
+        "WEBHOOK_SECRET": "",
         "RATE_LIMIT_MAX_REQUESTS": "1000000",
         "DECODE_TIMEOUT_SECONDS": "5",
         "LOG_FORMAT": "json",

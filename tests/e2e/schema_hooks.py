@@ -20,11 +20,12 @@ schemathesis.openapi.format("uri", st.just(IMAGE_URL))
 
 @schemathesis.hook
 def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
-    """The examples' host is one that the tests do not reach; a form's choice has to say what each side excludes."""
+    """The examples' hosts are none that the tests reach; a form's choice has to say what each side excludes."""
     one, several = (
         raw_schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]
         for path in ("/analyze-image", "/analyze-images")
     )
+    one["examples"]["webhook"]["value"]["webhook_url"] = IMAGE_URL
     one["examples"]["url"]["value"]["image_url"] = several["example"]["images"][1]["image_url"] = IMAGE_URL
     by_file, by_url = raw_schema["components"]["schemas"]["AnalyzeImageForm"]["allOf"][0]["oneOf"]
     by_file["properties"], by_url["properties"] = {"image_url": False}, {"file": False}

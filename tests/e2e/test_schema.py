@@ -29,7 +29,8 @@ def api(request: pytest.FixtureRequest, stack: Stack) -> Iterator[tuple[str, str
     if request.param == "open":
         yield stack.api_url, ""
         return
-    variables = {"API_KEYS": f"tester:{sha256(KEY.encode()).hexdigest()}", "RATE_LIMIT_MAX_REQUESTS": "1000000"}
+    variables = {"WEBHOOK_SECRET": stack.webhook_secret}
+    variables |= {"API_KEYS": f"tester:{sha256(KEY.encode()).hexdigest()}", "RATE_LIMIT_MAX_REQUESTS": "1000000"}
     with one_api(stack.redis_url, FETCH_ALLOWED_NETWORKS="127.0.0.0/8", **variables) as url:
         yield url, f'[auth.openapi]\nbearer.bearer = "{KEY}"\napi_key.api_key = "{KEY}"\n'
 
