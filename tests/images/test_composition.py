@@ -93,7 +93,11 @@ def test_worker_that_gets_nowhere_is_unhealthy_though_its_process_is_there(compo
 
 
 def test_containers_may_do_no_more_than_they_need(composition: Composition) -> None:
-    names = [name for service in ("redis", "api", "worker", "dashboard") for name in composition.containers(service)]
+    names = [
+        name
+        for service in ("redis", "api", "deliverer", "worker", "dashboard")
+        for name in composition.containers(service)
+    ]
 
     hosts = [container["HostConfig"] for container in composition.inspect(*names)]
     ports = {port for host in hosts for port in host["PortBindings"]}
@@ -111,5 +115,5 @@ def test_down_at_work_ends_every_container_well(composition: Composition, submit
     composition.compose("down")
 
     codes = composition.exit_codes(begun_s)
-    assert (len(codes), set(codes.values())) == (5, {"0"}), codes
+    assert (len(codes), set(codes.values())) == (6, {"0"}), codes
     assert composition.containers("worker") == []

@@ -23,7 +23,7 @@ from scraping import full_name, scrape, values
 from waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
-ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (API|worker) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (API|worker|deliverer) \|", re.MULTILINE)
 STATES = ("idle", "busy", "suspended")
 
 
@@ -31,6 +31,7 @@ class Service(NamedTuple):
     api: str
     api_metrics: str
     worker_metrics: str
+    deliverer_metrics: str
 
 
 @pytest.fixture
@@ -42,14 +43,18 @@ def service(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Service]:
     variables = {"MODEL_ID": str(model), "RATE_LIMIT_MAX_REQUESTS": "6"}
     worker_variables = {"REDIS_URL": redis_url, "WORKER_METRICS_PORT": str(ports.worker_metrics_port)}
     command = [sys.executable, "-m", "image_analysis_worker"]
+    deliverer = [sys.executable, "-m", "image_analysis_api.deliverer"]
+    deliverer_variables = {"REDIS_URL": redis_url, "DELIVERER_METRICS_PORT": str(ports.deliverer_metrics_port)}
     with (
+        subprocess.Popen(deliverer, env=os.environ | deliverer_variables) as deliverer_process,
         subprocess.Popen(command, env=os.environ | variables | worker_variables) as worker,
         one_api(redis_url, API_METRICS_PORT=str(ports.api_metrics_port), **variables) as api,
     ):
         wait_until(lambda: httpx.get(f"{api}/health/ready", trust_env=False).is_success, "a worker is there", 60)
-        urls = [f"http://127.0.0.1:{port}/metrics" for port in (ports.api_metrics_port, ports.worker_metrics_port)]
-        yield Service(api, *urls)
+        metrics_ports = (ports.api_metrics_port, ports.worker_metrics_port, ports.deliverer_metrics_port)
+        yield Service(api, *(f"http://127.0.0.1:{port}/metrics" for port in metrics_ports))
         worker.terminate()
+        deliverer_process.terminate()
 
 
 @pytest.fixture
@@ -104,7 +109,7 @@ def test_counters_add_up_to_the_requests_made(busy_service: Service) -> None:
 def test_readme_names_every_metric_with_its_labels_and_no_other(busy_service: Service) -> None:
     exposed = {
         (full_name(family), source): {label for sample in family.samples for label in sample.labels} - {"le"}
-        for source, url in [("API", busy_service.api_metrics), ("worker", busy_service.worker_metrics)]
+        for source, url in zip(("API", "worker", "deliverer"), busy_service[1:], strict=True)
         for family in scrape(url)
     }
 

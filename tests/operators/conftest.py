@@ -51,7 +51,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     hosts = [httpx.URL(url).netloc.decode() for url in stack.metrics_urls]
     port = Addresses.choose({}, free_ports=True).api_port
-    targets = dict(zip(("api", "worker"), hosts, strict=True))
+    targets = dict(zip(("api", "worker", "deliverer"), hosts, strict=True))
     with run_prometheus(tmp_path_factory.mktemp("prometheus"), port, targets) as prometheus:
         yield prometheus
 

@@ -164,3 +164,23 @@ def test_scrape_without_redis_says_only_that(backlog: Backlog, redis_server: Fak
 
     assert [family.name for family in found] == ["image_analysis_redis_up"]
     assert values(found, "redis_up") == {(): 0}
+
+
+def test_webhooks_that_wait_show_with_the_one_that_is_longest_overdue(
+    backlog: Backlog, redis_server: FakeServer
+) -> None:
+    redis = fakeredis.FakeRedis(server=redis_server)
+
+    def shown() -> tuple[float, float]:
+        found = collect(backlog)
+        return values(found, "webhooks_pending")[()], values(found, "webhooks_overdue_seconds")[()]
+
+    nothing = shown()
+    redis.zadd(keys.DELIVERIES, {"between two attempts": redis.time()[0] + 600})
+    waiting = shown()
+    redis.zadd(keys.DELIVERIES, {"overdue": redis.time()[0] - 600})
+    pending, overdue_s = shown()
+
+    assert (nothing, waiting) == ((0, 0), (1, 0))
+    assert pending == 2
+    assert 599 <= overdue_s <= 630

@@ -113,7 +113,8 @@ def test_every_service_leads_to_a_port_that_the_image_exposes(manifests: list[Ma
 
 def test_every_port_of_metrics_is_where_the_image_listens_for_others(manifests: list[Manifest]) -> None:
     dockerfile = (ROOT / "infra" / "Dockerfile").read_text()
-    listening = re.findall(r"METRICS_HOST=0\.0\.0\.0 (\w+)_METRICS_PORT=(\d+)", dockerfile)
+    variables = " ".join(re.findall(r"^ENV .*METRICS_HOST=0\.0\.0\.0 .*$", dockerfile, re.MULTILINE))
+    listening = re.findall(r"(\w+)_METRICS_PORT=(\d+)", variables)
     opened = {
         (name.upper(), str(port["containerPort"]))
         for name, container in find_containers(manifests).items()
@@ -129,7 +130,7 @@ def test_whoever_runs_twice_is_spread_and_has_a_disruption_budget(manifests: lis
     pods = find_pods(manifests)
     budgets = {m["metadata"]["name"]: m["spec"]["maxUnavailable"] for m in manifests if m["kind"].endswith("Budget")}
 
-    assert budgets == {"api": 1, "worker": 1}
+    assert budgets == {"api": 1, "deliverer": 1, "worker": 1}
     assert all(pods[name]["topologySpreadConstraints"] for name in budgets)
 
 
@@ -194,14 +195,18 @@ def test_every_container_is_probed_as_its_image_checks_itself(manifests: list[Ma
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         command = ", ".join(f'"{part}"' for part in containers["worker"][probe]["exec"]["command"])
         assert f"CMD [{command}]" in dockerfile
+        composed = read_compose("deliverer")["healthcheck"]["test"]
+        assert ["CMD", *containers["deliverer"][probe]["exec"]["command"]] == composed
     assert containers["api"]["livenessProbe"]["httpGet"]["path"] == "/health/live"
 
 
 def test_probes_that_start_a_python_take_two_hundredths_of_a_core_at_most(manifests: list[Manifest]) -> None:
-    worker = find_containers(manifests)["worker"]
+    containers = find_containers(manifests)
     cpu_s = 0.35
 
-    assert sum(cpu_s / worker[probe]["periodSeconds"] for probe in ("readinessProbe", "livenessProbe")) < 0.02
+    for name in ("worker", "deliverer"):
+        periods_s = [containers[name][probe]["periodSeconds"] for probe in ("readinessProbe", "livenessProbe")]
+        assert sum(cpu_s / period_s for period_s in periods_s) < 0.02
 
 
 def test_limits_are_those_of_the_composition(manifests: list[Manifest]) -> None:
@@ -235,7 +240,7 @@ def test_redis_runs_as_in_the_composition(manifests: list[Manifest]) -> None:
 
 
 def test_images_are_those_of_the_composition(manifests: list[Manifest]) -> None:
-    for name in ("api", "worker", "dashboard"):
+    for name in ("api", "deliverer", "worker", "dashboard"):
         assert find_containers(manifests)[name]["image"].split(":")[0] == read_compose(name)["image"]
 
 

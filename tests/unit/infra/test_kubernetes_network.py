@@ -18,9 +18,13 @@ DNS = {NAMESPACE: "kube-system", "k8s-app": "kube-dns"}
 KEDA = {NAMESPACE: "keda", "app": "keda-operator"}
 PROMETHEUS = {NAMESPACE: "monitoring", NAME: "prometheus"}
 STRANGER = {NAMESPACE: "default"}
-OURS = {name: {NAMESPACE: "image-analysis", NAME: name} for name in ("api", "worker", "dashboard", "redis")}
+OURS = {
+    name: {NAMESPACE: "image-analysis", NAME: name} for name in ("api", "deliverer", "worker", "dashboard", "redis")
+}
 PEERS = {**OURS, "dns": DNS, "keda": KEDA, "prometheus": PROMETHEUS, "stranger": STRANGER}
-PORTS = (53, 80, 443, 6379, 8000, 9181, 9464, 9465)
+PORTS = (53, 80, 443, 6379, 8000, 9181, 9464, 9465, 9466)
+
+METRICS = {"api": 9464, "worker": 9465, "deliverer": 9466}
 
 PUBLIC = ("93.184.216.34", "2606:2800:220:1::1")
 PRIVATE = (
@@ -93,15 +97,15 @@ def test_pods_reach_redis_and_names_and_nobody_else(manifests: list[Manifest], p
     has_metrics = any(manifest["metadata"]["name"] == "api-metrics" for manifest in manifests)
 
     assert reached == {
-        *((name, "redis", 6379) for name in ("api", "worker", "dashboard")),
-        *((name, "dns", 53) for name in ("api", "worker", "dashboard")),
+        *((name, "redis", 6379) for name in ("api", "deliverer", "worker", "dashboard")),
+        *((name, "dns", 53) for name in ("api", "deliverer", "worker", "dashboard")),
         *((name, "api", 8000) for name in ("dns", "keda", "prometheus", "stranger")),
         *([("keda", "redis", 6379)] if has_keda else []),
-        *([("prometheus", "api", 9464), ("prometheus", "worker", 9465)] if has_metrics else []),
+        *((("prometheus", name, port) for name, port in METRICS.items()) if has_metrics else []),
     }
 
 
-def test_the_api_alone_reaches_the_internet_and_the_worker_its_hub(
+def test_who_asks_for_strangers_alone_reaches_the_internet_and_the_worker_its_hub(
     manifests: list[Manifest], policies: list[Manifest]
 ) -> None:
     has_hub = any(manifest["metadata"]["name"] == "model-hub" for manifest in manifests)
@@ -111,6 +115,7 @@ def test_the_api_alone_reaches_the_internet_and_the_worker_its_hub(
 
         assert ports == {
             "api": set(ApiSettings().fetch_allowed_ports),
+            "deliverer": set(ApiSettings().fetch_allowed_ports),
             "worker": {443} if has_hub else set(),
             "dashboard": set(),
             "redis": set(),

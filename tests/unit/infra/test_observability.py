@@ -12,7 +12,7 @@ import yaml
 from observability import ALERTS, FOLDER, PANELS, RULES
 
 ROOT = Path(__file__).parents[3]
-ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker) \| (Histogram)?", re.MULTILINE)
+ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker|deliverer) \| (Histogram)?", re.MULTILINE)
 # What Prometheus itself gives to every series of a target.
 TARGET_LABELS = {"job", "instance"}
 
@@ -88,11 +88,12 @@ def test_every_alert_says_what_to_do_and_is_played_in_the_tests() -> None:
 def test_prometheus_scrapes_the_services_where_their_images_listen() -> None:
     jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
     services = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]
-    image_ports = re.findall(r"\w+_METRICS_PORT=(\d+)", (ROOT / "infra" / "Dockerfile").read_text())
+    image_ports = dict(re.findall(r"(\w+)_METRICS_PORT=(\d+)", (ROOT / "infra" / "Dockerfile").read_text()))
 
     targets = {name: dns["port"] for job in jobs for dns in job["dns_sd_configs"] for name in dns["names"]}
 
-    assert targets == dict(zip(("api", "worker", "worker-gpu"), map(int, (*image_ports, image_ports[1])), strict=True))
+    assert targets == {name: int(image_ports[name.partition("-")[0].upper()]) for name in targets}
+    assert targets.keys() == {"api", "deliverer", "worker", "worker-gpu"}
     assert targets.keys() <= services.keys()
     assert not {
         service for service in targets if any(str(targets[service]) in p for p in services[service].get("ports", []))

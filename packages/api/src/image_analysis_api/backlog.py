@@ -1,4 +1,4 @@
-"""What waits and who works, read from Redis for each scrape; the same in every API process.
+"""What waits, to be done or to be told, and who works, read from Redis for each scrape; the same in every API process.
 
 RQ's keys stand here by their names: the script reads all of them in one step.
 """
@@ -43,7 +43,8 @@ for _, name in ipairs(ARGV) do
   end
   table.insert(found, {redis.call('LLEN', key), oldest, states})
 end
-return {redis.call('TIME')[1], found}
+local due = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return {redis.call('TIME')[1], found, redis.call('ZCARD', KEYS[1]), due or ''}
 """
 
 
@@ -75,7 +76,9 @@ class Backlog(Collector):
             memory = self._redis.info("memory")
             known = cast(list[bytes], self._redis.zrevrange(keys.MODELS, 0, MAX_MODELS - 1))
             models = list(dict.fromkeys([self._own, *(model.decode() for model in known)]))
-            now_s, found = self._read(args=[tasks.queue_name(model) for model in models])
+            now_s, found, pending, due_s = self._read(
+                keys=[keys.DELIVERIES], args=[tasks.queue_name(model) for model in models]
+            )
         except (RedisError, OSError):
             is_up.add_metric([], 0)
             yield is_up
@@ -86,6 +89,16 @@ class Backlog(Collector):
         yield GaugeMetricFamily("image_analysis_redis_memory_used_bytes", "Memory that Redis uses", value=used)
         yield GaugeMetricFamily("image_analysis_redis_memory_max_bytes", "Its maxmemory; 0 is no limit", value=limit)
         yield from _describe_queues(int(now_s), zip(models, found, strict=True))
+        yield GaugeMetricFamily(
+            "image_analysis_webhooks_pending",
+            "Webhooks that have still to be told, those between two attempts too",
+            value=pending,
+        )
+        yield GaugeMetricFamily(
+            "image_analysis_webhooks_overdue_seconds",
+            "Time since the first webhook that nobody has taken was due; 0 where none is",
+            value=max(int(now_s) - float(due_s), 0) if due_s else 0,
+        )
 
 
 def _describe_queues(now_s: int, queues: Iterable[tuple[str, tuple[int, bytes, list[bytes]]]]) -> Iterable[Metric]:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import structlog
 
@@ -22,13 +23,12 @@ log = structlog.get_logger(__name__)
 
 def main() -> None:
     """Deliver until SIGINT or SIGTERM; attempts under way get a few seconds."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while it starts
     try:
         settings = DelivererSettings.from_environment()
         configure_logs(settings, "deliverer")
-        try:
+        with suppress(StoreUnavailable):  # the first round will say so
             asyncio.run(check_version(settings.redis_dsn))
-        except StoreUnavailable as error:
-            log.warning("store_unavailable", cause=str(error.__cause__))
         serve_metrics(settings.metrics_host, settings.deliverer_metrics_port)
     except StartupError as error:
         sys.exit(f"image-analysis-deliverer: {error}")

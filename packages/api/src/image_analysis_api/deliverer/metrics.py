@@ -7,3 +7,5 @@ ATTEMPTS = Counter(
     "Attempts at telling a webhook: `delivered`, `retried` later, or given up as `rejected`, `refused` or `expired`",
     ["outcome"],
 )
+for _outcome in ("delivered", "retried", "rejected", "refused", "expired"):
+    ATTEMPTS.labels(_outcome)  # from zero on, or the first one of a kind would be no growth

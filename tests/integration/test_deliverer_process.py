@@ -1,0 +1,192 @@
+"""The deliverer as a process: killed, stopped, without a secret, and seen by Prometheus and by its health check."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+import pytest
+from redis import Redis
+
+from addresses import Addresses
+from image_analysis_common import keys
+from image_analysis_common.models import JobStatus
+from image_analysis_common.records import JobRecord
+from receivers import SECRET
+from scraping import scrape, values
+from steps import Steps
+from waiting import wait_until
+
+MODULE = "image_analysis_api.deliverer"
+JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
+Start = Callable[..., subprocess.Popen[str]]
+
+
+class Receiver(ThreadingHTTPServer):
+    """Counts what it is told, and answers once it may."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.may_answer = Event()
+        self.told: list[str] = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.told.append(self.headers["webhook-id"])
+        self.server.may_answer.wait(30)
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server
+        server.may_answer.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def start(redis_url: str) -> Iterator[Start]:
+    with ExitStack() as exits:
+
+        def start(**variables: str) -> subprocess.Popen[str]:
+            settings = {"REDIS_URL": redis_url, "FETCH_ALLOWED_NETWORKS": "127.0.0.0/8", "WEBHOOK_SECRET": str(SECRET)}
+            process = exits.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", MODULE],
+                    env=os.environ | settings | variables,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+            exits.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def ended_job(redis: Redis, receiver: Receiver) -> str:
+    record = JobRecord(
+        status=JobStatus.PENDING,
+        image_hash="1" * 64,
+        webhook_url=f"http://127.0.0.1:{receiver.server_port}/",
+    )
+    redis.hset(keys.job(JOB_ID), mapping=record.to_hash())
+    redis.expire(keys.job(JOB_ID), 60)
+    Steps(redis).complete(JOB_ID)
+    return JOB_ID
+
+
+def is_told(redis: Redis) -> bool:
+    return not redis.exists(keys.DELIVERIES)
+
+
+def check(redis_url: str) -> str:
+    """Return what the health check complains about."""
+    command = [sys.executable, "-m", f"{MODULE}.healthcheck"]
+    environment = os.environ | {"REDIS_URL": redis_url}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False).stderr.strip()
+
+
+def test_delivery_outlives_a_deliverer_that_is_killed_over_it(
+    redis: Redis, start: Start, receiver: Receiver, ended_job: str
+) -> None:
+    first = start()
+    wait_until(lambda: receiver.told, "the first attempt")
+    first.kill()
+    first.wait()
+    [(_, due_s)] = redis.zrange(keys.DELIVERIES, 0, -1, withscores=True)
+
+    assert due_s - redis.time()[0] > 20  # it is leased
+    redis.zadd(keys.DELIVERIES, {ended_job: redis.time()[0]})  # as when the lease has run out
+    receiver.may_answer.set()
+    start()
+    wait_until(lambda: is_told(redis), "the second deliverer tells it")
+
+    assert receiver.told == [f"msg_{ended_job}"] * 2
+
+
+def test_told_to_stop_it_finishes_what_is_under_way(
+    redis: Redis, start: Start, receiver: Receiver, ended_job: str
+) -> None:
+    deliverer = start()
+    wait_until(lambda: receiver.told, "the first attempt")
+    deliverer.send_signal(signal.SIGTERM)
+    receiver.may_answer.set()
+
+    assert deliverer.wait(10) == 0
+    assert is_told(redis)
+    assert receiver.told == [f"msg_{ended_job}"]
+
+
+@pytest.mark.parametrize("secret", [str(SECRET), ""])
+def test_with_or_without_a_secret_it_is_healthy_while_it_runs(
+    redis: Redis, redis_url: str, start: Start, secret: str
+) -> None:
+    before = check(redis_url)
+    deliverer = start(WEBHOOK_SECRET=secret)
+    wait_until(lambda: redis.exists(keys.deliverer(socket.gethostname())), "the deliverer beats")
+    meanwhile = check(redis_url)
+    deliverer.send_signal(signal.SIGTERM)
+    said, _ = deliverer.communicate(timeout=10)
+
+    assert before == f"no deliverer on this host has reported in the last {keys.WORKER_TTL_S} s"
+    assert (meanwhile, deliverer.returncode) == ("", 0)
+    assert ("webhooks_disabled" in said, "deliverer_started" in said) == (not secret, bool(secret))
+
+
+def test_attempts_are_counted_and_nothing_of_the_api(
+    redis: Redis, start: Start, receiver: Receiver, ended_job: str
+) -> None:
+    port = Addresses.choose({}, free_ports=True).deliverer_metrics_port
+    receiver.may_answer.set()
+
+    start(DELIVERER_METRICS_PORT=str(port))
+    wait_until(lambda: is_told(redis), "the receiver is told")
+    found = scrape(f"http://127.0.0.1:{port}/metrics")
+
+    given_up = {(outcome,): 0 for outcome in ("retried", "rejected", "refused", "expired")}
+    assert values(found, "webhook_attempts_total") == {("delivered",): 1, **given_up}
+    assert {family.name for family in found} == {"image_analysis_webhook_attempts"}
+
+
+def test_wrong_setting_is_one_line(start: Start) -> None:
+    deliverer = start(WEBHOOK_SECRET="t0ps3cret", DELIVERER_METRICS_PORT="many")
+
+    said, _ = deliverer.communicate(timeout=20)
+
+    assert deliverer.returncode == 1
+    assert said.startswith("image-analysis-deliverer: ")
+    assert said.count("\n") == 1
+    assert "t0ps3cret" not in said
+
+
+def test_it_waits_for_a_redis_that_is_away_and_says_so_once(start: Start) -> None:
+    deliverer = start(REDIS_URL="redis://127.0.0.1:1")
+    assert deliverer.stdout
+    first = [deliverer.stdout.readline() for _ in range(2)]
+
+    deliverer.send_signal(signal.SIGTERM)
+    rest, _ = deliverer.communicate(timeout=10)
+
+    assert deliverer.returncode == 0
+    assert [line for line in (*first, *rest.splitlines()) if "store_unavailable" in line] == first[1:]
