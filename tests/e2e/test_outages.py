@@ -22,6 +22,8 @@ from waiting import wait_until
 
 ANSWERED_S = 1.0
 RECOVERED_S = 2.0
+"""Both on top of what the same calls take when all is well, which on a busy machine is long itself."""
+
 ENTRIES = 50_000
 """With 0.1 ms for each, Redis loads its file for longer than a test looks."""
 
@@ -38,10 +40,6 @@ class Answer:
     retry_after: str | None
     took_s: float
     body: bytes
-
-    @property
-    def brief(self) -> tuple[int, str | None, bool]:
-        return self.status, self.code, self.took_s < ANSWERED_S
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +149,14 @@ def ask_all(api: httpx.Client, job: str) -> dict[str, Answer]:
     }
 
 
+def summarize(answers: dict[str, Answer], usual: dict[str, Answer]) -> dict[str, tuple[int, str | None, bool]]:
+    """Say of each answer its status, its code and whether it came in time."""
+    return {
+        name: (answer.status, answer.code, answer.took_s < ANSWERED_S + usual[name].took_s)
+        for name, answer in answers.items()
+    }
+
+
 WELL = {
     "live": (200, None, True),
     "ready": (200, None, True),
@@ -169,22 +175,24 @@ def test_outage_is_told_in_under_a_second_and_over_soon_after(
     server: RedisServer, redis: Redis, api: httpx.Client, job: str, fault: Fault
 ) -> None:
     expected = ILL if fault in SILENT else ILL_BUT_READABLE
+    usual = ask_all(api, job)
 
     with fault(server, redis):
         answers = ask_all(api, job)
         again = ask_all(api, job)
     back_s = time.monotonic()
-    wait_until(lambda: ask(api, "GET", "/health/ready").status == 200, "the API is ready again", RECOVERED_S)
+    wait_until(lambda: ask(api, "GET", "/health/ready").status == 200, "the API is ready again")
     after = ask_all(api, job)
     recovered_s = time.monotonic() - back_s
 
-    assert {name: answer.brief for name, answer in answers.items()} == expected
-    assert {name: answer.brief for name, answer in again.items()} == expected
+    assert summarize(usual, usual) == WELL
+    assert summarize(answers, usual) == expected
+    assert summarize(again, usual) == expected
     for answer in answers.values():
         assert (answer.retry_after is not None) == (answer.status == 503)
         assert answer.status == 200 or not LEAKS.search(answer.body)
-    assert {name: answer.brief for name, answer in after.items()} == WELL
-    assert recovered_s < RECOVERED_S
+    assert summarize(after, usual) == WELL
+    assert recovered_s < RECOVERED_S + sum(answer.took_s for answer in usual.values())
 
 
 @pytest.mark.parametrize("fault", SILENT)
