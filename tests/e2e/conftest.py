@@ -15,6 +15,9 @@ from stack import Stack
 from waiting import wait_until
 
 ENDED = {"COMPLETED", "FAILED"}
+ENDED_S = 90.0
+"""A worker that was killed imports torch first, which on a busy machine alone can take half a minute."""
+
 Ask = Callable[[str], dict[str, Any]]
 
 
@@ -57,7 +60,7 @@ def ask(client: httpx.Client) -> Ask:
             body: dict[str, Any] = client.get(f"/analysis-status/{job_id}").raise_for_status().json()
             return body if body["status"] in ENDED else None
 
-        return wait_until(status, f"job {job_id} ends")
+        return wait_until(status, f"job {job_id} ends", ENDED_S)
 
     return ask
 
@@ -67,6 +70,12 @@ def held_worker(stack: Stack) -> Iterator[Callable[[], None]]:
     """The worker stands still from here to the call: what is submitted meanwhile stays PENDING."""
     worker = stack.pid("worker")
     os.kill(worker, signal.SIGSTOP)
+    with Redis.from_url(stack.redis_url) as redis:
+
+        def is_popping() -> bool:
+            return any("b" in client["flags"] for client in redis.client_list())
+
+        wait_until(lambda: not is_popping(), "Redis gives the worker nothing any more")
 
     def go_on() -> None:
         os.kill(worker, signal.SIGCONT)

@@ -44,7 +44,7 @@ def is_queued(stack: Stack, job_id: str) -> bool:
 def test_jobs_are_taken_back_at_every_stage_and_listed(
     stack: Stack, carol: httpx.Client, held_worker: Callable[[], None]
 ) -> None:
-    # What Redis gives to the worker that stands still counts as running; what comes after waits.
+    # What a worker has taken and not begun counts as running.
     running = submit(carol, 770)
     with Redis.from_url(stack.redis_url) as redis:
         redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate")
@@ -54,6 +54,8 @@ def test_jobs_are_taken_back_at_every_stage_and_listed(
 
     taken_back = [carol.delete(f"/analysis/{job_id}") for job_id in (running, waiting, followed)]
     assert not is_queued(stack, waiting)
+    with Redis.from_url(stack.redis_url) as redis:
+        redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}")
     held_worker()
 
     assert [(answer.status_code, answer.json()["status"]) for answer in taken_back] == [
