@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from addresses import LOOPBACK
+from image_analysis_api.webhook_secrets import WebhookSecret
 
 MAX_BYTES = 1_000_000
 
@@ -44,7 +45,8 @@ def main() -> int:
     """Serve on the port that is given after the secret."""
     secret, port = sys.argv[1:]
     try:
-        server = ThreadingHTTPServer((LOOPBACK, int(port)), make_handler(Webhook(secret)))
+        webhook = Webhook(WebhookSecret.parse(secret).key)
+        server = ThreadingHTTPServer((LOOPBACK, int(port)), make_handler(webhook))
     except (ValueError, OSError, OverflowError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
