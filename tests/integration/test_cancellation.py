@@ -147,6 +147,23 @@ async def test_cancelled_leader_that_waits_is_cancelled_at_once_and_its_run_kept
     assert await stage.client.ttl(keys.job(str(leader))) > keys.ENDED_JOB_TTL_S
 
 
+@pytest.mark.parametrize("is_running", [False, True])
+async def test_run_of_a_cancelled_leader_is_followed_by_who_comes_later(stage: Stage, is_running: bool) -> None:
+    leader, follower = await stage.submit(), await stage.submit()
+    await stage.cancel(leader)
+    if is_running:
+        await stage.pop()
+        stage.steps.begin(str(leader))
+
+    late = await stage.submit()
+    joined = await stage.status(late)
+    stage.complete(leader)
+
+    assert await stage.queued() == ([] if is_running else [leader])
+    assert joined is (JobStatus.PROCESSING if is_running else JobStatus.PENDING)
+    assert [await stage.status(job_id) for job_id in (follower, late)] == [JobStatus.COMPLETED] * 2
+
+
 async def test_run_that_nobody_wants_any_more_leaves_the_queue(stage: Stage) -> None:
     leader, follower = await stage.submit(), await stage.submit()
 

@@ -21,11 +21,12 @@ MAX_RETRY_AFTER_S = 300
 """However long the queue takes: workers may come."""
 
 # Where another job runs this very image already, the new one follows it: its record takes every step with the
-# leader's, and nothing is queued; one that is urgent takes a waiting leader to the front with it. Where the leader has
-# ended since the cache was asked, the result stands there now. Otherwise the new job leads, and the commands that queue
-# it are run, unless too much waits already: then the answer is how many jobs wait, and how many have ended in the last
-# minute. The registries of ended jobs are sorted by the time when these expire. Where nothing waits or runs, the count
-# of bytes begins anew: images that expired are not in it.
+# leader's, and nothing is queued; one that is urgent takes a waiting leader to the front with it. A leader that its
+# owner took back runs on for those that follow it, and is where any of them is. Where the leader has ended since the
+# cache was asked, the result stands there now. Otherwise the new job leads, and the commands that queue it are run,
+# unless too much waits already: then the answer is how many jobs wait, and how many have ended in the last minute. The
+# registries of ended jobs are sorted by the time when these expire. Where nothing waits or runs, the count of bytes
+# begins anew: images that expired are not in it.
 ENQUEUE = (
     ENLIST
     + """
@@ -35,6 +36,10 @@ if cache_field ~= '' and redis.call('HEXISTS', KEYS[3], cache_field) == 1 then r
 local leading = redis.call('GET', leader)
 if leading then
   local status = redis.call('HGET', ARGV[3] .. leading, 'status')
+  if status == 'CANCELLED' then
+    local follower = redis.call('SRANDMEMBER', ARGV[4] .. leading)
+    status = follower and redis.call('HGET', follower, 'status')
+  end
   if status == 'PENDING' or status == 'PROCESSING' then
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
