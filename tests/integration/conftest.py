@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,9 @@ def redis_url(redis_socket: Path) -> str:
     return f"unix://{redis_socket}"
 
 
-@pytest.fixture
-def redis(redis_url: str) -> Iterator[Redis]:
-    """An empty Redis; the test fails if it leaves a key that would stay for ever."""
+@contextmanager
+def emptied(redis_url: str) -> Iterator[Redis]:
+    """Empty Redis, and fail if something is in it afterwards that would stay for ever."""
     with Redis.from_url(redis_url) as redis:
 
         def answers() -> bool:
@@ -51,6 +52,20 @@ def redis(redis_url: str) -> Iterator[Redis]:
         yield redis
         forever = [key.decode() for key in redis.scan_iter() if redis.ttl(key) == -1]
         assert [key for key in forever if not key.startswith(PERMANENT_PREFIXES)] == []
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """An empty Redis; the test fails if it leaves a key that would stay for ever."""
+    with emptied(redis_url) as redis:
+        yield redis
+
+
+@pytest.fixture(scope="module")
+def redis_of_module(redis_url: str) -> Iterator[Redis]:
+    """The same for what all tests of a module share."""
+    with emptied(redis_url) as redis:
+        yield redis
 
 
 @pytest.fixture(scope="session")

@@ -34,10 +34,10 @@ class Service(NamedTuple):
     deliverer_metrics: str
 
 
-@pytest.fixture
-def service(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def service(redis_of_module: Redis, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """An API and a worker of a model that no other test uses, with their metrics on loopback."""
-    model = tmp_path / "pets"
+    model = tmp_path_factory.mktemp("models") / "pets"
     model.symlink_to(BUNDLED_FOLDER)
     ports = Addresses.choose({}, free_ports=True)
     variables = {"MODEL_ID": str(model), "RATE_LIMIT_MAX_REQUESTS": "6"}
@@ -57,7 +57,7 @@ def service(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Service]:
         deliverer_process.terminate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def busy_service(service: Service) -> Service:
     """The service after six submissions within the limit and one beyond it."""
     image, damaged = make_png(1), make_jpeg(1, size_px=(300, 300))[:3000]
