@@ -100,17 +100,16 @@ def refusal(worker: "subprocess.Popen[str]") -> str:
     return line.removeprefix("image-analysis-worker: ")
 
 
-def test_unreachable_hub_is_one_line(start: Start) -> None:
-    assert refusal(start(MODEL_ID="acme/dogs")) == (
+def test_model_that_cannot_be_had_is_one_line(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+
+    of_an_unreachable_hub, of_an_empty_folder = start(MODEL_ID="acme/dogs"), start(MODEL_ID=str(tmp_path / "cats"))
+
+    assert refusal(of_an_unreachable_hub) == (
         "MODEL_ID=acme/dogs: the model hub cannot be reached, and the model is not in the local cache; "
         "set MODEL_ID to a folder, or leave it out for the bundled model."
     )
-
-
-def test_folder_without_a_checkpoint_is_one_line(start: Start, tmp_path: Path) -> None:
-    (tmp_path / "cats").mkdir()
-
-    assert refusal(start(MODEL_ID=str(tmp_path / "cats"))).startswith("cats is no image-classification checkpoint: ")
+    assert refusal(of_an_empty_folder).startswith("cats is no image-classification checkpoint: ")
 
 
 def test_old_redis_is_one_line(start: Start, old_redis_url: str) -> None:
