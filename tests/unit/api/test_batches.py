@@ -1,5 +1,6 @@
 """Many images in one request: a job and a verdict for each of them."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
@@ -7,6 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
+from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
 from announcements import MODEL, announce, cache_result, make_result
@@ -17,6 +19,8 @@ from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from samples import base64_body, make_png
+from steps import Steps
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +126,33 @@ async def test_batch_is_asked_for_as_long_as_one_of_its_jobs_is_there(
     assert (half["total"], half["counts"], half["jobs"][0]["job_id"]) == (2, NONE | {"PENDING": 1}, second)
     assert (gone.status_code, gone.json()["code"]) == (404, "batch_not_found")
     assert await redis.ttl(keys.batch(batch["batch_id"])) > keys.WAITING_JOB_TTL_S
+
+
+async def has_waiters(app: FastAPI) -> bool:
+    return len(app.state.waiting_room) > 0
+
+
+async def test_wait_lasts_until_the_last_job_has_ended(
+    app: FastAPI, client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
+) -> None:
+    batch = (await client.post("/analyze-images", json=body_of(IMAGES[:3]))).json()
+    job_ids = [job["job_id"] for job in batch["jobs"]]
+    path = f"/analysis-batches/{batch['batch_id']}?wait="
+
+    short = await client.get(path + "1")
+    asking = asyncio.create_task(client.get(path + "30"))
+    await redis.delete(keys.job(job_ids[1]))
+    await eventually(lambda: has_waiters(app), "somebody waits")
+    steps.complete(job_ids[2])
+    half = (await client.get(path + "0")).json()
+    assert not asking.done()
+    steps.complete(job_ids[0])
+    mistaken = await client.get(path + "61")
+
+    assert short.json()["counts"] == NONE | {"PENDING": 3}
+    assert half["counts"] == NONE | {"PENDING": 1, "COMPLETED": 1}
+    assert (await asyncio.wait_for(asking, 10)).json()["counts"] == NONE | {"COMPLETED": 2}
+    assert (mistaken.status_code, mistaken.json()["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize(("batch_id", "status"), [("7", 400), (str(uuid4()), 404)])

@@ -12,7 +12,8 @@ from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
 from image_analysis_api.openapi import IDEMPOTENCY_KEY, describe_errors
 from image_analysis_api.openapi_bodies import ANALYZE_IMAGES_BODY, OPTION_PARAMETERS
-from image_analysis_api.openapi_waiting import BATCH_HEADERS
+from image_analysis_api.openapi_waiting import BATCH_HEADERS, WAIT
+from image_analysis_api.patience import wait_as_asked
 from image_analysis_api.routes import LACKS_WORKER
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, BatchAccepted, BatchStatus
 from image_analysis_api.settings import ApiSettings
@@ -130,13 +131,18 @@ async def analyze_images(
         status.HTTP_200_OK: {"description": "Where the jobs stand"},
         **describe_errors(RequestError, BatchNotFound, StoreUnavailable),
     },
+    openapi_extra={"parameters": [WAIT]},
 )
 async def read_batch_status(
     request: Request, batch_id: BatchId, owner: Annotated[str | None, Depends(Admit(cost=0))]
 ) -> BatchStatus:
     """Get the status of every job of a batch, and how many have which. Asking costs nothing of the quota.
 
-    A job is in the list as long as it can be asked for itself.
+    A job is in the list as long as it can be asked for itself. With `wait` the answer comes the moment the last job
+    ends, or after so many seconds with where they stand then.
     """
-    batches = cast(Batches, request.app.state.batches)
-    return await batches.status(parse_batch_id(batch_id), owner)
+    batches, identifier = cast(Batches, request.app.state.batches), parse_batch_id(batch_id)
+    answer = await batches.status(identifier, owner)
+    unfinished = [job.job_id for job in answer.jobs if not job.status.is_final]
+    await wait_as_asked(request, unfinished, owner)
+    return await batches.status(identifier, owner) if unfinished else answer

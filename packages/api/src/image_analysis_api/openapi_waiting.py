@@ -54,7 +54,7 @@ PREFER: dict[str, Any] = {
 WAIT: dict[str, Any] = {
     "name": "wait",
     "in": "query",
-    "description": "Wait up to so many seconds for the job's end",
+    "description": "Wait up to so many seconds for the end of the job, or of all jobs",
     "schema": {"type": "integer", "minimum": 0, "maximum": 60, "default": 0},
     "example": 10,
 }

@@ -1,6 +1,8 @@
 """How long a client would wait for its answer, in its own words: `Prefer: wait=N` (RFC 7240) and `?wait=N`."""
 
 import re
+import time
+from collections.abc import Iterable
 from contextlib import suppress
 from uuid import UUID
 
@@ -37,24 +39,32 @@ async def wait_as_preferred(
     return AnalysisStatus.of(answer.job_id, progress.record)
 
 
-async def wait_as_asked(request: Request, job_id: UUID, owner: str | None) -> None:
-    """Wait for a job as long as the query asks for; not at all where too many wait already.
+async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | None) -> None:
+    """Wait until jobs have ended, as long as the query asks for; not at all where too many wait already.
 
     Raises:
         RequestError: it asks for what is no number of seconds, or too many.
-        JobNotFound, StoreUnavailable
+        StoreUnavailable
     """
     if not request.scope["query_string"]:
         return
     text = request.query_params.get("wait", "0")
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) > MAX_WAIT_S:
         raise RequestError(f"wait must be a whole number of seconds from 0 to {MAX_WAIT_S}.")
-    if wait_s := int(text):
-        with suppress(TooManyWaiters):
-            await _wait(request, job_id, owner, wait_s)
+    end_s = time.monotonic() + int(text)
+    for job_id in job_ids:
+        if (left_s := end_s - time.monotonic()) <= 0:
+            return
+        with suppress(JobNotFound):
+            try:
+                progress = await _wait(request, job_id, owner, left_s)
+            except TooManyWaiters:
+                return
+            if not progress.record.status.is_final:  # The time is up, the client has gone, or the process is about to.
+                return
 
 
-async def _wait(request: Request, job_id: UUID, owner: str | None, wait_s: int) -> Progress:
+async def _wait(request: Request, job_id: UUID, owner: str | None, wait_s: float) -> Progress:
     async with (
         find_room(request).enter(job_id, owner, caller(request, owner)) as waiter,
         dismissed_on_disconnect(waiter, request.receive),

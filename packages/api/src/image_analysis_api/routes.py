@@ -158,5 +158,5 @@ async def read_analysis_status(
     answer comes the moment the job ends, or after so many seconds with where it stands then.
     """
     identifier = parse_job_id(job_id)
-    await wait_as_asked(request, identifier, owner)
+    await wait_as_asked(request, [identifier], owner)
     return await analysis.status(identifier, owner)
