@@ -9,11 +9,32 @@ from image_analysis_api.store import translate_errors
 from image_analysis_common import keys
 from image_analysis_common.records import JobRecord
 
-# A job that follows another one has that one's place. RQ's job says which queue it is in, its registries of ended jobs
-# are sorted by the time when these expire. The pace is that of the last ten seconds, or of the last minute where
-# nothing ended in ten, from the first end in them: a queue that was empty before was not slow. LPOS walks the list, at
-# 10 microseconds for a thousand jobs.
-FIND = """
+# Lua: how many jobs of a queue have ended lately, and in how many seconds; nothing where none has. That is in the last
+# ten seconds, or in the last minute where nothing ended in ten, from the first end in them: a queue that was empty
+# before was not slow. RQ's registries of ended jobs are sorted by the time when these expire.
+PACE = f"""
+local function pace(finished, failed)
+  local now = redis.call('TIME')[1]
+  for _, window in ipairs({{10, 60}}) do
+    local count, longest_ago = 0, 0
+    for registry, ttl in pairs({{[finished] = {keys.FINISHED_JOB_TTL_S}, [failed] = {keys.ENDED_JOB_TTL_S}}}) do
+      local since = now + ttl - window
+      local first = redis.call('ZRANGEBYSCORE', registry, since, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+      if first then
+        count = count + redis.call('ZCOUNT', registry, since, '+inf')
+        longest_ago = math.max(longest_ago, now + ttl - first)
+      end
+    end
+    if count > 0 then return count, longest_ago + 1 end
+  end
+end
+"""
+
+# A job that follows another one has that one's place. RQ's job says which queue it is in. LPOS walks the list, at 10
+# microseconds for a thousand jobs.
+FIND = (
+    PACE
+    + """
 local record = redis.call('HGETALL', KEYS[1])
 local status, run = unpack(redis.call('HMGET', KEYS[1], 'status', 'follows'))
 if status ~= 'PENDING' then return {record} end
@@ -21,21 +42,10 @@ run = run or ARGV[1]
 local queue = redis.call('HGET', 'rq:job:' .. run, 'origin')
 local before = queue and redis.call('LPOS', 'rq:queue:' .. queue, run)
 if not before then return {record} end
-local now = redis.call('TIME')[1]
-for _, window in ipairs({10, 60}) do
-  local count, longest_ago = 0, 0
-  for registry, ttl in pairs({['rq:finished:' .. queue] = ARGV[2], ['rq:failed:' .. queue] = ARGV[3]}) do
-    local since = now + ttl - window
-    local first = redis.call('ZRANGEBYSCORE', registry, since, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-    if first then
-      count = count + redis.call('ZCOUNT', registry, since, '+inf')
-      longest_ago = math.max(longest_ago, now + ttl - first)
-    end
-  end
-  if count > 0 then return {record, before + 1, math.ceil((before + 1) * 1000 * (longest_ago + 1) / count)} end
-end
-return {record, before + 1}
+local count, seconds = pace('rq:finished:' .. queue, 'rq:failed:' .. queue)
+return {record, before + 1, count and math.ceil((before + 1) * 1000 * seconds / count)}
 """
+)
 
 
 class Place(NamedTuple):
@@ -58,9 +68,7 @@ class Places:
         """Look in one round trip; None for a job that is not there."""
         identifier = str(job_id)
         with translate_errors():
-            pairs, *place = await self._find(
-                keys=[keys.job(identifier)], args=[identifier, keys.FINISHED_JOB_TTL_S, keys.ENDED_JOB_TTL_S]
-            )
+            pairs, *place = await self._find(keys=[keys.job(identifier)], args=[identifier])
         if not pairs:
             return None
         return JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True))), Place(*place)

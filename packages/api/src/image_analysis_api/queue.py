@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from math import ceil
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from redis.asyncio.client import Pipeline as AsyncPipeline
 from redis.client import Pipeline
 from rq import Queue, Retry
 
+from image_analysis_api.places import PACE
 from image_analysis_api.store import ENLIST, translate_errors
 from image_analysis_common import keys, tasks, tracing
 from image_analysis_common.errors import QueueFull
@@ -24,14 +24,14 @@ MAX_RETRY_AFTER_S = 300
 # leader's, and nothing is queued; one that is urgent takes a waiting leader to the front with it. A leader that its
 # owner took back runs on for those that follow it, and is where any of them is. Where the leader has ended since the
 # cache was asked, the result stands there now. Otherwise the new job leads, and the commands that queue it are run,
-# unless too much waits already: then the answer is how many jobs wait, and how many have ended in the last minute. The
-# registries of ended jobs are sorted by the time when these expire. Where nothing waits or runs, the count of bytes
-# begins anew: images that expired are not in it.
+# unless too much waits already: then the answer is how many jobs wait, and how many seconds half of them will take at
+# the present pace. Where nothing waits or runs, the count of bytes begins anew: images that expired are not in it.
 ENQUEUE = (
     ENLIST
+    + PACE
     + """
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
-local cache_field, size, max_depth, max_bytes, finished_ttl, failed_ttl, is_urgent, fields = unpack(ARGV, 5, 12)
+local cache_field, size, max_depth, max_bytes, is_urgent, fields = unpack(ARGV, 5, 10)
 if cache_field ~= '' and redis.call('HEXISTS', KEYS[3], cache_field) == 1 then return 'cached' end
 local leading = redis.call('GET', leader)
 if leading then
@@ -43,7 +43,7 @@ if leading then
   if status == 'PENDING' or status == 'PROCESSING' then
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
-    redis.call('HSET', record, unpack(ARGV, 13, 12 + fields))
+    redis.call('HSET', record, unpack(ARGV, 11, 10 + fields))
     redis.call('HSET', record, 'status', status, 'follows', leading)
     redis.call('EXPIRE', record, ttl)
     if is_urgent == '1' and redis.call('LREM', KEYS[4], 1, leading) == 1 then
@@ -57,15 +57,14 @@ local depth = redis.call('LLEN', KEYS[4])
 local is_idle = depth == 0 and redis.call('ZCARD', KEYS[8]) == 0
 local bytes = (not is_idle and redis.call('GET', KEYS[5]) or 0) + size
 if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then
-  local since = redis.call('TIME')[1] - 60
-  local finished = redis.call('ZCOUNT', KEYS[6], since + finished_ttl, '+inf')
-  return {depth, finished + redis.call('ZCOUNT', KEYS[7], since + failed_ttl, '+inf')}
+  local count, seconds = pace(KEYS[6], KEYS[7])
+  return {depth, math.ceil(depth / 2 * (seconds or 60) / (count or 1))}
 end
 redis.call('SET', KEYS[5], bytes, 'EX', ttl)
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-redis.call('HSET', record, unpack(ARGV, 13, 12 + fields))
+redis.call('HSET', record, unpack(ARGV, 11, 10 + fields))
 redis.call('EXPIRE', record, ttl)
-local at = 13 + fields
+local at = 11 + fields
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
@@ -208,8 +207,6 @@ class JobQueue:
             len(image),
             self._max_depth,
             self._max_bytes,
-            keys.FINISHED_JOB_TTL_S,
-            keys.ENDED_JOB_TTL_S,
             int(is_urgent),
             len(fields),
             *fields,
@@ -222,12 +219,10 @@ def read_answer(answer: Any) -> UUID | None:
     match answer:
         case b"cached":
             raise ResultKnown
-        case [depth, ended_in_a_minute]:
-            # By then half of what waits now has gone, if nothing changes.
-            retry_after_s = min(ceil(depth / 2 * 60 / max(ended_in_a_minute, 1)), MAX_RETRY_AFTER_S)
+        case [depth, half_gone_s]:
+            retry_after_s = max(min(half_gone_s, MAX_RETRY_AFTER_S), 1)
             raise QueueFull(
-                f"{depth} images wait, and no more are taken in: try again in {retry_after_s} s.",
-                retry_after_s=max(retry_after_s, 1),
+                f"{depth} images wait, and no more are taken in: try again in {retry_after_s} s.", retry_after_s
             )
         case bytes():
             return UUID(answer.decode())
