@@ -173,19 +173,13 @@ def test_place_in_the_queue_is_told_while_a_job_waits(
 def test_restart_during_a_wait_is_answered(
     stack: Stack, client: httpx.Client, held_worker: Callable[[], None], program: str, status: str
 ) -> None:
-    stack.restart("api")  # one at which nobody has waited
-    wait_until(lambda: answers(client), "the API answers")
     job_id = submit(client, 733 + len(program))
-    with ThreadPoolExecutor() as threads:
+    with Redis.from_url(stack.redis_url) as redis, redis.monitor() as commands, ThreadPoolExecutor() as threads:
         asking = threads.submit(client.get, f"/analysis-status/{job_id}?wait=60", timeout=70)
-        wait_until(lambda: subscribers(stack) == 1, "the API listens for the end")
+        # It listens first, then it looks.
+        wait_until(lambda: keys.job(job_id) in commands.next_command()["command"], "the API looks at the job")
         stack.restart(program)
         held_worker()
 
         assert asking.result().json()["status"] == status
     wait_until(lambda: answers(client), "the API answers again")
-
-
-def subscribers(stack: Stack) -> int:
-    with Redis.from_url(stack.redis_url) as redis:
-        return int(redis.pubsub_numsub(keys.CHANGES)[0][1])
