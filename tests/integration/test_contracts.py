@@ -117,6 +117,26 @@ async def test_hanging_redis_is_an_outage_however_the_limit_fails(redis: SyncRed
             os.kill(server, signal.SIGCONT)
 
 
+async def test_redis_that_takes_its_time_at_every_step_is_an_outage() -> None:
+    has_ended = asyncio.Event()
+
+    async def answer_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(65536):
+            await asyncio.sleep(0.5)  # within the limit of one step
+            writer.write(b"+OK\r\n")
+        writer.close()
+        has_ended.set()
+
+    async with await asyncio.start_server(answer_late, "127.0.0.1") as server:
+        host, port = server.sockets[0].getsockname()
+        async with connect(f"redis://{host}:{port}/0") as client:
+            with pytest.raises(StoreUnavailable) as outage:
+                await RateLimiter(client, max_requests=5, interval_s=60).admit(CLIENT)
+        await has_ended.wait()
+
+    assert isinstance(outage.value.__cause__, TimeoutError)
+
+
 async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
     job_id = uuid4()
 

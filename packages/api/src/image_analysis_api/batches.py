@@ -15,7 +15,7 @@ from image_analysis_api.places import Places
 from image_analysis_api.queue import QueueOf, ResultKnown, read_answer
 from image_analysis_api.requests import Priority
 from image_analysis_api.schemas import AnalysisStatus, BatchStatus
-from image_analysis_api.store import Store, translate_errors, write_ended
+from image_analysis_api.store import Store, reaching_redis, write_ended
 from image_analysis_api.submissions import Submission
 from image_analysis_common import keys
 from image_analysis_common.errors import (
@@ -148,7 +148,7 @@ class Batches:
         Raises:
             BatchNotFound: it never existed, none of its jobs is known any more, or it is another's.
         """
-        with translate_errors():
+        async with reaching_redis():
             found = await self._redis.get(keys.batch(str(batch_id)))
         batch = BatchRecord.model_validate_json(found) if found else None
         if batch is None or batch.owner != owner:
@@ -202,7 +202,7 @@ class Batches:
                         cache_field=entry.cache_field,
                         is_urgent=is_urgent,
                     )
-            with translate_errors():
+            async with reaching_redis():
                 _, *answers = await pipeline.execute()
         overflow, full = list[Entry](), None
         for entry, answer in zip(entries, answers, strict=True):
@@ -237,7 +237,7 @@ class Batches:
                 for entry in overflow:
                     entry.note()
                     write_ended(pipeline, entry.job_id, entry.record)
-            with translate_errors():
+            async with reaching_redis():
                 await pipeline.execute()
         if is_lost:
             raise full

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
 from image_analysis_common.records import ADVANCE
@@ -104,7 +104,7 @@ class Cancellation:
             JobNotFound: there is no such job of this owner's.
         """
         identifier = str(job_id)
-        with translate_errors():
+        async with reaching_redis():
             outcome = await self._cancel(
                 keys=[keys.job(identifier)], args=[identifier, owner or "", keys.ENDED_JOB_TTL_S]
             )

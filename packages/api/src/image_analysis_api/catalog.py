@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from image_analysis_api.queue import QueueOf
 from image_analysis_api.schemas import ModelDetails
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import ModelNotFound
 from image_analysis_common.models import ModelAnnouncement
@@ -50,22 +50,20 @@ class Catalog:
             raise _not_found(sorted({*known, self._default_model}))
 
     async def _known(self) -> tuple[Sequence[str], int]:
-        with translate_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.time()
-                pipeline.zrange(keys.MODELS, 0, -1, withscores=True)
-                (now_s, _), models = await pipeline.execute()
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.zrange(keys.MODELS, 0, -1, withscores=True)
+            (now_s, _), models = await pipeline.execute()
         oldest_s = now_s - keys.ANNOUNCEMENT_TTL_S
         return sorted(model.decode() for model, beat_s in models if beat_s > oldest_s), now_s
 
     async def _describe(self, models: Sequence[str], now_s: int) -> list[ModelDetails]:
-        with translate_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for model in models:
-                    pipeline.get(keys.announcement(model))
-                    pipeline.zcount(keys.workers(model), now_s - keys.WORKER_TTL_S, "+inf")
-                    pipeline.llen(self._queue_of(model).key)
-                answers = iter(await pipeline.execute())
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            for model in models:
+                pipeline.get(keys.announcement(model))
+                pipeline.zcount(keys.workers(model), now_s - keys.WORKER_TTL_S, "+inf")
+                pipeline.llen(self._queue_of(model).key)
+            answers = iter(await pipeline.execute())
         found = []
         for model, announced, workers, depth in zip(models, answers, answers, answers, strict=True):
             try:

@@ -8,7 +8,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from image_analysis_api.store import TIMEOUT_S, translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 
 SILENCE_S = 2.0
@@ -42,9 +42,8 @@ class Changes:
         if self._listening is None:
             self._listening = asyncio.create_task(self._run())
         if not self._is_listening.is_set():
-            with translate_errors():
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._is_listening.wait()
+            async with reaching_redis():
+                await self._is_listening.wait()
 
     def rest(self) -> None:
         """Note that nobody waits any more."""

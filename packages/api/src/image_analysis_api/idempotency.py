@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 
 from image_analysis_api.access import caller
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import IdempotencyKeyReused, RequestError, RequestInProgress, StoreUnavailable
 
@@ -89,7 +89,7 @@ class Idempotency:
         text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
         key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
         mine = f"{work}{await fingerprint()}"
-        with translate_errors():
+        async with reaching_redis():
             found = await self._claim(
                 keys=[key], args=[mine, str(identifier), work, self._busy_s * rounds, keys.WAITING_JOB_TTL_S]
             )
@@ -107,6 +107,7 @@ class Idempotency:
             return await take_in(identifier)
         except BaseException:
             # Refused or broken: the key is free for another try. If Redis is away, the claim lapses by itself.
-            with suppress(StoreUnavailable), translate_errors():
-                await self._release(keys=[key], args=[str(identifier), work])
+            with suppress(StoreUnavailable):
+                async with reaching_redis():
+                    await self._release(keys=[key], args=[str(identifier), work])
             raise

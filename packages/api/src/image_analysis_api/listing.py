@@ -7,7 +7,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import RequestError
 from image_analysis_common.models import JobStatus
@@ -73,7 +73,7 @@ class Listing:
             RequestError: the cursor is none of ours.
         """
         newest, after = _read_cursor(cursor) if cursor is not None else ("+inf", "")
-        with translate_errors():
+        async with reaching_redis():
             found, last = await self._list(keys=[keys.jobs_of(owner)], args=[limit, status or "", newest, after])
         entries = [
             Entry(

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.records import JobRecord
 
@@ -67,7 +67,7 @@ class Places:
     async def find(self, job_id: UUID) -> tuple[JobRecord, Place] | None:
         """Look in one round trip; None for a job that is not there."""
         identifier = str(job_id)
-        with translate_errors():
+        async with reaching_redis():
             pairs, *place = await self._find(keys=[keys.job(identifier)], args=[identifier])
         if not pairs:
             return None

@@ -12,7 +12,7 @@ from redis.client import Pipeline
 from rq import Queue, Retry
 
 from image_analysis_api.places import PACE
-from image_analysis_api.store import ENLIST, translate_errors
+from image_analysis_api.store import ENLIST, reaching_redis
 from image_analysis_common import keys, tasks, tracing
 from image_analysis_common.errors import QueueFull
 from image_analysis_common.records import JobRecord
@@ -148,7 +148,7 @@ class JobQueue:
             StoreUnavailable: nothing was queued.
         """
         script_keys, args = self._call(job_id, image, record, request_id, cache_field, is_urgent)
-        with translate_errors():
+        async with reaching_redis():
             answer = await self._enqueue(keys=script_keys, args=args)
         return read_answer(answer)
 

@@ -9,7 +9,7 @@ import structlog
 from redis.asyncio import Redis
 
 from image_analysis_api.metrics import RATE_LIMIT_VERDICTS
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common.errors import StoreUnavailable
 
 FAIL_OPEN_WITHIN_S = 0.1
@@ -72,7 +72,7 @@ class RateLimiter:
         """
         started_s = time.monotonic()
         try:
-            with translate_errors():
+            async with reaching_redis():
                 answer = await self._window(keys=[key], args=[self.max_requests, self.interval_s, cost, counted + cost])
         except StoreUnavailable as error:
             if not self._is_fail_open or time.monotonic() - started_s > FAIL_OPEN_WITHIN_S:

@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from image_analysis_api.egress import Destinations
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_api.urls import WebUrl
 from image_analysis_common import keys
 from image_analysis_common.errors import TooManyDeliveries, UrlRefused, WebhooksDisabled
@@ -34,7 +34,7 @@ class Receivers:
             self._destinations.check_form(WebUrl.parse(url))
         except UrlRefused as error:
             raise UrlRefused(f"webhook_url is refused: {error.detail[:1].lower()}{error.detail[1:]}.") from error
-        with translate_errors():
+        async with reaching_redis():
             pending = await self._redis.zcard(keys.DELIVERIES)
         if pending >= MAX_DELIVERIES:
             raise TooManyDeliveries("Too many webhooks have still to be told: try again later, or ask for the status.")

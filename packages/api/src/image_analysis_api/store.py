@@ -1,7 +1,8 @@
 """What the API reads from Redis and notes there; the one place that translates Redis's errors."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import cast
@@ -72,11 +73,15 @@ def connect(dsn: str) -> Redis:
     return PipeliningRedis.from_pool(pool)
 
 
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Turn whatever Redis's client raises into `StoreUnavailable`, with the cause behind it."""
+@asynccontextmanager
+async def reaching_redis() -> AsyncIterator[None]:
+    """Turn whatever Redis's client raises into `StoreUnavailable`, with the cause behind it.
+
+    The client bounds each step of a call, such as connecting; this bounds all of them together, by `TIMEOUT_S` too.
+    """
     try:
-        yield
+        async with asyncio.timeout(TIMEOUT_S):
+            yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable("The service cannot reach its store: try again in a few seconds.") from error
 
@@ -89,7 +94,7 @@ async def check_version(dsn: str) -> None:
         StoreUnavailable: it cannot be asked now.
     """
     redis = connect(dsn)
-    with translate_errors():
+    async with reaching_redis():
         version = str((await redis.info("server"))["redis_version"])
         await redis.aclose()
     check_redis_version(version)
@@ -123,7 +128,7 @@ class Store:
         Only a result that keeps more predictions serves a deep request; it serves any other, too.
         """
         model = model or self._model
-        with translate_errors():
+        async with reaching_redis():
             announced, pairs, live = await self._find(
                 keys=[keys.announcement(model), keys.result(image_hash), keys.workers(model)], args=[keys.WORKER_TTL_S]
             )
@@ -147,21 +152,20 @@ class Store:
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
         """Note a job that has ended as it came: a cached result has answered it."""
         script_keys, args = _ended(job_id, record)
-        with translate_errors():
+        async with reaching_redis():
             await self._add(keys=script_keys, args=args)
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
-        with translate_errors():
+        async with reaching_redis():
             fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(str(job_id))))
         return JobRecord.from_hash(fields) if fields else None
 
     async def find_progress(self, job_ids: Sequence[str]) -> list[Progress | None]:
         """Read several jobs in one round trip."""
-        with translate_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for job_id in job_ids:
-                    pipeline.hgetall(keys.job(job_id))
-                found = await pipeline.execute()
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(keys.job(job_id))
+            found = await pipeline.execute()
         return [Progress.from_hash(fields) if fields else None for fields in found]
 
     async def check_worker(self) -> None:
@@ -170,13 +174,12 @@ class Store:
         Raises:
             StoreUnavailable, NoWorker
         """
-        with translate_errors():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                # A Redis that is full or read-only answers what is asked, and no image gets in.
-                pipeline.set(keys.PROBE, "", ex=keys.WORKER_TTL_S)
-                pipeline.time()
-                pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
-                _, (now_s, _), latest = await pipeline.execute()
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            # A Redis that is full or read-only answers what is asked, and no image gets in.
+            pipeline.set(keys.PROBE, "", ex=keys.WORKER_TTL_S)
+            pipeline.time()
+            pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
+            _, (now_s, _), latest = await pipeline.execute()
         if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
             raise NoWorker("No worker serves the model: images are taken in and wait. Start a worker.")
 

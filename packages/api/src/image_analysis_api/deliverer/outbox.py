@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store import translate_errors
+from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
 
 LEASE_S = 30.0
@@ -101,7 +101,7 @@ class Outbox:
         The second value is the time until it is worth while to ask again, if that is known.
         """
         under_way = [part for pair in busy.items() for part in pair]
-        with translate_errors():
+        async with reaching_redis():
             found, now, wait = await self._claim(
                 keys=[keys.DELIVERIES], args=[free, self._lease_s, ASIDE_S, *under_way]
             )
@@ -114,7 +114,7 @@ class Outbox:
 
     async def retry(self, delivery: Delivery, delay_s: float) -> None:
         """Let a delivery be due again after a while, unless another deliverer has it or it was forgotten."""
-        with translate_errors():
+        async with reaching_redis():
             await self._retry(
                 keys=[keys.DELIVERIES, keys.delivery(delivery.job_id)],
                 args=[delivery.job_id, delivery.attempts, f"{delay_s:.3f}"],
@@ -122,13 +122,12 @@ class Outbox:
 
     async def drop(self, delivery: Delivery) -> None:
         """Forget a delivery that was made or given up."""
-        with translate_errors():
-            async with self._redis.pipeline() as pipeline:
-                pipeline.delete(keys.delivery(delivery.job_id))
-                pipeline.zrem(keys.DELIVERIES, delivery.job_id)
-                await pipeline.execute()
+        async with reaching_redis(), self._redis.pipeline() as pipeline:
+            pipeline.delete(keys.delivery(delivery.job_id))
+            pipeline.zrem(keys.DELIVERIES, delivery.job_id)
+            await pipeline.execute()
 
     async def beat(self) -> None:
         """Say that this host's deliverer is there."""
-        with translate_errors():
+        async with reaching_redis():
             await self._redis.set(keys.deliverer(self._host), "", ex=keys.WORKER_TTL_S)
