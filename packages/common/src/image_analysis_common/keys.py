@@ -10,7 +10,7 @@ ENDED_JOB_TTL_S = 3600
 """How long an ended job's answer can be asked for, and RQ's books show a failed one."""
 
 FINISHED_JOB_TTL_S = 600
-"""How long RQ's books show a job that went well: to operators alone, and in 7 kB where the answer itself takes 2."""
+"""How long RQ's books show a job that went well: to operators alone, and in 4 kB where the answer itself takes 2."""
 
 HEARTBEAT_INTERVAL_S = 3
 """How often a worker says that it is there, and looks after the jobs of others that no longer do."""
