@@ -126,3 +126,21 @@ def test_bomb_is_refused_or_ends_within_bounds(stack: Stack, client: httpx.Clien
     assert peak_bytes(api) - before[api] < API_PEAK_BYTES
     decoding_bytes = MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * LIMIT_PX
     assert peak_bytes(worker) - before[worker] < decoding_bytes + PICTURE_BYTES_PER_PIXEL * LIMIT_PX
+
+
+@pytest.mark.parametrize("path", ["/analyze-image", "/analyze-images"])
+@pytest.mark.parametrize("values", [b"1,", b"{},", b'{"image_url":""},'])
+def test_body_of_a_million_values_costs_no_more_than_its_bytes(
+    stack: Stack, client: httpx.Client, path: str, values: bytes
+) -> None:
+    api = stack.pid("api")
+    body = b'{"images":[' + values * (13_000_000 // len(values)) + b"0]}"
+    client.post(path, json=base64_body(make_png(701)))
+    forget_peak(api)
+    before = resident_bytes(api)
+
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert stack.pid("api") == api
+    assert peak_bytes(api) - before < API_PEAK_BYTES

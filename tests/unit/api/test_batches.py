@@ -27,6 +27,7 @@ pytestmark = pytest.mark.anyio
 IMAGES = [make_png(seed) for seed in range(1, 6)]
 URL = "http://images.example/5.png"
 QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
+JSON = {"Content-Type": "application/json"}
 NONE = {"PENDING": 0, "PROCESSING": 0, "COMPLETED": 0, "FAILED": 0, "CANCELLED": 0}
 
 
@@ -161,8 +162,8 @@ async def test_unknown_batch_is_an_error(client: httpx.AsyncClient, batch_id: st
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
-    "nothing": ({"content": b"", "headers": {"Content-Type": "application/json"}}, 400, "There is no image"),
-    "no JSON": ({"content": b"[", "headers": {"Content-Type": "application/json"}}, 400, "an object with images."),
+    "nothing": ({"content": b"", "headers": JSON}, 400, "There is no image"),
+    "no JSON": ({"content": b"[", "headers": JSON}, 400, "an object with images."),
     "no list": ({"json": base64_body(IMAGES[0])}, 400, "images must be a list of one or more objects"),
     "empty list": ({"json": {"images": []}}, 400, "images must be a list of one or more objects"),
     "text for an image": ({"json": {"images": ["x"]}}, 400, "images[0] must be a JSON object with image_data"),
@@ -177,6 +178,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
         400,
         "images[0] has a field that does not exist",
     ),
+    "too many values": ({"content": b"[" * 20_001, "headers": JSON}, 400, "The body has over 20000 values"),
     "bad option": ({"json": body_of(IMAGES[:1], top_k=0)}, 400, "top_k must be a whole number"),
     "form without an image": ({"files": {"top_k": (None, "1")}}, 400, "There is no image"),
     "an image": ({"content": IMAGES[0], "headers": {"Content-Type": "image/png"}}, 415, "JSON (application/json) or"),
