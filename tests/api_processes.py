@@ -1,10 +1,10 @@
-"""API processes of a test's own, beside or instead of the stack's, on a Redis that is there."""
+"""Processes of a test's own, beside or instead of the stack's, on a Redis that is there."""
 
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import httpx
 from addresses import Addresses
 from waiting import wait_until
 
+WORKER = [sys.executable, "-m", "image_analysis_worker"]
+DELIVERER = [sys.executable, "-m", "image_analysis_api.deliverer"]
 # Few open files to begin with, as many systems have it: the API asks for what it needs.
 COMMAND = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", sys.executable, "-m", "image_analysis_api"]
 
@@ -28,15 +30,21 @@ def one_api(redis_url: str, *, log: Path | None = None, **variables: str) -> Ite
 def api_process(redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[tuple[str, int]]:
     """Start an API process; give its URL and its ID."""
     port = Addresses.choose({}, free_ports=True).api_port
-    environment = os.environ | {"REDIS_URL": redis_url, "LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables
-    with ExitStack() as exits:
-        output = exits.enter_context(log.open("wb")) if log else None
-        process = subprocess.Popen(COMMAND, env=environment, stdout=output)
-        exits.callback(process.wait)
-        exits.callback(process.send_signal, signal.SIGTERM)
+    with run_service(COMMAND, redis_url, log=log, **{"LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables) as pid:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(url), f"the API at {url} answers")
-        yield url, process.pid
+        yield url, pid
+
+
+@contextmanager
+def run_service(command: Sequence[str], redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[int]:
+    """Start a service's process, give its ID, and stop it in the end, whatever comes."""
+    with ExitStack() as exits:
+        output = exits.enter_context(log.open("wb")) if log else None
+        process = subprocess.Popen(command, env=os.environ | {"REDIS_URL": redis_url} | variables, stdout=output)
+        exits.callback(process.wait)
+        exits.callback(process.send_signal, signal.SIGTERM)
+        yield process.pid
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from addresses import find_redis_server
+from api_processes import WORKER, run_service
 from image_analysis_common.keys import PERMANENT_PREFIXES
 from waiting import wait_until
 
@@ -69,9 +69,7 @@ def redis_of_module(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="session")
-def worker(redis_url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker of the bundled model, for all tests that need one."""
-    variables = {"REDIS_URL": redis_url, "LOG_FORMAT": "json"}
-    with subprocess.Popen([sys.executable, "-m", "image_analysis_worker"], env=os.environ | variables) as worker:
-        yield worker
-        worker.terminate()
+def worker(redis_url: str) -> Iterator[int]:
+    """A worker of the bundled model, for all tests that need one; its process's ID."""
+    with run_service(WORKER, redis_url, LOG_FORMAT="json") as pid:
+        yield pid

@@ -15,7 +15,7 @@ import pytest
 from redis import Redis
 
 from addresses import Addresses
-from api_processes import one_api
+from api_processes import DELIVERER, WORKER, one_api, run_service
 from image_analysis_common import keys, tasks
 from image_analysis_worker.checkpoint import BUNDLED_FOLDER
 from samples import base64_body, make_jpeg, make_png
@@ -41,20 +41,14 @@ def service(redis_of_module: Redis, redis_url: str, tmp_path_factory: pytest.Tem
     model.symlink_to(BUNDLED_FOLDER)
     ports = Addresses.choose({}, free_ports=True)
     variables = {"MODEL_ID": str(model), "RATE_LIMIT_MAX_REQUESTS": "6"}
-    worker_variables = {"REDIS_URL": redis_url, "WORKER_METRICS_PORT": str(ports.worker_metrics_port)}
-    command = [sys.executable, "-m", "image_analysis_worker"]
-    deliverer = [sys.executable, "-m", "image_analysis_api.deliverer"]
-    deliverer_variables = {"REDIS_URL": redis_url, "DELIVERER_METRICS_PORT": str(ports.deliverer_metrics_port)}
     with (
-        subprocess.Popen(deliverer, env=os.environ | deliverer_variables) as deliverer_process,
-        subprocess.Popen(command, env=os.environ | variables | worker_variables) as worker,
+        run_service(DELIVERER, redis_url, DELIVERER_METRICS_PORT=str(ports.deliverer_metrics_port)),
+        run_service(WORKER, redis_url, WORKER_METRICS_PORT=str(ports.worker_metrics_port), **variables),
         one_api(redis_url, API_METRICS_PORT=str(ports.api_metrics_port), **variables) as api,
     ):
         wait_until(lambda: httpx.get(f"{api}/health/ready", trust_env=False).is_success, "a worker is there", 60)
         metrics_ports = (ports.api_metrics_port, ports.worker_metrics_port, ports.deliverer_metrics_port)
         yield Service(api, *(f"http://127.0.0.1:{port}/metrics" for port in metrics_ports))
-        worker.terminate()
-        deliverer_process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,6 @@
 """Traces over a real API and a real worker, sent to a collector here: one trace from the request to its job's end."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from redis import Redis
 from werkzeug import Request, Response
 
-from api_processes import one_api
+from api_processes import WORKER, one_api, run_service
 from image_analysis_common.keys import workers
 from image_analysis_worker.checkpoint import BUNDLED_FOLDER
 from samples import base64_body, make_jpeg, make_png
@@ -85,13 +82,12 @@ def service(
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    command = [sys.executable, "-m", "image_analysis_worker"]
-    environment = os.environ | variables | {"REDIS_URL": redis_url}
-    with (logs / "worker.log").open("wb") as log, subprocess.Popen(command, env=environment, stdout=log) as worker:
-        with one_api(redis_url, log=logs / "api.log", **variables) as url:
-            wait_until(lambda: redis_of_module.exists(workers("traced")), "a worker is there", 60)
-            yield url
-        worker.terminate()
+    with (
+        run_service(WORKER, redis_url, log=logs / "worker.log", **variables),
+        one_api(redis_url, log=logs / "api.log", **variables) as url,
+    ):
+        wait_until(lambda: redis_of_module.exists(workers("traced")), "a worker is there", 60)
+        yield url
 
 
 def submit(url: str, image: bytes, trace_id: str) -> str:
