@@ -8,7 +8,7 @@ from image_analysis_common.errors import Unavailable
 class BoundBodies:
     """ASGI middleware: holds the bodies of the requests in work to `max_bytes` together, of what has arrived of them.
 
-    The request whose bytes would pass that is refused; while it works on a body, a request takes up to three times its
+    The request whose bytes would pass that is refused; while it works on a body, a request takes about three times its
     size. A route counts in what it fetches by `request.state.hold(size_bytes)`.
     """
 
