@@ -144,5 +144,5 @@ async def read_batch_status(
     batches, identifier = cast(Batches, request.app.state.batches), parse_batch_id(batch_id)
     answer = await batches.status(identifier, owner)
     unfinished = [job.job_id for job in answer.jobs if not job.status.is_final]
-    await wait_as_asked(request, unfinished, owner)
-    return await batches.status(identifier, owner) if unfinished else answer
+    has_waited = await wait_as_asked(request, unfinished, owner)
+    return await batches.status(identifier, owner) if has_waited else answer

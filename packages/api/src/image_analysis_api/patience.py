@@ -39,29 +39,33 @@ async def wait_as_preferred(
     return AnalysisStatus.of(answer.job_id, progress.record)
 
 
-async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | None) -> None:
+async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | None) -> bool:
     """Wait until jobs have ended, as long as the query asks for; not at all where too many wait already.
+
+    Says whether it waited for any.
 
     Raises:
         RequestError: it asks for what is no number of seconds, or too many.
         StoreUnavailable
     """
     if not request.scope["query_string"]:
-        return
+        return False
     text = request.query_params.get("wait", "0")
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) > MAX_WAIT_S:
         raise RequestError(f"wait must be a whole number of seconds from 0 to {MAX_WAIT_S}.")
-    end_s = time.monotonic() + int(text)
+    end_s, has_waited = time.monotonic() + int(text), False
     for job_id in job_ids:
         if (left_s := end_s - time.monotonic()) <= 0:
-            return
+            break
+        has_waited = True
         with suppress(JobNotFound):
             try:
                 progress = await _wait(request, job_id, owner, left_s)
             except TooManyWaiters:
-                return
+                break
             if not progress.record.status.is_final:  # The time is up, the client has gone, or the process is about to.
-                return
+                break
+    return has_waited
 
 
 async def _wait(request: Request, job_id: UUID, owner: str | None, wait_s: float) -> Progress:
