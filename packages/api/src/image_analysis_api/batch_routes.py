@@ -4,7 +4,7 @@ from math import ceil
 from typing import Annotated, cast
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 
 from image_analysis_api.access import Admit, admit_images
 from image_analysis_api.batches import MAX_FETCHES, Batches, fingerprint, parse_batch_id
@@ -14,38 +14,19 @@ from image_analysis_api.openapi import IDEMPOTENCY_KEY, describe_errors
 from image_analysis_api.openapi_bodies import ANALYZE_IMAGES_BODY, OPTION_PARAMETERS
 from image_analysis_api.openapi_waiting import BATCH_HEADERS, WAIT
 from image_analysis_api.patience import wait_as_asked
-from image_analysis_api.routes import LACKS_WORKER
-from image_analysis_api.schemas import EXAMPLE_JOB_ID, BatchAccepted, BatchStatus
+from image_analysis_api.routes import LACKS_WORKER, SUBMISSION_ERRORS, describe_id
+from image_analysis_api.schemas import BatchAccepted, BatchStatus
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.submissions import read_batch
 from image_analysis_common import keys
 from image_analysis_common.errors import (
     BatchNotFound,
     BatchTooLarge,
-    IdempotencyKeyReused,
-    ImageTooLarge,
-    ModelNotFound,
-    QueueFull,
-    RateLimited,
     RequestError,
-    RequestInProgress,
-    RequestTimeout,
     StoreUnavailable,
-    TooManyDeliveries,
-    Unavailable,
-    UnsupportedMediaType,
-    UrlRefused,
-    WebhooksDisabled,
 )
 
-BatchId = Annotated[
-    str,
-    Path(
-        description="As POST /analyze-images returned it",
-        examples=[EXAMPLE_JOB_ID],
-        json_schema_extra={"format": "uuid"},
-    ),
-]
+BatchId = Annotated[str, describe_id("POST /analyze-images")]
 router = APIRouter(tags=["analysis"])
 
 
@@ -63,23 +44,7 @@ router = APIRouter(tags=["analysis"])
             "description": "Images are in the queue",
             "headers": BATCH_HEADERS,
         },
-        **describe_errors(
-            RequestError,
-            ModelNotFound,
-            RequestTimeout,
-            RequestInProgress,
-            BatchTooLarge,
-            ImageTooLarge,
-            UnsupportedMediaType,
-            IdempotencyKeyReused,
-            RateLimited,
-            QueueFull,
-            StoreUnavailable,
-            TooManyDeliveries,
-            Unavailable,
-            UrlRefused,
-            WebhooksDisabled,
-        ),
+        **describe_errors(*SUBMISSION_ERRORS, BatchTooLarge),
     },
     openapi_extra={"requestBody": ANALYZE_IMAGES_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY]},
 )

@@ -1,6 +1,6 @@
 """The analysis calls: parse, call the use case, choose a status, return a model."""
 
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
@@ -45,14 +45,31 @@ async def get_analysis(request: Request) -> Analysis:
 
 LACKS_WORKER = " No worker serves its model now: the job waits for one."
 
-JobId = Annotated[
-    str,
-    Path(
-        description="As POST /analyze-image returned it",
-        examples=[EXAMPLE_JOB_ID],
-        json_schema_extra={"format": "uuid"},
-    ),
-]
+SUBMISSION_ERRORS = (
+    RequestError,
+    ModelNotFound,
+    RequestInProgress,
+    IdempotencyKeyReused,
+    UrlRefused,
+    RequestTimeout,
+    ImageTooLarge,
+    UnsupportedMediaType,
+    RateLimited,
+    QueueFull,
+    StoreUnavailable,
+    TooManyDeliveries,
+    Unavailable,
+    WebhooksDisabled,
+)
+"""What can be wrong with a submission, of one image or of many."""
+
+
+def describe_id(call: str) -> Any:
+    """Describe an ID in a path, which a call returned."""
+    return Path(description=f"As {call} returned it", examples=[EXAMPLE_JOB_ID], json_schema_extra={"format": "uuid"})
+
+
+JobId = Annotated[str, describe_id("POST /analyze-image")]
 UseCase = Annotated[Analysis, Depends(get_analysis)]
 router = APIRouter(tags=["analysis"])
 
@@ -72,25 +89,7 @@ router = APIRouter(tags=["analysis"])
             "description": "The image is in the queue",
             "headers": ACCEPTED_HEADERS,
         },
-        **describe_errors(
-            RequestError,
-            ModelNotFound,
-            RequestInProgress,
-            IdempotencyKeyReused,
-            InvalidBase64,
-            UnsupportedImage,
-            UrlRefused,
-            FetchFailed,
-            RequestTimeout,
-            ImageTooLarge,
-            UnsupportedMediaType,
-            RateLimited,
-            QueueFull,
-            StoreUnavailable,
-            TooManyDeliveries,
-            Unavailable,
-            WebhooksDisabled,
-        ),
+        **describe_errors(*SUBMISSION_ERRORS, InvalidBase64, UnsupportedImage, FetchFailed),
     },
     openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY, PREFER]},
 )

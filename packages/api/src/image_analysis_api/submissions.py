@@ -14,6 +14,7 @@ from image_analysis_api.requests import (
     EMPTY_BODY,
     AnalyzeImageRequest,
     AnalyzeImagesRequest,
+    Body,
     FormFields,
     Options,
     explain,
@@ -56,8 +57,7 @@ async def read_submission(request: Request, limits: BodyLimits) -> Submission:
         RequestError: whatever else is wrong with it.
     """
     max_bytes, chunks = limits.max_images_bytes, list[bytes]()
-    content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
+    content_type, kind = _content_type(request)
     if kind == "multipart/form-data":
         reader = FormReader(content_type, max_files=1)
         await read_body(request, reader.write, max_bytes + FORM_OVERHEAD_BYTES, limits)
@@ -68,12 +68,7 @@ async def read_submission(request: Request, limits: BodyLimits) -> Submission:
         if not submission.image:
             raise RequestError(EMPTY_BODY)
     else:
-        await read_body(request, chunks.append, max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES, limits)
-        body = b"".join(chunks)
-        _check_json(kind, body, KINDS)
-        if not body:
-            raise RequestError(EMPTY_BODY)
-        asked = await run(parse_json, AnalyzeImageRequest, body, size_bytes=len(body))
+        asked = await _read_json(request, AnalyzeImageRequest, limits, max_images=1, kinds=KINDS, empty=EMPTY_BODY)
         submission = Submission(asked, image_data=asked.image_data, image_url=asked.image_url)
     if request.scope["query_string"]:
         return with_options(submission, read_query(request))
@@ -89,25 +84,20 @@ async def read_batch(request: Request, limits: BodyLimits, max_images: int) -> l
         UnsupportedMediaType: it is neither JSON nor a form.
         RequestError: whatever else is wrong with it as a whole.
     """
-    max_bytes, chunks = limits.max_images_bytes, list[bytes]()
-    content_type = request.headers.get("content-type", "")
-    kind = content_type.partition(";")[0].strip().lower()
+    content_type, kind = _content_type(request)
     if kind == "multipart/form-data":
         reader = FormReader(content_type, max_files=max_images, max_fields=max_images)
-        await read_body(request, reader.write, max_bytes + FORM_OVERHEAD_BYTES * (1 + max_images // 16), limits)
+        limit_bytes = limits.max_images_bytes + FORM_OVERHEAD_BYTES * (1 + max_images // 16)
+        await read_body(request, reader.write, limit_bytes, limits)
         form = reader.close()
         options = parse_fields(Options, [pair for pair in form.fields if pair[0] != "image_url"])
         urls = [text for name, text in form.fields if name == "image_url"]
         images = [Submission(options, image=file) for file in form.files]
         images += [Submission(options, image_url=url) for url in urls]
     else:
-        limit_bytes = max_bytes * 4 // 3 + JSON_OVERHEAD_BYTES * max_images
-        await read_body(request, chunks.append, limit_bytes, limits)
-        body = b"".join(chunks)
-        _check_json(kind, body, BATCH_KINDS)
-        if not body:
-            raise RequestError(EMPTY_BATCH)
-        asked = await run(parse_json, AnalyzeImagesRequest, body, size_bytes=len(body))
+        asked = await _read_json(
+            request, AnalyzeImagesRequest, limits, max_images=max_images, kinds=BATCH_KINDS, empty=EMPTY_BATCH
+        )
         images = [Submission(asked, image_data=image.image_data, image_url=image.image_url) for image in asked.images]
     if not images:
         raise RequestError(EMPTY_BATCH)
@@ -119,9 +109,25 @@ async def read_batch(request: Request, limits: BodyLimits, max_images: int) -> l
     return images
 
 
-def _check_json(kind: str, body: bytes, kinds: str) -> None:
-    if body and kind != "application/json":
+def _content_type(request: Request) -> tuple[str, str]:
+    """Return the header as it is, and the media type in it."""
+    header = request.headers.get("content-type", "")
+    return header, header.partition(";")[0].strip().lower()
+
+
+async def _read_json(
+    request: Request, body_type: type[Body], limits: BodyLimits, *, max_images: int, kinds: str, empty: str
+) -> Body:
+    """Read a body that is none of the other `kinds`, with images in base64; `empty` says what an empty one lacks."""
+    chunks = list[bytes]()
+    limit_bytes = limits.max_images_bytes * 4 // 3 + JSON_OVERHEAD_BYTES * max_images
+    await read_body(request, chunks.append, limit_bytes, limits)
+    body = b"".join(chunks)
+    if not body:
+        raise RequestError(empty)
+    if _content_type(request)[1] != "application/json":
         raise UnsupportedMediaType(f"Send the body as {kinds}, and say which in the header Content-Type.")
+    return await run(parse_json, body_type, body, size_bytes=len(body))
 
 
 def is_image(kind: str) -> bool:
