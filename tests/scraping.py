@@ -16,7 +16,7 @@ def scrape(url: str) -> list[Metric]:
 
 
 def full_name(family: Metric) -> str:
-    """Name a family as the README and PromQL do; the parser cuts the suffix of counters off."""
+    """Name a family as the documents and PromQL do; the parser cuts the suffix of counters off."""
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
