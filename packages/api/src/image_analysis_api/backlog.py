@@ -91,12 +91,12 @@ class Backlog(Collector):
         yield from _describe_queues(int(now_s), zip(models, found, strict=True))
         yield GaugeMetricFamily(
             "image_analysis_webhooks_pending",
-            "Webhooks that have still to be told, those between two attempts too",
+            "Webhooks not yet delivered, including those between two attempts",
             value=pending,
         )
         yield GaugeMetricFamily(
             "image_analysis_webhooks_overdue_seconds",
-            "Time since the first webhook that nobody has taken was due; 0 where none is",
+            "How long the oldest due webhook has waited for a deliverer; 0 if none is due",
             value=max(int(now_s) - float(due_s), 0) if due_s else 0,
         )
 
@@ -105,7 +105,7 @@ def _describe_queues(now_s: int, queues: Iterable[tuple[str, tuple[int, bytes, l
     depth = GaugeMetricFamily("image_analysis_queue_jobs", "Jobs that wait for a worker", labels=["model"])
     age = GaugeMetricFamily(
         "image_analysis_queue_oldest_job_age_seconds",
-        "Time since the oldest waiting job was taken in; 0 where none waits",
+        "Time since the oldest waiting job was accepted; 0 if none waits",
         labels=["model"],
     )
     workers = GaugeMetricFamily(
