@@ -42,8 +42,8 @@ from image_analysis_common.tasks import model_name
 
 DESCRIPTION = """Classify images with your own models, asynchronously.
 
-Submit an image, get a job ID at once, ask for the result. Every error is a problem document (RFC 9457) with a stable
-`code`; quote its `request_id` when you report it.
+Submit an image, get a job ID at once, then ask for the result. Every error is a problem document (RFC 9457) with a
+stable `code`; quote its `request_id` when you report it.
 """
 
 

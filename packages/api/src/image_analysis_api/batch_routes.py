@@ -37,7 +37,7 @@ router = APIRouter(tags=["analysis"])
     responses={
         status.HTTP_200_OK: {
             "model": BatchAccepted,
-            "description": "All has ended already: each result was known, or the image was refused",
+            "description": "Every job has already ended: its result was cached, or its image was refused",
         },
         status.HTTP_202_ACCEPTED: {
             "model": BatchAccepted,
@@ -51,12 +51,12 @@ router = APIRouter(tags=["analysis"])
 async def analyze_images(
     request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))]
 ) -> BatchAccepted:
-    """Queue many images in one call; each gets a job ID of its own, in the order of the images.
+    """Submit many images in one call; each gets its own job, in the order of the images.
 
-    The body is JSON or a form with several parts `file` and fields `image_url`, the files first. The options are for
-    all of them. Each image counts as a request; either all of them pass the rate limit, or none is taken in.
+    The body is JSON or a form with several parts `file` and fields `image_url`, the files first. The options apply to
+    all images. Each image counts as a request; either all of them pass the rate limit, or none is accepted.
 
-    One bad image does not fail the rest: its job has FAILED from the beginning, and says why.
+    One bad image does not fail the others: its job is FAILED from the start, with an error that says why.
     """
     settings = cast(ApiSettings, request.app.state.settings)
     batches = cast(Batches, request.app.state.batches)
@@ -91,9 +91,9 @@ async def analyze_images(
 
 @router.get(
     "/analysis-batches/{batch_id}",
-    summary="Ask for the jobs of a batch",
+    summary="Get the jobs of a batch",
     responses={
-        status.HTTP_200_OK: {"description": "Where the jobs stand"},
+        status.HTTP_200_OK: {"description": "The jobs of the batch"},
         **describe_errors(RequestError, BatchNotFound, StoreUnavailable),
     },
     openapi_extra={"parameters": [WAIT]},
@@ -101,10 +101,10 @@ async def analyze_images(
 async def read_batch_status(
     request: Request, batch_id: BatchId, owner: Annotated[str | None, Depends(Admit(cost=0))]
 ) -> BatchStatus:
-    """Get the status of every job of a batch, and how many have which. Asking costs nothing of the quota.
+    """Get every job of a batch and a count of each status. Asking does not count against the rate limit.
 
-    A job is in the list as long as it can be asked for itself. With `wait` the answer comes the moment the last job
-    ends, or after so many seconds with where they stand then.
+    A job is in the list as long as you can ask for it alone. With `wait`, the answer comes as soon as the last job
+    ends, or after that many seconds with the statuses then.
     """
     batches, identifier = cast(Batches, request.app.state.batches), parse_batch_id(batch_id)
     answer = await batches.status(identifier, owner)

@@ -15,21 +15,21 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/health", summary="Whether the service is up")
-@router.get("/health/live", name="read_liveness", summary="Whether the process lives")
+@router.get("/health/live", name="read_liveness", summary="Whether the process runs")
 async def read_health() -> Health:
-    """Answer while the process can answer at all; depends on nothing else."""
+    """Answer 200 while the process runs; depends on nothing else."""
     return Health()
 
 
 @router.get(
     "/health/ready",
-    summary="Whether images are analyzed",
+    summary="Whether the service is ready",
     responses={
-        status.HTTP_200_OK: {"description": "Redis answers and a worker is there"},
+        status.HTTP_200_OK: {"description": "Redis answers and there is a worker"},
         **describe_errors(StoreUnavailable, NoWorker),
     },
 )
 async def read_readiness(request: Request) -> Readiness:
-    """Answer 200 while Redis answers and a worker of the model was heard of in the last 10 seconds."""
+    """Answer 200 while Redis answers and a worker of the default model has reported in the last 10 seconds."""
     await cast(Store, request.app.state.store).check_worker()
     return Readiness(model=model_name(cast(ApiSettings, request.app.state.settings).model_id))

@@ -23,13 +23,13 @@ router = APIRouter(tags=["models"], dependencies=[Depends(Admit(cost=0))])
     },
 )
 async def list_models(request: Request) -> ModelList:
-    """Get the models that images can be sent to, with their live workers and how many jobs wait for these."""
+    """Get the models that jobs can ask for, with their live workers and queue depths."""
     return ModelList(models=[*await cast(Catalog, request.app.state.catalog).find_all()])
 
 
 @router.get(
     "/models/{model_id:path}",
-    summary="Ask for a model",
+    summary="Get a model",
     responses={
         status.HTTP_200_OK: {"description": "The model, with its labels"},
         **describe_errors(ModelNotFound, StoreUnavailable),
@@ -37,7 +37,7 @@ async def list_models(request: Request) -> ModelList:
 )
 async def read_model(
     request: Request,
-    model_id: Annotated[str, Path(description="As GET /models names it, slashes included", examples=[BUNDLED_MODEL])],
+    model_id: Annotated[str, Path(description="The ID from GET /models, including slashes", examples=[BUNDLED_MODEL])],
 ) -> ModelDetails:
     """Get one model with its labels."""
     return await cast(Catalog, request.app.state.catalog).find(model_id)

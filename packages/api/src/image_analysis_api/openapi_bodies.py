@@ -46,11 +46,11 @@ BODIES: dict[str, Any] = {
     "AnalyzeImageByData": _describe_source("image_data", other="image_url", **OPTIONS["properties"]),
     "AnalyzeImageByUrl": _describe_source("image_url", other="image_data", **OPTIONS["properties"]),
     "AnalyzeImageRequest": {
-        "description": "One image, by its bytes or by its address: exactly one of the two",
+        "description": "One image, as bytes or as a URL: exactly one of the two",
         "oneOf": [{"$ref": f"{SCHEMAS}AnalyzeImageByData"}, {"$ref": f"{SCHEMAS}AnalyzeImageByUrl"}],
     },
     "AnalyzeImageForm": {
-        "description": "One image, as a file or by its address: exactly one of the two",
+        "description": "One image, as a file or as a URL: exactly one of the two",
         "type": "object",
         "properties": {
             "file": BINARY | {"description": "The image"},
@@ -64,7 +64,7 @@ BODIES: dict[str, Any] = {
     "ImageByData": _describe_source("image_data", other="image_url"),
     "ImageByUrl": _describe_source("image_url", other="image_data"),
     "AnalyzeImagesRequest": {
-        "description": "Several images, and how they shall be treated",
+        "description": "Several images and how they are analyzed",
         "type": "object",
         "required": ["images"],
         "properties": {
@@ -72,14 +72,14 @@ BODIES: dict[str, Any] = {
                 "type": "array",
                 "minItems": 1,
                 "items": {"oneOf": [{"$ref": f"{SCHEMAS}ImageByData"}, {"$ref": f"{SCHEMAS}ImageByUrl"}]},
-                "description": "Each by its bytes or by its address; at most 64, or what the operator set",
+                "description": "Each as bytes or as a URL; at most 64, unless the operator has set another limit",
             },
             **OPTIONS["properties"],
         },
         "additionalProperties": False,
     },
     "AnalyzeImagesForm": {
-        "description": "Several images, as files, by their addresses, or both; the files come first",
+        "description": "Several images, as files, as URLs, or both; the files come first",
         "type": "object",
         "properties": {
             "file": {"type": "array", "minItems": 1, "items": BINARY, "description": "The images"},
@@ -88,7 +88,7 @@ BODIES: dict[str, Any] = {
                 "type": "array",
                 "minItems": 1,
                 "items": describe_texts(FormFields)["image_url"] | {"format": "uri"},
-                "description": "The addresses of more images",
+                "description": "The URLs of more images",
             },
         },
         "additionalProperties": False,
@@ -104,8 +104,8 @@ ANALYZE_IMAGE_BODY: dict[str, Any] = {
         "application/json": {
             "schema": {"$ref": f"{SCHEMAS}AnalyzeImageRequest"},
             "examples": {
-                "base64": {"summary": "By its bytes", "value": {"image_data": EXAMPLE_IMAGE}},
-                "url": {"summary": "By its address", "value": {"image_url": EXAMPLE_URL}},
+                "base64": {"summary": "As bytes in base64", "value": {"image_data": EXAMPLE_IMAGE}},
+                "url": {"summary": "As a URL", "value": {"image_url": EXAMPLE_URL}},
                 "options": {
                     "summary": "With options",
                     "value": {

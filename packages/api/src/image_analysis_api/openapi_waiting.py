@@ -7,21 +7,21 @@ from image_analysis_api.schemas import EXAMPLE_JOB_ID
 
 PREFERENCE_APPLIED = {
     "Preference-Applied": {
-        "description": "wait=N, where the request preferred to wait and could",
+        "description": "wait=N, if the request asked to wait and the service did",
         "schema": {"type": "string"},
     }
 }
 ACCEPTED_HEADERS: dict[str, Any] = {
-    "Location": {"description": "Where the job's status is", "schema": {"type": "string"}},
-    "Link": {"description": "The job's status, and its events (rel=monitor)", "schema": {"type": "string"}},
+    "Location": {"description": "Path of the job's status", "schema": {"type": "string"}},
+    "Link": {"description": "Paths of the job's status and of its events (rel=monitor)", "schema": {"type": "string"}},
     "Retry-After": {
-        "description": "Seconds after which to ask for the status",
+        "description": "Seconds to wait before asking for the status",
         "schema": {"type": "integer", "minimum": 1},
     },
     **PREFERENCE_APPLIED,
 }
 BATCH_HEADERS: dict[str, Any] = {
-    "Location": {"description": "Where the batch's status is", "schema": {"type": "string"}},
+    "Location": {"description": "Path of the batch's status", "schema": {"type": "string"}},
     "Retry-After": ACCEPTED_HEADERS["Retry-After"],
 }
 LIST_PARAMETERS: list[dict[str, Any]] = [
@@ -34,27 +34,27 @@ LIST_PARAMETERS: list[dict[str, Any]] = [
     {
         "name": "limit",
         "in": "query",
-        "description": "At most so many",
+        "description": "Most jobs on a page",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     },
     {
         "name": "cursor",
         "in": "query",
-        "description": "The next_cursor of the page before",
+        "description": "The next_cursor of the previous page",
         "schema": {"type": "string", "pattern": f"^{CURSOR}$"},
     },
 ]
 PREFER: dict[str, Any] = {
     "name": "Prefer",
     "in": "header",
-    "description": "wait=N: wait up to N seconds, 60 at most, for the job's end (RFC 7240)",
+    "description": "wait=N waits up to N seconds, 60 at most, for the end of the job (RFC 7240)",
     "schema": {"type": "string"},
     "example": "wait=10",
 }
 WAIT: dict[str, Any] = {
     "name": "wait",
     "in": "query",
-    "description": "Wait up to so many seconds for the end of the job, or of all jobs",
+    "description": "Seconds to wait for the end of the job, or of all jobs of the batch",
     "schema": {"type": "integer", "minimum": 0, "maximum": 60, "default": 0},
     "example": 10,
 }
@@ -63,7 +63,7 @@ EXAMPLE_STATUS = (
     f'{{"job_id":"{EXAMPLE_JOB_ID}","status":"%s","result":null,"error":null,"cached":false,"processing_time_ms":null}}'
 )
 EVENT_STREAM: dict[str, Any] = {
-    "description": "The job's statuses as they come",
+    "description": "Every status of the job as it comes",
     "content": {
         "text/event-stream": {
             "itemSchema": {

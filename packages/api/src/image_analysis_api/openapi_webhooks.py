@@ -8,10 +8,10 @@ from image_analysis_api.openapi_bodies import SCHEMAS
 from image_analysis_api.schemas import EXAMPLE_JOB_ID, AnalysisStatus
 
 HEADERS = {
-    "webhook-id": ("The same at every attempt: who gets it twice has been told already", f"msg_{EXAMPLE_JOB_ID}"),
+    "webhook-id": ("The same at every attempt: ignore a message whose ID you have seen", f"msg_{EXAMPLE_JOB_ID}"),
     "webhook-timestamp": ("When this attempt was signed, in seconds since 1970", "1767225600"),
     "webhook-signature": (
-        "`v1,` and the HMAC-SHA256, in base64, of ID, timestamp and body with dots between; several after a space each",
+        "`v1,` and the base64 HMAC-SHA256 of ID, timestamp and body, joined by dots; several are separated by spaces",
         "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
     ),
 }
@@ -40,15 +40,15 @@ router = APIRouter(tags=["analysis"])
     operation_id="tell_end",
     status_code=status.HTTP_204_NO_CONTENT,
     responses={
-        status.HTTP_204_NO_CONTENT: {"description": "It has arrived; any other 2xx says so too"},
-        "4XX": {"description": "It is not wanted, and not sent again; after a 429 it is"},
-        "5XX": {"description": "It is sent again, after growing waits and for a day"},
+        status.HTTP_204_NO_CONTENT: {"description": "Delivered; any other 2xx means the same"},
+        "4XX": {"description": "Rejected: it is not sent again, except after a 429"},
+        "5XX": {"description": "Failed: it is sent again with growing delays, for a day"},
     },
     openapi_extra={"parameters": PARAMETERS, "requestBody": BODY},
 )
 async def tell_end() -> None:
-    """Sent to the `webhook_url` of a job, with the body that GET /analysis-status/{job_id} answers.
+    """Sent to the `webhook_url` of a job that has ended, with the body of GET /analysis-status/{job_id}.
 
-    The headers are those of Standard Webhooks: verify the signature with one of its libraries and the secret that the
-    operator gave you. Answer within 15 seconds. What gets no answer, 429 or 5xx is sent again.
+    The headers are those of Standard Webhooks. Verify the signature with one of its libraries and the secret that the
+    operator gave you. Answer within 15 seconds. After no answer, a 429 or a 5xx, the message is sent again.
     """

@@ -66,7 +66,9 @@ SUBMISSION_ERRORS = (
 
 def describe_id(call: str) -> Any:
     """Describe an ID in a path, which a call returned."""
-    return Path(description=f"As {call} returned it", examples=[EXAMPLE_JOB_ID], json_schema_extra={"format": "uuid"})
+    return Path(
+        description=f"The ID that {call} returned", examples=[EXAMPLE_JOB_ID], json_schema_extra={"format": "uuid"}
+    )
 
 
 JobId = Annotated[str, describe_id("POST /analyze-image")]
@@ -81,7 +83,7 @@ router = APIRouter(tags=["analysis"])
     responses={
         status.HTTP_200_OK: {
             "model": AnalysisStatus,
-            "description": "The result of this image was known, or came within the preferred wait",
+            "description": "The result was cached, or the job ended within the preferred wait",
             "headers": PREFERENCE_APPLIED,
         },
         status.HTTP_202_ACCEPTED: {
@@ -96,18 +98,18 @@ router = APIRouter(tags=["analysis"])
 async def analyze_image(
     request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))], analysis: UseCase
 ) -> AnalysisStatus | JobAccepted:
-    """Queue one image, given by its bytes or by its URL, and get a job ID at once.
+    """Submit one image, as bytes or as a URL, and get a job ID at once.
 
-    The body is JSON, a form with the part `file`, or the image itself. Options stand in the JSON, among the form's
-    fields or in the query; where both say something, the body counts.
+    The body is JSON, a form with the part `file`, or the image itself. Options go into the JSON, into the form's fields
+    or into the query. If the body and the query disagree, the body wins.
 
-    The same image within the cache's hour is answered with the finished result. Format (JPEG, PNG, WebP, GIF, AVIF,
-    BMP), bytes and pixels are checked before the answer.
+    If the same image was analyzed within the last hour, the answer is the finished result. Format (JPEG, PNG, WebP,
+    GIF, AVIF, BMP), bytes and pixels are checked before the answer.
 
-    Give a `webhook_url`, and the job's status is sent there when it has ended; see this document's webhooks.
+    With a `webhook_url`, the job's status is sent there when it has ended: see the webhooks of this document.
 
-    With `Prefer: wait=N` the answer comes the moment the job ends, if that is within N seconds: 200 with the finished
-    body. Otherwise it is the usual 202.
+    With `Prefer: wait=N`, the answer is a 200 with the finished status as soon as the job ends, if that is within N
+    seconds. Otherwise it is the usual 202.
     """
     settings = cast(ApiSettings, request.app.state.settings)
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
@@ -138,9 +140,9 @@ async def analyze_image(
 
 @router.get(
     "/analysis-status/{job_id}",
-    summary="Ask for a job",
+    summary="Get a job's status",
     responses={
-        status.HTTP_200_OK: {"description": "Where the job stands"},
+        status.HTTP_200_OK: {"description": "The job's status"},
         **describe_errors(RequestError, JobNotFound, StoreUnavailable),
     },
     openapi_extra={"parameters": [WAIT]},
@@ -153,8 +155,8 @@ async def read_analysis_status(
 ) -> AnalysisStatus:
     """Get a job's status, with its result once it is COMPLETED or its error once it is FAILED.
 
-    An ended job can be asked for during one hour. Asking costs nothing of the quota. With `wait` the
-    answer comes the moment the job ends, or after so many seconds with where it stands then.
+    You can ask for an ended job for one hour. Asking does not count against the rate limit. With `wait`, the answer
+    comes as soon as the job ends, or after that many seconds with its status then.
     """
     identifier = parse_job_id(job_id)
     await wait_as_asked(request, [identifier], owner)

@@ -35,26 +35,26 @@ def _is_none(value: object) -> bool:
 
 
 class AnalysisStatus(Answer):
-    """Where a job stands, with its result or its error once it has ended."""
+    """The status of a job, with its result or its error once it has ended."""
 
     job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
     status: JobStatus
     result: AnalysisResult | None = Field(None, description="Set when status is COMPLETED")
     error: JobFailure | None = Field(None, description="Set when status is FAILED")
-    cached: bool = Field(False, description="Whether the result was known before this job")
+    cached: bool = Field(False, description="Whether the result came from the cache")
     processing_time_ms: float | None = Field(
         None,
-        description="Time from the worker's first touch to the result, in milliseconds; of the first run if cached",
+        description="Time from the worker's first touch to the result, in milliseconds; the original run's if cached",
     )
     queue_position: int | None = Field(
         None,
-        description="Only while the job waits: its place in the queue, 1 being the next to be taken",
+        description="Only while the job waits: its place in the queue, 1 being the next",
         ge=1,
         exclude_if=_is_none,
     )
     estimated_wait_ms: int | None = Field(
         None,
-        description="Only while the job waits: how long it will at the queue's present pace, where there is one",
+        description="Only while the job waits: how long it will wait at the queue's current pace, if there is one",
         ge=0,
         exclude_if=_is_none,
     )
@@ -84,10 +84,12 @@ class BatchCounts(Answer):
 
 
 class BatchStatus(Answer):
-    """Where the jobs of one request stand, in the order of its images."""
+    """The jobs of one batch, in the order of its images."""
 
     batch_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
-    total: int = Field(description="How many images came; jobs that have expired or were forgotten are not in the list")
+    total: int = Field(
+        description="How many images the batch had; jobs that have expired or were forgotten are not in the list"
+    )
     counts: BatchCounts
     jobs: list[AnalysisStatus]
 
@@ -99,26 +101,26 @@ class BatchStatus(Answer):
 
 
 class BatchAccepted(BatchStatus):
-    """The images were taken in, or refused one by one: a refused one is a job that has FAILED."""
+    """The batch was accepted. An image that was refused is a job that has FAILED."""
 
     message: str
 
 
 class ModelStatus(BaseModel):
-    """A model that jobs can be sent to, as its latest worker describes it."""
+    """A model that jobs can ask for, as its latest worker describes it."""
 
-    id: str = Field(description="Give it as `model` when you submit an image", examples=[BUNDLED_MODEL])
-    is_default: bool = Field(description="Whether it looks at the images that come without a `model`")
+    id: str = Field(description="Send it as `model` when you submit an image", examples=[BUNDLED_MODEL])
+    is_default: bool = Field(description="Whether it analyzes the images that are sent without a `model`")
     revision: str = Field(description="Commit on the hub, or a digest of the checkpoint's files")
     labels_count: int = Field(description="How many labels it knows")
     accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
-    backend: str = Field(description="What computes", examples=["torch"])
-    device: str = Field(description="Where", examples=["cpu"])
+    backend: str = Field(description="The engine that runs the model", examples=["torch"])
+    device: str = Field(description="The device that it runs on", examples=["cpu"])
     precision: str = Field(examples=["float32", "bfloat16"])
-    max_batch_size: int = Field(description="Images that go through it together")
+    max_batch_size: int = Field(description="Most images that go through it together")
     inference_ms: float = Field(description="Time of one image through the warm model, in milliseconds")
-    workers: int = Field(description="Workers heard of in the last 10 seconds; without one, jobs wait")
-    queue_depth: int = Field(description="Jobs that wait for one of them")
+    workers: int = Field(description="Workers that have reported in the last 10 seconds; without one, jobs wait")
+    queue_depth: int = Field(description="Jobs that wait for a worker")
 
 
 class ModelDetails(ModelStatus):
@@ -128,7 +130,7 @@ class ModelDetails(ModelStatus):
 
 
 class ModelList(BaseModel):
-    """Every model that a worker has served in the last day, by ID."""
+    """Every model that a worker has served in the last day, sorted by ID."""
 
     models: list[ModelStatus]
 
@@ -148,7 +150,7 @@ class AnalysisList(BaseModel):
     """A page of the caller's jobs, newest first."""
 
     analyses: list[ListedAnalysis]
-    next_cursor: str | None = Field(description="Send it as cursor for the next page; null at the end")
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null at the end")
 
 
 class Health(Answer):
@@ -159,14 +161,14 @@ class Health(Answer):
 
 
 class Readiness(Health):
-    """Images are taken in and analyzed."""
+    """The service accepts and analyzes images."""
 
     status: str = Field("ready", examples=["ready"])
-    model: str = Field(description="The model that answers", examples=["vit-tiny-cifar10"])
+    model: str = Field(description="The default model", examples=["vit-tiny-cifar10"])
 
 
 class Problem(Answer):
-    """An error as RFC 9457 writes it; `code` is stable and meant for programs, `detail` for people."""
+    """An error in the form of RFC 9457. `code` is stable and for programs, `detail` is for people."""
 
     type: str = "about:blank"
     title: str = Field(examples=["Bad Request"])

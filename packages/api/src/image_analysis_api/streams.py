@@ -41,19 +41,21 @@ async def wait_for_job(
     response_class=Response,
     responses={
         status.HTTP_200_OK: EVENT_STREAM,
-        status.HTTP_204_NO_CONTENT: {"description": "The client has seen the job's end: an EventSource stops here"},
+        status.HTTP_204_NO_CONTENT: {
+            "description": "The client has already seen the job's end: an EventSource stops here"
+        },
         **describe_errors(RequestError, JobNotFound, StoreUnavailable, TooManyWaiters),
     },
 )
 async def follow_job(request: Request, job_id: JobId, waiter: Annotated[Waiter, Depends(wait_for_job)]) -> Response:
-    """Get every status of a job as a Server-Sent Event, from the first to the last, as they come; then the end.
+    """Get every status of a job as a Server-Sent Event, from the first to the last; then the stream ends.
 
     An event's `data` is the body of `GET /analysis-status/{job_id}`, with the result in the last one. Its `id` counts
-    the job's steps from 0: who comes again with `Last-Event-ID` gets what came after it and nothing twice. A comment
-    comes every 15 s while nothing happens. A stream ends after ten minutes, and when the service restarts: come again.
+    the job's steps from 0: with `Last-Event-ID`, you get only what came after that step. A comment comes every 15 s
+    while nothing happens. A stream ends after ten minutes, and when the service restarts: reconnect.
 
-    The same as JSON messages: the WebSocket `/ws/analysis-status/{job_id}`. It closes with 1000 after the job's end,
-    with 1012 where a stream would end, and with 4000 + an error's HTTP status, the error's code being the reason.
+    The WebSocket `/ws/analysis-status/{job_id}` sends the same as JSON messages. It closes with 1000 after the job's
+    end, with 1012 when you should reconnect, and with 4000 + an error's HTTP status and its code as the reason.
     """
     steps = waiter.progress.history
     last_seen = request.headers.get("last-event-id", "")
