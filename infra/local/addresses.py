@@ -103,7 +103,7 @@ class Addresses:
                     running = ", or REDIS_URL to use the Redis that runs there" if variable == "REDIS_PORT" else ""
                     raise StackError(
                         f"Port {port} for {USES[variable]} cannot be used ({error.strerror}): "
-                        f"set {variable} to another{running}"
+                        f"set {variable} to another{running}."
                     ) from error
 
 
@@ -144,7 +144,7 @@ def _foreign_redis(environment: Mapping[str, str]) -> str | None:
 def _read_port(environment: Mapping[str, str], variable: str) -> int:
     value = environment.get(variable) or str(DEFAULT_PORTS[variable])
     if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
-        raise StackError(f"{variable} is {value!r}: set it to a port from 1 to 65535")
+        raise StackError(f"{variable} is {value!r}: set it to a port from 1 to 65535.")
     return int(value)
 
 
@@ -179,5 +179,5 @@ def _check_redis(url: str) -> None:
             client.ping()
     except (redis.RedisError, ValueError) as error:
         raise StackError(
-            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({error}): start it, or unset both"
+            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({error}): start it, or unset both."
         ) from error

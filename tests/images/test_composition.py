@@ -89,7 +89,7 @@ def test_worker_that_gets_nowhere_is_unhealthy_though_its_process_is_there(compo
     composition.docker("exec", worker, "python", "-c", FREEZE, "SIGCONT")
     wait_until(lambda: not check(), "the thawed worker is well again")
 
-    assert (before, complaint) == ("", "no worker of vit-tiny-cifar10 on this host has reported in the last 10 s")
+    assert (before, complaint) == ("", "No worker of vit-tiny-cifar10 on this host has reported in the last 10 s.")
 
 
 def test_containers_may_do_no_more_than_they_need(composition: Composition) -> None:

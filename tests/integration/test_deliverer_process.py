@@ -149,7 +149,7 @@ def test_with_or_without_a_secret_it_is_healthy_while_it_runs(
     deliverer.send_signal(signal.SIGTERM)
     said, _ = deliverer.communicate(timeout=10)
 
-    assert before == f"no deliverer on this host has reported in the last {keys.WORKER_TTL_S} s"
+    assert before == f"No deliverer on this host has reported in the last {keys.WORKER_TTL_S} s."
     assert (meanwhile, deliverer.returncode) == ("", 0)
     assert ("webhooks_disabled" in said, "deliverer_started" in said) == (not secret, bool(secret))
 

@@ -138,7 +138,7 @@ def test_truncated_image_fails_alone_and_is_not_tried_again(redis: Redis, submit
     record = finish(damaged)
     assert record.error == JobFailure(
         code="corrupt_image",
-        detail="The image is damaged or cut short: its header can be read, the rest cannot.",
+        detail="The image is damaged or cut short: send the whole file.",
     )
     assert (record.status, record.result) == (JobStatus.FAILED, None)
     assert finish(sound).status is JobStatus.COMPLETED

@@ -192,7 +192,7 @@ async def test_log_names_the_owner_and_never_the_key(
 def test_malformed_entry_stops_the_start_and_is_not_repeated(monkeypatch: pytest.MonkeyPatch, entries: str) -> None:
     monkeypatch.setenv("API_KEYS", entries)
 
-    with pytest.raises(StartupError, match=r"^API_KEYS: .* make one with `just key NAME`$") as error:
+    with pytest.raises(StartupError, match=r"^API_KEYS: .* make one with `just key NAME`\.$") as error:
         ApiSettings.from_environment()
 
     assert entries not in str(error.value)

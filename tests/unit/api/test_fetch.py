@@ -120,7 +120,7 @@ async def test_host_without_only_public_addresses_is_refused_in_the_same_words(h
         await web.fetcher().fetch(f"http://{host}/")
 
     assert web.requests == []
-    assert caught.value.detail == "The URL's host has no public address to connect to; check the name"
+    assert caught.value.detail == "The URL's host has no public address to connect to: check the name."
 
 
 async def test_next_address_is_tried_when_one_cannot_be_reached() -> None:

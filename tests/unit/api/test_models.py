@@ -109,8 +109,8 @@ async def test_unknown_model_is_404_that_names_the_known_ones(client: httpx.Asyn
 
     details = [(answer.status_code, answer.json()["code"], answer.json()["detail"]) for answer in answers]
     assert details == [
-        (404, "model_not_found", f"There is no such model. Known are: acme/pets, {MODEL.id}."),
-        (404, "model_not_found", "There is no such model. Known are: acme/pets."),
+        (404, "model_not_found", f"There is no such model. Known models: acme/pets, {MODEL.id}."),
+        (404, "model_not_found", "There is no such model. Known models: acme/pets."),
     ]
     assert not [key async for key in redis.scan_iter("analysis_job:*")]
 

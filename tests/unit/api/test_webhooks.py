@@ -70,14 +70,14 @@ async def test_known_result_is_told_too(client: httpx.AsyncClient, redis: FakeRe
 
 
 REFUSALS = {
-    "ftp://receiver.example/": "webhook_url is refused: the URL must begin with http:// or https://.",
-    "receiver": "webhook_url is refused: the URL must begin with http:// or https://.",
-    "https://user:word@receiver.example/": "webhook_url is refused: the URL must not hold a user name or password.",
-    "https://receiver.example:22/": "webhook_url is refused: the URL's port must be one of these: 80, 443.",
-    "http://127.0.0.1/": "webhook_url is refused: the URL's host has no public address to connect to; check the name.",
-    "http://[::ffff:10.0.0.1]/": "webhook_url is refused: the URL's host has no public address",
-    "http://169.254.169.254/": "webhook_url is refused: the URL's host has no public address",
-    "http://0x7f.1/": "webhook_url is refused: the URL's host must be a name",
+    "ftp://receiver.example/": "webhook_url is refused. The URL must begin with http:// or https://.",
+    "receiver": "webhook_url is refused. The URL must begin with http:// or https://.",
+    "https://user:word@receiver.example/": "webhook_url is refused. The URL must not contain a user name or password.",
+    "https://receiver.example:22/": "webhook_url is refused. The URL's port must be one of these: 80, 443.",
+    "http://127.0.0.1/": "webhook_url is refused. The URL's host has no public address to connect to: check the name.",
+    "http://[::ffff:10.0.0.1]/": "webhook_url is refused. The URL's host has no public address",
+    "http://169.254.169.254/": "webhook_url is refused. The URL's host has no public address",
+    "http://0x7f.1/": "webhook_url is refused. The URL's host must be a name",
 }
 
 

@@ -39,7 +39,9 @@ class Admit:
         await _count(request, owner, 1 if is_refused else self.cost)
         if is_refused:
             request.state.headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if presented else "")
-            raise Unauthorized("Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.")
+            raise Unauthorized(
+                "The API key is missing or unknown. Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+            )
         return owner
 
 
@@ -53,8 +55,8 @@ async def admit_images(request: HTTPConnection, owner: str | None, images: int) 
     limiter = cast(RateLimiter, request.app.state.limiter)
     if images > limiter.max_requests:
         raise BatchTooLarge(
-            f"Each of the {images} images counts as a request, and {limiter.max_requests} in {limiter.interval_s} s "
-            f"are the limit: send at most {limiter.max_requests} at once."
+            f"Each of the {images} images counts as a request, and the limit is {limiter.max_requests} requests in "
+            f"{limiter.interval_s} s: send at most {limiter.max_requests} images at once."
         )
     await _count(request, owner, images - 1, counted=1)
 
@@ -66,7 +68,7 @@ async def _count(request: HTTPConnection, owner: str | None, cost: int, *, count
         request.state.headers.update(limiter.headers(verdict))
     if verdict and not verdict.is_admitted:
         raise RateLimited(
-            f"{limiter.max_requests} requests in {limiter.interval_s} s are the limit: "
+            f"The limit is {limiter.max_requests} requests in {limiter.interval_s} s: "
             f"try again in {verdict.reset_s} s.",
             retry_after_s=verdict.reset_s,
         )

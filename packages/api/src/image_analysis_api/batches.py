@@ -174,7 +174,7 @@ class Batches:
                 if submission.image_url is not None:
                     hold(len(image))
                 if len(image) > room_bytes:
-                    raise BatchTooLarge(f"The images of the batch have over {self._max_bytes} bytes: send several.")
+                    raise BatchTooLarge(f"The batch has more than {self._max_bytes} bytes: send several batches.")
             except ServiceError as error:
                 entry.refuse(error)
             else:

@@ -23,7 +23,7 @@ class BoundBodies:
         def hold(size_bytes: int) -> None:
             nonlocal own_bytes
             if self._held_bytes + size_bytes > self._max_bytes:
-                raise Unavailable("Too many large images are being taken in: try again in a few seconds.")
+                raise Unavailable("Too many large requests are being read: try again in a few seconds.")
             own_bytes += size_bytes
             self._held_bytes += size_bytes
 

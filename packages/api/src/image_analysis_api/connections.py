@@ -63,9 +63,7 @@ def bound(body_timeout_s: float) -> type[HttpToolsProtocol]:
                 self._expect(LINGER_S if self.cycle.more_body else HEAD_TIMEOUT_S)
 
         def send_400_response(self, _msg: str) -> None:
-            problem = (
-                describe(RequestError, "This is not HTTP as it should be.", uuid4().hex).model_dump_json().encode()
-            )
+            problem = describe(RequestError, "Malformed HTTP request.", uuid4().hex).model_dump_json().encode()
             head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[400] + head % (MEDIA_TYPE.encode(), len(problem)) + problem)
             self.transport.close()

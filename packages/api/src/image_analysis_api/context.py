@@ -21,7 +21,7 @@ HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-CRASHED = "Something went wrong here, not in your request: report it with the request ID."
+CRASHED = "Something went wrong in the service: report it with the request ID."
 log = structlog.get_logger(__name__)
 
 

@@ -29,7 +29,7 @@ _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": 
 _UNKNOWN_NAME_ERRORS = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 # One text for a name that does not exist and one that leads inside, so that nobody can list our internal names.
-_NO_PUBLIC_ADDRESS = "The URL's host has no public address to connect to; check the name"
+_NO_PUBLIC_ADDRESS = "The URL's host has no public address to connect to: check the name."
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Destinations:
         return target.port in self.ports or target.host in self.hosts
 
     def _refuse_port(self) -> UrlRefused:
-        return UrlRefused(f"The URL's port must be one of these: {', '.join(map(str, sorted(self.ports)))}")
+        return UrlRefused(f"The URL's port must be one of these: {', '.join(map(str, sorted(self.ports)))}.")
 
 
 class Egress:
@@ -154,7 +154,7 @@ class Egress:
         except (OSError, UnicodeError) as error:
             if isinstance(error, socket.gaierror) and error.errno in _UNKNOWN_NAME_ERRORS:
                 raise HostUnknown(_NO_PUBLIC_ADDRESS) from error
-            raise FetchFailed("The name of the URL's host could not be looked up; check it, or try again") from error
+            raise FetchFailed("The name of the URL's host could not be looked up: check it, or try again.") from error
 
     async def _ask_system(self, host: str, port: int) -> list[str]:
         found = await asyncio.get_running_loop().run_in_executor(

@@ -24,8 +24,8 @@ _HEADERS = {"Accept": "image/*,*/*;q=0.5"}
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _UNREACHABLE = (
-    "The URL's host could not be reached, or did not answer as a web server with a valid certificate should; "
-    "check the URL, try again, or send the image itself"
+    "The URL's host could not be reached, or is not a web server with a valid certificate: "
+    "check the URL, try again, or send the image itself."
 )
 
 
@@ -71,14 +71,16 @@ class Fetcher:
 
     async def _fetch_translated(self, url: str, hosts: list[str]) -> bytes:
         if self._under_way >= self._max_concurrent:
-            raise Unavailable("Too many images are being fetched; try again in a few seconds, or send the image itself")
+            raise Unavailable(
+                "Too many images are being fetched: try again in a few seconds, or send the image itself."
+            )
         self._under_way += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, hosts)
         except TimeoutError as error:
             raise FetchFailed(
-                f"The image did not arrive within {self._timeout_s:g} s; try again, or send the image itself"
+                f"The image did not arrive within {self._timeout_s:g} s: try again, or send the image itself."
             ) from error
         except (httpx.HTTPError, OSError) as error:
             raise FetchFailed(_UNREACHABLE) from error
@@ -96,14 +98,14 @@ class Fetcher:
                 target = target.redirected(response.headers.get("location", ""))
             finally:
                 await response.aclose()
-        raise UrlRefused(f"The URL redirects more than {REDIRECTS_MAX} times; give the address of the image itself")
+        raise UrlRefused(f"The URL redirects more than {REDIRECTS_MAX} times: give the address of the image itself.")
 
     async def _body(self, response: httpx.Response) -> bytes:
         if response.status_code != httpx.codes.OK:
-            raise FetchFailed("The URL's host did not answer with an image (status 200); check the URL, or try again")
+            raise FetchFailed("The URL's host did not answer with an image (status 200): check the URL, or try again.")
         if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            raise FetchFailed("The URL's host sent the image in a compressed encoding, which was not asked for")
-        too_large = ImageTooLarge(f"The image at the URL is larger than {self._max_bytes} bytes, the limit")
+            raise FetchFailed("The URL's host sent the image in a compressed encoding: send the image itself.")
+        too_large = ImageTooLarge(f"The image at the URL has more than {self._max_bytes} bytes: use a smaller one.")
         declared = response.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes:
             raise too_large
@@ -114,5 +116,5 @@ class Fetcher:
             if len(body) > self._max_bytes:
                 raise too_large
             if pieces > _PIECES_FREE + len(body) // _PIECE_BYTES_MIN:
-                raise FetchFailed("The URL's host sent the image in too many small pieces; send the image itself")
+                raise FetchFailed("The URL's host sent the image in too many small pieces: send the image itself.")
         return bytes(body)

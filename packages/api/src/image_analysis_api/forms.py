@@ -34,7 +34,7 @@ def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (FormParserError, UnicodeError) as error:
-        raise RequestError("The form cannot be read: send it as multipart/form-data (RFC 7578) has it.") from error
+        raise RequestError("The form cannot be read: send it as multipart/form-data (RFC 7578).") from error
 
 
 class FormReader:
@@ -50,7 +50,7 @@ class FormReader:
         self._max_fields = max_fields + MAX_FIELDS
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
         if not boundary:
-            raise RequestError("The form cannot be read: its Content-Type names no boundary.")
+            raise RequestError("The form cannot be read: its Content-Type has no boundary.")
         with _translate_errors():
             self._parser = MultipartParser(
                 boundary,
@@ -99,15 +99,17 @@ class FormReader:
 
     def _end_headers(self) -> None:
         if not self._name:
-            raise RequestError("The form has a part without a name.")
+            raise RequestError("The form has a part without a name: name every part.")
         if self._name == FILE and len(self._form.files) == self._max_files:
-            raise RequestError(f"The form has more than {self._max_files} part(s) named {FILE}.")
+            raise RequestError(f"The form has too many parts named {FILE}: send at most {self._max_files}.")
         if self._name != FILE and len(self._form.fields) == self._max_fields:
-            raise RequestError(f"The form has more than {self._max_fields} fields.")
+            raise RequestError(f"The form has too many fields: send at most {self._max_fields}.")
 
     def _add_bytes(self, data: bytes, start: int, end: int) -> None:
         if self._name != FILE and len(self._part) + end - start > MAX_FIELD_BYTES:
-            raise RequestError(f"A field of the form is over {MAX_FIELD_BYTES} bytes: an image is the part {FILE}.")
+            raise RequestError(
+                f"A field of the form has more than {MAX_FIELD_BYTES} bytes: send an image as the part {FILE}."
+            )
         self._part += data[start:end]
 
     def _end_part(self) -> None:

@@ -84,7 +84,7 @@ class Idempotency:
         if text is None:
             return await take_in(identifier)
         if not re.match(PATTERN, text):
-            raise RequestError(f"{HEADER} must have 1 to 255 printable ASCII characters; a UUID is a good one.")
+            raise RequestError(f"{HEADER} must have 1 to 255 printable ASCII characters: use a new UUID.")
         # The draft writes it as a quoted string, many clients without quotes.
         text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
         key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
@@ -97,9 +97,9 @@ class Idempotency:
             case None:
                 pass
             case b"other":
-                raise IdempotencyKeyReused(f"This {HEADER} came with another request: take a new one.")
+                raise IdempotencyKeyReused(f"This {HEADER} was used for a different request: use a new one.")
             case b"busy":
-                raise RequestInProgress(f"The request with this {HEADER} is being taken in: try again in a second.")
+                raise RequestInProgress(f"A request with this {HEADER} is still being read: try again in a second.")
             case bytes():
                 log.info("request_replayed", id=found.decode())
                 return await replay(UUID(found.decode()))

@@ -40,7 +40,7 @@ async def read_body(request: Request, take: Callable[[bytes], object], limit_byt
         RequestError: the client has gone.
     """
     max_bytes, timeout_s = limits.max_images_bytes, limits.timeout_s
-    too_large = ImageTooLarge(f"The body is over {limit_bytes} bytes: what it holds of images may have {max_bytes}.")
+    too_large = ImageTooLarge(f"The body has more than {limit_bytes} bytes: send at most {max_bytes} bytes of images.")
     length = request.headers.get("content-length", "")
     if length.isascii() and length.isdigit() and int(length) > limit_bytes:
         raise too_large
@@ -66,12 +66,12 @@ def decode_base64(text: str, max_image_bytes: int) -> bytes:
     """
     prefix = DATA_URL_PREFIX.match(text, 0, 256)
     if prefix is None and text[:5].lower() == "data:":
-        raise InvalidBase64("image_data has a data: prefix that does not end in ;base64, so it cannot be read.")
+        raise InvalidBase64("image_data has a data: prefix without ;base64: send the image's bytes in base64.")
     encoded = text[prefix.end() :] if prefix else text
     if not encoded:
         raise InvalidBase64("image_data is empty: send the image's bytes in base64.")
     if len(encoded) * 3 // 4 - 2 > max_image_bytes:
-        raise ImageTooLarge(f"The image is over {max_image_bytes} bytes: send a smaller one.")
+        raise ImageTooLarge(f"The image has more than {max_image_bytes} bytes: send a smaller one.")
     try:
         body = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
     except ValueError as error:
@@ -79,7 +79,7 @@ def decode_base64(text: str, max_image_bytes: int) -> bytes:
             "image_data is not valid base64: use the standard alphabet, with padding and no line breaks."
         ) from error
     if len(body) > max_image_bytes:
-        raise ImageTooLarge(f"The image has {len(body)} bytes, the limit is {max_image_bytes}.")
+        raise ImageTooLarge(f"The image has {len(body)} bytes, and the limit is {max_image_bytes}: send a smaller one.")
     return body
 
 
@@ -105,11 +105,13 @@ def check_image(body: bytes, max_pixels: int) -> None:
         with Image.open(BytesIO(body), formats=FORMATS) as image:
             width_px, height_px = image.size
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"The image has too many pixels, the limit is {max_pixels}.") from error
+        raise ImageTooLarge(f"The image has more than {max_pixels} pixels: send a smaller one.") from error
     except Exception as error:
         # A last line of defence: on a hostile header, Pillow's readers let any exception through.
-        raise UnsupportedImage(f"This is no image that the service reads: send one of {formats}.") from error
+        raise UnsupportedImage(f"These bytes are not a supported image: send one of {formats}.") from error
     if width_px * height_px > max_pixels:
-        raise ImageTooLarge(f"The image has {width_px * height_px} pixels, the limit is {max_pixels}.")
+        raise ImageTooLarge(
+            f"The image has {width_px * height_px} pixels, and the limit is {max_pixels}: send a smaller one."
+        )
     if width_px < 1 or height_px < 1:
-        raise UnsupportedImage("The image has no pixels.")
+        raise UnsupportedImage("The image has no pixels: send a different one.")

@@ -23,15 +23,15 @@ router = APIRouter(tags=["analysis"])
 
 @router.delete(
     "/analysis/{job_id}",
-    summary="Take a job back",
+    summary="Cancel or forget a job",
     response_model=None,
     responses={
-        status.HTTP_200_OK: {"model": AnalysisStatus, "description": "The job waited, and is CANCELLED"},
+        status.HTTP_200_OK: {"model": AnalysisStatus, "description": "The job was waiting and is CANCELLED"},
         status.HTTP_202_ACCEPTED: {
             "model": AnalysisStatus,
-            "description": "It runs, and is CANCELLED when it ends",
+            "description": "The job is running and will be CANCELLED when it ends",
         },
-        status.HTTP_204_NO_CONTENT: {"description": "The job had ended, and is forgotten"},
+        status.HTTP_204_NO_CONTENT: {"description": "The job had ended and is forgotten"},
         **describe_errors(RequestError, JobNotFound, StoreUnavailable),
     },
 )
@@ -40,10 +40,10 @@ async def cancel_analysis(
 ) -> AnalysisStatus | Response:
     """Cancel a job that has not ended; forget one that has.
 
-    A waiting job leaves the queue with its image. A running one ends as CANCELLED, and its result is dropped. Of an
-    ended one the answer is forgotten, and the cached result of its image where no other job was answered with it.
-    Jobs that brought the same image meanwhile get their answer all the same. To cancel twice changes nothing more; a
-    job that was forgotten is 404.
+    A waiting job leaves the queue, together with its image. A running job ends as CANCELLED, and its result is dropped.
+    An ended job is forgotten, and so is the cached result of its image, unless another job was answered with it.
+    Other jobs with the same image get their answer in any case. Cancelling twice changes nothing more; a forgotten job
+    is a 404.
     """
     identifier = parse_job_id(job_id)
     match await cast(Cancellation, request.app.state.cancellation).cancel(identifier, owner):
@@ -66,14 +66,13 @@ async def cancel_analysis(
     openapi_extra={"parameters": LIST_PARAMETERS},
 )
 async def list_analyses(request: Request, owner: Owner) -> AnalysisList:
-    """List the jobs that were submitted with your API key's name, newest first, until they expire.
+    """List the jobs that were submitted under your API key's name, newest first, until they expire.
 
-    Ask again with `next_cursor` as `cursor` for those that came before; null is the end. With a `status`, a page may
-    hold less than `limit` before the end. Where the service has no API keys, nobody's jobs can be told from another's:
-    403.
+    For the next page, send `next_cursor` as `cursor`; null is the end. With a `status`, a page may have fewer than
+    `limit` jobs before the end. If the service has no API keys, it does not know its callers: the answer is a 403.
     """
     if owner is None:
-        raise KeysRequired("This service has no API keys, so it cannot tell whose jobs are whose: set API_KEYS.")
+        raise KeysRequired("This service does not know its callers: its operator has to set API_KEYS.")
     query = request.query_params
     limit, wanted = query.get("limit", "20"), query.get("status")
     if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_LIMIT:

@@ -15,32 +15,33 @@ from image_analysis_common import errors
 EXAMPLE_REQUEST_ID = "b2c4d6e8f0a1"
 
 EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
-    errors.ServiceError: "Something went wrong here, not in your request: report it with the request ID.",
+    errors.ServiceError: "Something went wrong in the service: report it with the request ID.",
     errors.RequestError: "Send exactly one of image_data and image_url.",
     errors.InvalidBase64: "image_data is not valid base64: use the standard alphabet, with padding and no line breaks.",
-    errors.UnsupportedImage: "This is no image that the service reads: send one of JPEG, PNG, WEBP, GIF, AVIF, BMP.",
-    errors.UrlRefused: "image_url leads to an address that the service does not connect to: use a public one.",
-    errors.FetchFailed: "The host of image_url did not answer in time: check the address, or try again.",
+    errors.UnsupportedImage: "These bytes are not a supported image: send one of JPEG, PNG, WEBP, GIF, AVIF, BMP.",
+    errors.UrlRefused: "The URL's host has no public address to connect to: check the name.",
+    errors.FetchFailed: "The image did not arrive within 10 s: try again, or send the image itself.",
     errors.WebhooksDisabled: "This service sends no webhooks: its operator has to set WEBHOOK_SECRET.",
-    errors.Unauthorized: "Send an API key of this service, as Authorization: Bearer KEY or as X-API-Key: KEY.",
-    errors.KeysRequired: "This service has no API keys, so it cannot tell whose jobs are whose: set API_KEYS.",
-    errors.BatchTooLarge: "A batch may have 64 images, this one has 65: send several.",
+    errors.Unauthorized: "The API key is missing or unknown. Send it as `Authorization: Bearer KEY` or "
+    "`X-API-Key: KEY`.",
+    errors.KeysRequired: "This service does not know its callers: its operator has to set API_KEYS.",
+    errors.BatchTooLarge: "A batch may have 64 images, and this one has 65: send several batches.",
     errors.BatchNotFound: errors.BatchNotFound().detail,
     errors.JobNotFound: errors.JobNotFound().detail,
-    errors.ModelNotFound: "There is no such model. Known are: vit-tiny-cifar10.",
-    errors.RequestInProgress: "The request with this Idempotency-Key is being taken in: try again in a second.",
-    errors.IdempotencyKeyReused: "This Idempotency-Key came with another request: take a new one.",
+    errors.ModelNotFound: "There is no such model. Known models: vit-tiny-cifar10.",
+    errors.RequestInProgress: "A request with this Idempotency-Key is still being read: try again in a second.",
+    errors.IdempotencyKeyReused: "This Idempotency-Key was used for a different request: use a new one.",
     errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller one.",
-    errors.ImageTooLarge: "The image has 12000000 bytes, the limit is 10000000.",
+    errors.ImageTooLarge: "The image has 12000000 bytes, and the limit is 10000000: send a smaller one.",
     errors.UnsupportedMediaType: "Send the body as JSON (application/json), a form (multipart/form-data) or an image "
-    "(image/*, application/octet-stream), and say which in the header Content-Type.",
-    errors.RateLimited: "5 requests in 60 s are the limit: try again in 42 s.",
-    errors.Unavailable: "Too many images are being fetched: try again in a few seconds.",
-    errors.QueueFull: "1000 images wait, and no more are taken in: try again in 40 s.",
+    "(image/*, application/octet-stream), and name it in the Content-Type header.",
+    errors.RateLimited: "The limit is 5 requests in 60 s: try again in 42 s.",
+    errors.Unavailable: "Too many images are being fetched: try again in a few seconds, or send the image itself.",
+    errors.QueueFull: "1000 images wait, and no more are accepted: try again in 40 s.",
     errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
-    errors.TooManyDeliveries: "Too many webhooks have still to be told: try again later, or ask for the status.",
-    errors.TooManyWaiters: "Too many clients wait here already: ask for the status now and then instead.",
-    errors.NoWorker: "No worker serves the model: images are taken in and wait. Start a worker.",
+    errors.TooManyDeliveries: "Too many webhooks are pending: try again later, or ask for the status instead.",
+    errors.TooManyWaiters: "Too many clients are waiting: ask for the status from time to time instead.",
+    errors.NoWorker: "No worker serves the model: images are accepted and wait. Start a worker.",
 }
 
 RETRY_AFTER = {
@@ -49,11 +50,11 @@ RETRY_AFTER = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-REQUEST_ID = {"X-Request-ID": {"description": "Names the request in every log line", "schema": {"type": "string"}}}
+REQUEST_ID = {"X-Request-ID": {"description": "Identifies the request in every log line", "schema": {"type": "string"}}}
 CHALLENGE = {"WWW-Authenticate": {"description": "Bearer", "schema": {"type": "string"}}}
 SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key in the header Authorization"},
-    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, bare"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key in the Authorization header"},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, by itself"},
 }
 RATE_LIMIT = {
     "RateLimit-Policy": {"description": "Quota (q) and window in seconds (w)", "schema": {"type": "string"}},
@@ -68,8 +69,8 @@ IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": HEADER,
     "in": "header",
     "required": False,
-    "description": "A request that is sent again with its key gets the same job, as long as this is there. Take a new "
-    "UUID for each image",
+    "description": "Makes the request safe to repeat: the same request with the same key gets the same job. "
+    "Use a new UUID for each request",
     "schema": {"type": "string", "pattern": PATTERN},
 }
 

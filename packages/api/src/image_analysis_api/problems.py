@@ -49,10 +49,10 @@ def install(app: FastAPI) -> None:
     async def on_http_exception(_request: Request, error: HTTPException) -> Response:
         match error.status_code:
             case HTTPStatus.NOT_FOUND:
-                return render(NotFound("There is no such path: see /docs for those that exist."))
+                return render(NotFound("There is no such path: see /docs."))
             case HTTPStatus.METHOD_NOT_ALLOWED:
-                response = render(MethodNotAllowed("This path does not take this method: see /docs."))
+                response = render(MethodNotAllowed("This path does not support this method: see /docs."))
                 response.headers.update(error.headers or {})
                 return response
             case _:
-                return render(RequestError("The request cannot be read: see /docs for its form."))
+                return render(RequestError("The request cannot be read: see /docs."))

@@ -222,7 +222,7 @@ def read_answer(answer: Any) -> UUID | None:
         case [depth, half_gone_s]:
             retry_after_s = max(min(half_gone_s, MAX_RETRY_AFTER_S), 1)
             raise QueueFull(
-                f"{depth} images wait, and no more are taken in: try again in {retry_after_s} s.", retry_after_s
+                f"{depth} images wait, and no more are accepted: try again in {retry_after_s} s.", retry_after_s
             )
         case bytes():
             return UUID(answer.decode())

@@ -33,8 +33,8 @@ class Receivers:
         try:
             self._destinations.check_form(WebUrl.parse(url))
         except UrlRefused as error:
-            raise UrlRefused(f"webhook_url is refused: {error.detail[:1].lower()}{error.detail[1:]}.") from error
+            raise UrlRefused(f"webhook_url is refused. {error.detail}") from error
         async with reaching_redis():
             pending = await self._redis.zcard(keys.DELIVERIES)
         if pending >= MAX_DELIVERIES:
-            raise TooManyDeliveries("Too many webhooks have still to be told: try again later, or ask for the status.")
+            raise TooManyDeliveries("Too many webhooks are pending: try again later, or ask for the status instead.")

@@ -36,37 +36,37 @@ TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), BeforeValidator(_read_whole)]
 
 
 class Priority(StrEnum):
-    """Where in the queue a job takes its place."""
+    """Where in the queue a job is put."""
 
     NORMAL = "normal"
     HIGH = "high"
 
 
 class Options(BaseModel):
-    """How an image shall be treated; null stands for the default."""
+    """How an image is analyzed; null is the default."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = Field(
-        None, description="Which model looks at the image, as GET /models names it; the default if not set"
+        None, description="Which model analyzes the image, by its ID in GET /models; the default model if not set"
     )
-    top_k: TopK | None = Field(None, description=f"How many predictions to give; {TOP_K} if not set")
-    min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions below this")
-    priority: Priority | None = Field(None, description="high goes before all that wait")
+    top_k: TopK | None = Field(None, description=f"How many predictions to return; {TOP_K} if not set")
+    min_confidence: float | None = Field(None, ge=0, le=1, description="Leave out predictions with less confidence")
+    priority: Priority | None = Field(None, description="high puts the job at the front of the queue")
     webhook_url: WebhookUrl | None = Field(
-        None, description="Where the service sends the job's status once it has ended, signed: http or https"
+        None, description="The http or https URL to which the service sends the job's signed status when it has ended"
     )
 
 
 class ImageSource(BaseModel):
-    """One image, by its bytes or by its address: exactly one of the two."""
+    """One image, as bytes or as a URL: exactly one of the two."""
 
     model_config = ConfigDict(extra="forbid")
 
     image_data: str | None = Field(
         None, description="The image's bytes in base64, with or without a `data:image/...;base64,` prefix"
     )
-    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
+    image_url: str | None = Field(None, description="The http or https URL from which the service fetches the image")
 
     @model_validator(mode="after")
     def check_one_source(self) -> Self:
@@ -76,11 +76,11 @@ class ImageSource(BaseModel):
 
 
 class AnalyzeImageRequest(ImageSource, Options):
-    """One image and how it shall be treated."""
+    """One image and how it is analyzed."""
 
 
 class AnalyzeImagesRequest(Options):
-    """Several images and how they shall be treated."""
+    """Several images and how they are analyzed."""
 
     images: Annotated[list[ImageSource], Field(min_length=1)]
 
@@ -88,7 +88,7 @@ class AnalyzeImagesRequest(Options):
 class FormFields(Options):
     """The fields of a form, beside its part `file`."""
 
-    image_url: str | None = Field(None, description="Where the service fetches the image: http or https")
+    image_url: str | None = Field(None, description="The http or https URL from which the service fetches the image")
 
 
 FIELD_RULES = {
@@ -114,7 +114,7 @@ def parse_json(kind: type[Body], body: bytes) -> Body:
         RequestError: it is not JSON, or not of this form; the message never repeats what was sent.
     """
     if sum(map(body.count, (b",", b"[", b"{"))) > MAX_STRUCTURE:
-        raise RequestError(f"The body has over {MAX_STRUCTURE} values: a request is images, and a few options.")
+        raise RequestError(f"The body has more than {MAX_STRUCTURE} values: send images and options only.")
     try:
         return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
@@ -133,7 +133,7 @@ def explain(error: ValidationError, content: str = SOURCES) -> str:
         case "json_invalid":
             return f"The body is not valid JSON: send an object with {content}."
         case "extra_forbidden":
-            return f"{subject} has a field that does not exist: send {content}."
+            return f"{subject} has an unknown field: send {content}."
         case "one_source":
             return f"{path and subject + ': '}{fault['msg']}."
         case _ if field in FIELD_RULES:

@@ -38,7 +38,7 @@ def _check_origins(origins: frozenset[str]) -> frozenset[str]:
     # A browser sends scheme, host and port in lower case, and nothing behind them: another form would never match.
     for origin in origins:
         if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+", origin):
-            raise ValueError(f"{origin!r} is no origin: write it like https://app.example:8443, or * for every one")
+            raise ValueError(f"{origin!r} is not an origin: write it like https://app.example:8443, or * for all")
     return origins
 
 
@@ -100,7 +100,7 @@ class ApiSettings(EgressSettings):
     def check_room(cls, max_bytes: int, others: ValidationInfo) -> int:
         """Check that there is room for the largest image, in base64 too."""
         if max_bytes < 2 * others.data.get("max_image_bytes", 0):
-            raise ValueError("less than twice MAX_IMAGE_BYTES, which leaves no room for the largest image")
+            raise ValueError("it must be at least twice MAX_IMAGE_BYTES, or the largest image does not fit")
         return max_bytes
 
     @property

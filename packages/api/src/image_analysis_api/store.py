@@ -181,7 +181,7 @@ class Store:
             pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
             _, (now_s, _), latest = await pipeline.execute()
         if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
-            raise NoWorker("No worker serves the model: images are taken in and wait. Start a worker.")
+            raise NoWorker("No worker serves the model: images are accepted and wait. Start a worker.")
 
 
 def write_ended(pipeline: Pipeline, job_id: UUID, record: JobRecord) -> None:

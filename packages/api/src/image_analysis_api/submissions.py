@@ -102,7 +102,9 @@ async def read_batch(request: Request, limits: BodyLimits, max_images: int) -> l
     if not images:
         raise RequestError(EMPTY_BATCH)
     if len(images) > max_images:
-        raise BatchTooLarge(f"A batch may have {max_images} images, this one has {len(images)}: send several.")
+        raise BatchTooLarge(
+            f"A batch may have {max_images} images, and this one has {len(images)}: send several batches."
+        )
     if request.scope["query_string"]:
         query = read_query(request)
         images = [with_options(image, query) for image in images]
@@ -126,7 +128,7 @@ async def _read_json(
     if not body:
         raise RequestError(empty)
     if _content_type(request)[1] != "application/json":
-        raise UnsupportedMediaType(f"Send the body as {kinds}, and say which in the header Content-Type.")
+        raise UnsupportedMediaType(f"Send the body as {kinds}, and name it in the Content-Type header.")
     return await run(parse_json, body_type, body, size_bytes=len(body))
 
 
@@ -143,7 +145,7 @@ def of_form(form: Form) -> Submission:
     """
     fields = parse_fields(FormFields, form.fields)
     if bool(form.files) == (fields.image_url is not None):
-        raise RequestError("Send exactly one of the form's part file and its field image_url.")
+        raise RequestError("Send exactly one image in the form: a part file or a field image_url.")
     return Submission(fields, image=form.files[0] if form.files else None, image_url=fields.image_url)
 
 
@@ -166,7 +168,9 @@ def parse_fields(kind: type[Fields], pairs: Iterable[tuple[str, str]]) -> Fields
     fields: dict[str, str] = {}
     for name, text in pairs:
         if name in fields:
-            raise RequestError(f"{name if name in kind.model_fields else 'A field'} is given more than once.")
+            raise RequestError(
+                f"{name if name in kind.model_fields else 'A field'} is given more than once: send it once."
+            )
         fields[name] = text
     try:
         return kind.model_validate_strings(fields)

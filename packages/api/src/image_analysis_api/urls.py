@@ -38,23 +38,23 @@ class WebUrl:
             UrlRefused: it breaks a rule, or is longer than `URL_LENGTH_MAX`; the message names the rule.
         """
         if len(text) > URL_LENGTH_MAX:
-            raise UrlRefused(f"The URL is longer than {URL_LENGTH_MAX} characters, the limit")
+            raise UrlRefused(f"The URL has more than {URL_LENGTH_MAX} characters: use a shorter one.")
         try:
             url = httpx.URL(text)
         except (httpx.InvalidURL, ValueError) as error:
-            raise UrlRefused("The URL is malformed; give one like https://example.com/path") from error
+            raise UrlRefused("The URL is malformed: give one like https://example.com/path.") from error
         if url.scheme not in _DEFAULT_PORTS:
-            raise UrlRefused("The URL must begin with http:// or https://")
+            raise UrlRefused("The URL must begin with http:// or https://.")
         if "@" in re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]:
-            raise UrlRefused("The URL must not hold a user name or password")
+            raise UrlRefused("The URL must not contain a user name or password.")
         # Not `url.host`: that decodes IDNA, and fails on names that are no IDNA.
         host = url.raw_host.decode("ascii").removesuffix(".")
         is_name = _NAME.fullmatch(host) is not None and _ENDS_IN_NUMBER.fullmatch(host) is None
         if not is_name and not _is_literal(host):
-            raise UrlRefused("The URL's host must be a name, a dotted decimal IPv4 address or a plain IPv6 address")
+            raise UrlRefused("The URL's host must be a name, a dotted decimal IPv4 address or a plain IPv6 address.")
         port = _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
         if not 0 < port < 2**16:
-            raise UrlRefused("The URL's port must lie between 1 and 65535")
+            raise UrlRefused("The URL's port must be between 1 and 65535.")
         return cls(url.copy_with(host=host), host, port)
 
     @property
@@ -70,14 +70,14 @@ class WebUrl:
             FetchFailed: there is no target.
         """
         if not location:
-            raise FetchFailed("The URL redirects to nowhere; check it, or try again")
+            raise FetchFailed("The URL redirects to nowhere: check it, or try again.")
         try:
             text = str(self.url.join(location))
         except (httpx.InvalidURL, ValueError) as error:
-            raise UrlRefused("The URL redirects to a malformed one; give the address of the image itself") from error
+            raise UrlRefused("The URL redirects to a malformed one: give the address of the image itself.") from error
         target = self.parse(text)
         if self.url.scheme == "https" and target.url.scheme == "http":
-            raise UrlRefused("The URL redirects from https to http; give the address of the image itself")
+            raise UrlRefused("The URL redirects from https to http: give the address of the image itself.")
         return target
 
 

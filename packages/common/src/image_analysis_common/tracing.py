@@ -33,9 +33,9 @@ def start_tracing(service: str) -> None:
     if not is_wanted():
         return
     if os.environ.get("OTEL_TRACES_EXPORTER", "") not in ("", "otlp"):
-        raise StartupError("OTEL_TRACES_EXPORTER: otlp is the only exporter here; none switches it off.")
+        raise StartupError("OTEL_TRACES_EXPORTER: otlp is the only supported exporter, and none switches traces off.")
     if next((value for name in PROTOCOLS if (value := os.environ.get(name))), PROTOCOL) != PROTOCOL:
-        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {PROTOCOL} is the only protocol here.")
+        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {PROTOCOL} is the only supported protocol.")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider

@@ -67,15 +67,15 @@ def _download(model_id: str, revision: str | None) -> Path:
     except HFValidationError as error:
         raise StartupError(f"MODEL_ID={model_id}: this is neither a folder nor a hub ID.") from error
     except GatedRepoError as error:
-        raise StartupError(f"MODEL_ID={model_id}: the hub wants a token for this model: set HF_TOKEN.") from error
+        raise StartupError(f"MODEL_ID={model_id}: the hub requires a token for this model: set HF_TOKEN.") from error
     except RepositoryNotFoundError as error:
         raise StartupError(f"MODEL_ID={model_id}: the hub has no such model; private ones need HF_TOKEN.") from error
     except RevisionNotFoundError as error:
         raise StartupError(f"MODEL_REVISION={revision}: {model_id} has no such revision on the hub.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise StartupError(
-            f"MODEL_ID={model_id}: the model hub cannot be reached, and the model is not in the local cache; "
-            "set MODEL_ID to a folder, or leave it out for the bundled model."
+            f"MODEL_ID={model_id}: the model hub cannot be reached, and the model is not in the local cache. "
+            "Set MODEL_ID to a folder, or leave it unset for the bundled model."
         ) from error
 
 

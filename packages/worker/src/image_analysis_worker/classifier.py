@@ -66,7 +66,7 @@ class Classifier:
         try:
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             if not any("ForImageClassification" in architecture for architecture in config.architectures or []):
-                raise StartupError(f"{name} is no image-classification checkpoint: it is {config.architectures}.")
+                raise StartupError(f"{name} is not an image-classification checkpoint: it is {config.architectures}.")
             if config.problem_type == "regression":
                 raise StartupError(f"{name} is a regression model: it gives numbers, not labels.")
             processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
@@ -84,7 +84,7 @@ class Classifier:
         except Exception as error:
             # A last line of defence: a folder can hold anything, and transformers raises anything.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise StartupError(f"{name} is no image-classification checkpoint: {reason}") from error
+            raise StartupError(f"{name} is not an image-classification checkpoint: {reason}") from error
         if report["missing_keys"] or report["mismatched_keys"]:
             raise StartupError(f"{name} lacks weights that its config.json promises: it would answer at random.")
         return cls(checkpoint, model, processor, settings)

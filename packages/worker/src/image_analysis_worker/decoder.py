@@ -65,8 +65,8 @@ class Decoder:
             except (BrokenPipeError, EOFError):
                 if self._end() == -signal.SIGALRM:
                     limit_s = f"{self._timeout_s:g} s"
-                    raise JobTimeout(f"Decoding the image takes longer than {limit_s}: send a simpler one.") from None
-        raise CorruptImage("The image broke the decoder.")
+                    raise JobTimeout(f"Decoding the image took longer than {limit_s}: send a simpler one.") from None
+        raise CorruptImage("The image crashed the decoder: try a different image.")
 
     def close(self) -> None:
         """End the process and give its memory back."""
@@ -149,7 +149,7 @@ def main() -> None:
                 rest = error.detail.encode()
                 head = _ANSWER.pack(False, len(rest), 0)
             except MemoryError:
-                rest = b"Decoding the image takes more memory than an image may."
+                rest = b"Decoding the image needs too much memory: send a smaller one."
                 head = _ANSWER.pack(False, len(rest), 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
             answers.write(head + rest)

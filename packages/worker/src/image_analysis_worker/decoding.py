@@ -47,11 +47,11 @@ def decode_image(body: bytes, max_pixels: int, *, input_px: int) -> Image.Image:
     try:
         with Image.open(BytesIO(body), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
-                raise CorruptImage(f"The image has over {max_pixels} pixels.")
+                raise CorruptImage(f"The image has more than {max_pixels} pixels: send a smaller one.")
             image.draft("RGB", (input_px * DRAFT_FACTOR, input_px * DRAFT_FACTOR))
             upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I"):  # 16 bits of gray: Pillow would cut off at 255, and most of it is white
                 upright = upright.convert("I").point(lambda value: value / 257).convert("L")
             return upright.convert("RGB")
     except DECODER_ERRORS as error:
-        raise CorruptImage("The image is damaged or cut short: its header can be read, the rest cannot.") from error
+        raise CorruptImage("The image is damaged or cut short: send the whole file.") from error

@@ -26,11 +26,11 @@ def main() -> None:
         settings = WorkerSettings.from_environment()
         model = model_name(settings.model_id)
         if not has_heartbeat(connect(settings.redis_dsn), model):
-            sys.exit(f"no worker of {model} on this host has reported in the last {keys.WORKER_TTL_S} s")
+            sys.exit(f"No worker of {model} on this host has reported in the last {keys.WORKER_TTL_S} s.")
     except StartupError as error:
         sys.exit(str(error))
     except RedisError as error:
-        sys.exit(f"Redis cannot be asked: {error}")
+        sys.exit(f"Redis cannot be reached: {error}")
 
 
 def has_heartbeat(redis: Redis, model: str) -> bool:

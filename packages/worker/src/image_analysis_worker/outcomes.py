@@ -21,7 +21,7 @@ def describe(error: Exception | None) -> JobFailure:
     """Put an error into words for the client; of one that nobody foresaw it learns nothing."""
     if isinstance(error, ServiceError):
         return JobFailure(code=error.code, detail=error.detail)
-    detail = "The analysis broke, and not because of the image: report it with the job ID."
+    detail = "Something went wrong in the service: report it with the job ID."
     return JobFailure(code=ServiceError.code, detail=detail)
 
 

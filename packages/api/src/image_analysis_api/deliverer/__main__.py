@@ -47,7 +47,7 @@ async def _deliver(settings: DelivererSettings) -> None:
     if is_enabled:
         log.info("deliverer_started")
     else:
-        log.warning("webhooks_disabled", action="set WEBHOOK_SECRET for the API and the deliverer")
+        log.warning("webhooks_disabled", action="Set WEBHOOK_SECRET for the API and the deliverer.")
     await rounds.run()
     await courier.aclose()
     await redis.aclose()

@@ -131,13 +131,13 @@ class Books(BaseWorker):
             is_suspect=attempts_left < tasks.MAX_ATTEMPTS and not has_ended,
         )
         if is_cancelled and not followers:
-            work.end(JobCancelled("It was cancelled before it began."))
+            work.end(JobCancelled("The job was cancelled before it started."))
         elif record.result is not None:
             work.end(record.result)
         elif has_ended or image is None:
-            work.end(ImageExpired("The image waited longer than it is kept: submit it again."))
+            work.end(ImageExpired("The job waited longer than its image is kept: submit the image again."))
         elif attempts_left < 1:
-            work.end(WorkerLost(f"{tasks.MAX_ATTEMPTS} workers ended over this image: try another one."))
+            work.end(WorkerLost(f"The worker crashed {tasks.MAX_ATTEMPTS} times on this image. Try a different image."))
         return job, work
 
     def _begin(

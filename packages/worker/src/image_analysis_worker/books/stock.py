@@ -55,7 +55,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
             return record.result.model_dump() if record.result else None
         try:
             if image is None:
-                raise ImageExpired("The image waited longer than it is kept: submit it again.")
+                raise ImageExpired("The job waited longer than its image is kept: submit the image again.")
             top_k = MAX_TOP_K if record.is_deep else TOP_K
             [predictions] = model.classify([model.prepare(start_decoder().decode(image))], top_k)
         except Exception as error:
