@@ -133,7 +133,6 @@ def _stop_on_signals(is_stopping: threading.Event) -> None:
         first_s = first_s or time.monotonic()
         if is_stopping.is_set() and time.monotonic() - first_s > FORCE_AFTER_S:
             log.warning("worker_killed")
-            sys.stdout.flush()
             os._exit(EXIT_FORCED)
         is_stopping.set()
 

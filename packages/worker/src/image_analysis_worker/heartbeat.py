@@ -1,7 +1,6 @@
 """The thread that says every few seconds that this worker is there, as long as it gets anywhere."""
 
 import os
-import sys
 import threading
 
 import structlog
@@ -77,5 +76,4 @@ class Heartbeat(threading.Thread):
                 self._books.finish(stuck)
         except RedisError as error:
             log.warning("store_unavailable", cause=repr(error))
-        sys.stdout.flush()
         os._exit(EXIT_STUCK)
