@@ -3,6 +3,11 @@
 
 set positional-arguments
 
+# `uv run --python 3.12 just demo` runs a just of that environment: the recipes keep its Python. Without this, their own
+# `uv run` would go back to .python-version and rebuild the environment.
+environment := env("VIRTUAL_ENV", justfile_directory() / ".venv")
+export UV_PYTHON := env("UV_PYTHON", if parent_directory(just_executable()) == environment / "bin" { environment / "bin/python" } else { "" })
+
 uv_run := "exec uv run --locked"
 compose := "docker compose --file infra/compose.yaml"
 
