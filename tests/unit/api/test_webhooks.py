@@ -272,6 +272,9 @@ def test_attempts_back_off_to_one_an_hour() -> None:
         ("Wed, 21 Oct 2015 07:28:00 GMT", 1),
         (format_datetime(datetime.now(UTC) + timedelta(hours=9), usegmt=True), 3600),
         ("Wed, 21 Oct 2065 07:28:00", 1),
+        ("9" * 5000, 1),
+        ("Wed, 21 Jan 99999999999999999999 07:28:00 GMT", 1),
+        ("Wed, 21 Jan 2065 07:28:00 +99999999999999999999", 1),
     ],
 )
 def test_receiver_may_ask_for_more_time_within_an_hour(retry_after: str, wait_s: float) -> None:

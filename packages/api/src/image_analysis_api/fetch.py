@@ -9,6 +9,7 @@ import asyncio
 import httpx
 import structlog
 
+from image_analysis_api.counts import read_count
 from image_analysis_api.egress import Egress
 from image_analysis_api.metrics import FETCHES
 from image_analysis_api.urls import WebUrl
@@ -106,8 +107,7 @@ class Fetcher:
         if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
             raise FetchFailed("The URL's host sent the image in a compressed encoding: send the image itself.")
         too_large = ImageTooLarge(f"The image at the URL has more than {self._max_bytes} bytes: use a smaller one.")
-        declared = response.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_bytes:
+        if (read_count(response.headers.get("content-length", "")) or 0) > self._max_bytes:
             raise too_large
         body, pieces = bytearray(), 0
         async for piece in response.aiter_bytes():

@@ -11,6 +11,7 @@ from io import BytesIO
 from PIL import Image, PngImagePlugin
 from starlette.requests import ClientDisconnect, Request
 
+from image_analysis_api.counts import read_count
 from image_analysis_common.errors import (
     ImageTooLarge,
     InvalidBase64,
@@ -41,8 +42,7 @@ async def read_body(request: Request, take: Callable[[bytes], object], limit_byt
     """
     max_bytes, timeout_s = limits.max_images_bytes, limits.timeout_s
     too_large = ImageTooLarge(f"The body has more than {limit_bytes} bytes: send at most {max_bytes} bytes of images.")
-    length = request.headers.get("content-length", "")
-    if length.isascii() and length.isdigit() and int(length) > limit_bytes:
+    if (read_count(request.headers.get("content-length", "")) or 0) > limit_bytes:
         raise too_large
     size_bytes = 0
     try:

@@ -1,6 +1,5 @@
 """The calls by which owners look after their jobs: list them, take one back."""
 
-import re
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, Request, Response, status
@@ -8,6 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from image_analysis_api.access import Admit
 from image_analysis_api.analysis import parse_job_id
 from image_analysis_api.cancellation import Cancellation, Outcome
+from image_analysis_api.counts import read_count
 from image_analysis_api.listing import Listing
 from image_analysis_api.openapi import describe_errors
 from image_analysis_api.openapi_waiting import LIST_PARAMETERS
@@ -74,12 +74,12 @@ async def list_analyses(request: Request, owner: Owner) -> AnalysisList:
     if owner is None:
         raise KeysRequired("This service does not know its callers: its operator has to set API_KEYS.")
     query = request.query_params
-    limit, wanted = query.get("limit", "20"), query.get("status")
-    if not re.fullmatch("[0-9]{1,9}", limit) or not 1 <= int(limit) <= MAX_LIMIT:
+    limit, wanted = read_count(query.get("limit", "20")), query.get("status")
+    if limit is None or not 1 <= limit <= MAX_LIMIT:
         raise RequestError(f"limit must be a whole number from 1 to {MAX_LIMIT}.")
     if wanted is not None and wanted not in JobStatus.__members__:
         raise RequestError(f"status must be one of {', '.join(JobStatus)}.")
     entries, next_cursor = await cast(Listing, request.app.state.listing).page(
-        owner, limit=int(limit), status=JobStatus(wanted) if wanted else None, cursor=query.get("cursor")
+        owner, limit=limit, status=JobStatus(wanted) if wanted else None, cursor=query.get("cursor")
     )
     return AnalysisList(analyses=[ListedAnalysis.of_entry(entry) for entry in entries], next_cursor=next_cursor)

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Request, Response
 
 from image_analysis_api.access import caller
+from image_analysis_api.counts import read_count
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.waiting_room import dismissed_on_disconnect, find_room
 from image_analysis_common.errors import JobNotFound, RequestError, StoreUnavailable, TooManyWaiters
@@ -50,10 +51,10 @@ async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | 
     """
     if not request.scope["query_string"]:
         return False
-    text = request.query_params.get("wait", "0")
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) > MAX_WAIT_S:
+    wait_s = read_count(request.query_params.get("wait", "0"))
+    if wait_s is None or wait_s > MAX_WAIT_S:
         raise RequestError(f"wait must be a whole number of seconds from 0 to {MAX_WAIT_S}.")
-    end_s, has_waited = time.monotonic() + int(text), False
+    end_s, has_waited = time.monotonic() + wait_s, False
     for job_id in job_ids:
         if (left_s := end_s - time.monotonic()) <= 0:
             break

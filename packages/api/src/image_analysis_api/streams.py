@@ -12,6 +12,7 @@ from starlette.websockets import WebSocketState
 
 from image_analysis_api.access import Admit, caller
 from image_analysis_api.analysis import parse_job_id
+from image_analysis_api.counts import read_count
 from image_analysis_api.openapi import describe_errors
 from image_analysis_api.openapi_waiting import EVENT_STREAM
 from image_analysis_api.routes import JobId
@@ -58,8 +59,8 @@ async def follow_job(request: Request, job_id: JobId, waiter: Annotated[Waiter, 
     end, with 1012 when you should reconnect, and with 4000 + an error's HTTP status and its code as the reason.
     """
     steps = waiter.progress.history
-    last_seen = request.headers.get("last-event-id", "")
-    first = int(last_seen) + 1 if last_seen.isascii() and last_seen.isdigit() and int(last_seen) < len(steps) else 0
+    last_seen = read_count(request.headers.get("last-event-id", ""))
+    first = last_seen + 1 if last_seen is not None and last_seen < len(steps) else 0
     if first == len(steps) and waiter.has_ended:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
     return StreamingResponse(
