@@ -122,3 +122,19 @@ async def test_fault_in_choosing_the_delay_is_no_exception_to_it(client: Redis, 
         await eventually(is_put_off, "the delivery is put off", timeout_s=10)
 
     assert receivers.told == [job_id]
+
+
+@pytest.mark.parametrize("field", ["status", "ended_s"])
+async def test_unreadable_delivery_backs_off_and_holds_up_nobody(
+    client: Redis, add_ended: AddEnded, field: str
+) -> None:
+    unreadable, other = await add_ended(), await add_ended()
+    await client.hset(keys.delivery(unreadable), mapping={"status": "PAUSED", field: "another form", "attempts": "3"})
+
+    async def is_put_off() -> bool:
+        return await client.zcard(keys.DELIVERIES) == 1 and await due_in_s(client, unreadable) > LEASE_S + 5
+
+    async with delivering(client, receivers := Receivers()):
+        await eventually(is_put_off, "one is told, and one put off", timeout_s=10)
+
+    assert receivers.told == [other]

@@ -24,6 +24,7 @@ from image_analysis_common.errors import (
     BatchTooLarge,
     RequestError,
     StoreUnavailable,
+    UnreadableRecord,
 )
 
 BatchId = Annotated[str, describe_id("POST /analyze-images")]
@@ -94,7 +95,7 @@ async def analyze_images(
     summary="Get the jobs of a batch",
     responses={
         status.HTTP_200_OK: {"description": "The jobs of the batch"},
-        **describe_errors(RequestError, BatchNotFound, StoreUnavailable),
+        **describe_errors(RequestError, BatchNotFound, StoreUnavailable, UnreadableRecord),
     },
     openapi_extra={"parameters": [WAIT]},
 )

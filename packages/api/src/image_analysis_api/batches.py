@@ -28,7 +28,7 @@ from image_analysis_common.errors import (
 from image_analysis_common.images import image_digest
 from image_analysis_common.logs import request_id
 from image_analysis_common.models import FrozenModel, JobFailure, JobStatus
-from image_analysis_common.records import JobRecord
+from image_analysis_common.records import JobRecord, read_json
 
 MAX_FETCHES = 16
 """So many images of one batch are fetched at once: a batch must not take every fetch that there may be."""
@@ -147,14 +147,16 @@ class Batches:
 
         Raises:
             BatchNotFound: it never existed, none of its jobs is known any more, or it is another's.
+            UnreadableRecord: another release wrote it, or every job of it that is known.
         """
         async with reaching_redis():
             found = await self._redis.get(keys.batch(str(batch_id)))
-        batch = BatchRecord.model_validate_json(found) if found else None
+        batch = read_json(BatchRecord, found) if found else None
         if batch is None or batch.owner != owner:
             raise BatchNotFound
-        places = await asyncio.gather(*map(self._places.find, batch.job_ids))
-        jobs = [AnalysisStatus.of(job_id, *place) for job_id, place in zip(batch.job_ids, places, strict=True) if place]
+        jobs = [
+            AnalysisStatus.of(job_id, *place) for job_id, place in (await self._places.find_all(batch.job_ids)).items()
+        ]
         if not jobs:
             raise BatchNotFound
         return BatchStatus.of(batch_id, len(batch.job_ids), jobs)

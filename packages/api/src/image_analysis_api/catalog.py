@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from pydantic import ValidationError
 from redis.asyncio import Redis
 
 from image_analysis_api.queue import QueueOf
 from image_analysis_api.schemas import ModelDetails
 from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
-from image_analysis_common.errors import ModelNotFound
+from image_analysis_common.errors import ModelNotFound, UnreadableRecord
 from image_analysis_common.models import ModelAnnouncement
+from image_analysis_common.records import read_json
 
 
 class Catalog:
@@ -67,8 +67,8 @@ class Catalog:
         found = []
         for model, announced, workers, depth in zip(models, answers, answers, answers, strict=True):
             try:
-                said = ModelAnnouncement.model_validate_json(announced or b"")
-            except ValidationError:
+                said = read_json(ModelAnnouncement, announced or b"")
+            except UnreadableRecord:
                 continue  # It has just expired, or a worker of another release wrote it.
             found.append(
                 ModelDetails(

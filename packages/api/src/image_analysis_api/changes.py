@@ -65,6 +65,10 @@ class Changes:
             except (RedisError, OSError) as error:
                 log.warning("changes_interrupted", cause=repr(error))
                 await asyncio.sleep(RECONNECT_S)
+            except Exception:
+                # The last line of defense: if this task ended, every later wait would be refused until a restart.
+                log.exception("changes_crashed")
+                await asyncio.sleep(RECONNECT_S)
         self._listening = None
 
     async def _listen(self) -> None:
@@ -79,7 +83,8 @@ class Changes:
                             raise TimeoutError("Redis keeps the connection and says nothing")
                         await subscription.ping()
                     elif message["type"] == "message":
-                        self._note(message["data"].decode())
+                        # Anything may be published there: an ID that no job has matches no waiter.
+                        self._note(message["data"].decode(errors="replace"))
                     elif message["type"] == "subscribe":
                         self._is_listening.set()
                         self._note(None)

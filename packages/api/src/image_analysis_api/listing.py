@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import structlog
 from redis.asyncio import Redis
 
 from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
-from image_analysis_common.errors import RequestError
+from image_analysis_common.errors import RequestError, UnreadableRecord
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 
 CURSOR = "[0-9]{1,15}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 """The last job's time and ID; clients are told nothing of it but that they send it back."""
+
+log = structlog.get_logger(__name__)
 
 MAX_SCANNED = 1000
 """So many jobs are looked at in one step: where few have the status asked for, a page holds less than it may."""
@@ -69,20 +72,23 @@ class Listing:
     ) -> tuple[list[Entry], str | None]:
         """Read up to `limit` of an owner's jobs, and the cursor of what comes after them, if anything may.
 
+        Those that another release wrote are left out.
+
         Raises:
             RequestError: the cursor is none of ours.
         """
         newest, after = _read_cursor(cursor) if cursor is not None else ("+inf", "")
         async with reaching_redis():
             found, last = await self._list(keys=[keys.jobs_of(owner)], args=[limit, status or "", newest, after])
-        entries = [
-            Entry(
-                UUID(job_id.decode()),
-                datetime.fromtimestamp(float(time_ms) / 1000, UTC),
-                JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True))),
-            )
-            for job_id, time_ms, pairs in found
-        ]
+        entries = []
+        for job_id, time_ms, pairs in found:
+            try:
+                record = JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True)))
+            except UnreadableRecord as error:
+                log.warning("record_unreadable", job_id=job_id.decode(), cause=repr(error.__cause__))
+                continue
+            submitted_at = datetime.fromtimestamp(float(time_ms) / 1000, UTC)
+            entries.append(Entry(UUID(job_id.decode()), submitted_at, record))
         return entries, b"_".join(last).decode() if last else None
 
 

@@ -39,6 +39,7 @@ EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
     errors.Unavailable: "Too many images are being fetched: try again in a few seconds, or send the image itself.",
     errors.QueueFull: "1000 images wait, and no more are accepted: try again in 40 s.",
     errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
+    errors.UnreadableRecord: errors.UnreadableRecord().detail,
     errors.TooManyDeliveries: "Too many webhooks are pending: try again later, or ask for the status instead.",
     errors.TooManyWaiters: "Too many clients are waiting: ask for the status from time to time instead.",
     errors.NoWorker: "No worker serves the model: images are accepted and wait. Start a worker.",

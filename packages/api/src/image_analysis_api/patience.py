@@ -12,7 +12,7 @@ from image_analysis_api.access import caller
 from image_analysis_api.counts import read_count
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.waiting_room import dismissed_on_disconnect, find_room
-from image_analysis_common.errors import JobNotFound, RequestError, StoreUnavailable, TooManyWaiters
+from image_analysis_common.errors import JobNotFound, RequestError, TooManyWaiters, Unavailable, UnreadableRecord
 from image_analysis_common.records import Progress
 
 MAX_WAIT_S = 60
@@ -34,7 +34,7 @@ async def wait_as_preferred(
         return answer
     try:
         progress = await _wait(request, answer.job_id, owner, wait_s)
-    except (JobNotFound, StoreUnavailable, TooManyWaiters):
+    except (JobNotFound, Unavailable):
         return answer
     response.headers["Preference-Applied"] = f"wait={wait_s}"
     return AnalysisStatus.of(answer.job_id, progress.record)
@@ -59,7 +59,7 @@ async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | 
         if (left_s := end_s - time.monotonic()) <= 0:
             break
         has_waited = True
-        with suppress(JobNotFound):
+        with suppress(JobNotFound, UnreadableRecord):
             try:
                 progress = await _wait(request, job_id, owner, left_s)
             except TooManyWaiters:

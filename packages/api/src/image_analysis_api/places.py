@@ -1,12 +1,16 @@
 """Where a job stands: its record and, while it waits, its place in the queue and how long that will take."""
 
+import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+import structlog
 from redis.asyncio import Redis
 
 from image_analysis_api.store import reaching_redis
 from image_analysis_common import keys
+from image_analysis_common.errors import UnreadableRecord
 from image_analysis_common.records import JobRecord
 
 # Lua: how many jobs of a queue have ended lately, and in how many seconds; nothing where none has. That is in the last
@@ -56,6 +60,7 @@ class Place(NamedTuple):
 
 
 NOWHERE = Place()
+log = structlog.get_logger(__name__)
 
 
 class Places:
@@ -65,10 +70,36 @@ class Places:
         self._find = redis.register_script(FIND)
 
     async def find(self, job_id: UUID) -> tuple[JobRecord, Place] | None:
-        """Look in one round trip; None for a job that is not there."""
+        """Look in one round trip; None for a job that is not there.
+
+        Raises:
+            UnreadableRecord: another release wrote its record.
+        """
         identifier = str(job_id)
         async with reaching_redis():
             pairs, *place = await self._find(keys=[keys.job(identifier)], args=[identifier])
         if not pairs:
             return None
         return JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True))), Place(*place)
+
+    async def find_all(self, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobRecord, Place]]:
+        """Look for several jobs; those that are not there are left out.
+
+        Raises:
+            UnreadableRecord: another release wrote the records of all that are there.
+        """
+        faults = list[UnreadableRecord]()
+
+        async def find(job_id: UUID) -> tuple[JobRecord, Place] | None:
+            try:
+                return await self.find(job_id)
+            except UnreadableRecord as error:
+                log.warning("record_unreadable", job_id=str(job_id), cause=repr(error.__cause__))
+                faults.append(error)
+                return None
+
+        places = await asyncio.gather(*map(find, job_ids))
+        found = {job_id: place for job_id, place in zip(job_ids, places, strict=True) if place}
+        if faults and not found:
+            raise faults[0]
+        return found

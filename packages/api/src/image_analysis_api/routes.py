@@ -31,6 +31,7 @@ from image_analysis_common.errors import (
     StoreUnavailable,
     TooManyDeliveries,
     Unavailable,
+    UnreadableRecord,
     UnsupportedImage,
     UnsupportedMediaType,
     UrlRefused,
@@ -59,6 +60,7 @@ SUBMISSION_ERRORS = (
     StoreUnavailable,
     TooManyDeliveries,
     Unavailable,
+    UnreadableRecord,
     WebhooksDisabled,
 )
 """What can be wrong with a submission, of one image or of many."""
@@ -143,7 +145,7 @@ async def analyze_image(
     summary="Get a job's status",
     responses={
         status.HTTP_200_OK: {"description": "The job's status"},
-        **describe_errors(RequestError, JobNotFound, StoreUnavailable),
+        **describe_errors(RequestError, JobNotFound, StoreUnavailable, UnreadableRecord),
     },
     openapi_extra={"parameters": [WAIT]},
 )

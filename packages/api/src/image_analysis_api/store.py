@@ -8,7 +8,6 @@ from itertools import chain
 from typing import cast
 from uuid import UUID
 
-from pydantic import ValidationError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
@@ -17,9 +16,9 @@ from redis.exceptions import RedisError
 
 from image_analysis_api.pipelining import PipeliningRedis
 from image_analysis_common import keys
-from image_analysis_common.errors import NoWorker, StoreUnavailable
+from image_analysis_common.errors import NoWorker, StoreUnavailable, UnreadableRecord
 from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
-from image_analysis_common.records import SCHEDULE, JobRecord, Progress
+from image_analysis_common.records import SCHEDULE, JobRecord, Progress, read_json
 from image_analysis_common.versions import check_redis_version
 
 TIMEOUT_S = 0.8
@@ -135,7 +134,7 @@ class Store:
         if announced is None:
             return Finding("", None, is_known=False, has_worker=False)
         try:
-            field = ModelAnnouncement.model_validate_json(announced).model.cache_field
+            field = read_json(ModelAnnouncement, announced).model.cache_field
             results = dict(zip(pairs[::2], pairs[1::2], strict=True))
             deep_field = field + DEEP_SUFFIX
             found = results.get(deep_field.encode())
@@ -143,10 +142,9 @@ class Store:
                 field = deep_field
             else:
                 found = results.get(field.encode(), found)
-            cached = CachedResult.model_validate_json(found) if found else None
-        except ValidationError:
-            # Another release of the worker wrote it: during an upgrade, an image is analyzed once more.
-            field, cached = "", None
+            cached = read_json(CachedResult, found) if found else None
+        except UnreadableRecord:
+            field, cached = "", None  # The image is analyzed once more.
         return Finding(field, cached, is_known=True, has_worker=bool(live))
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
@@ -156,17 +154,22 @@ class Store:
             await self._add(keys=script_keys, args=args)
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
+        """Read a job's record.
+
+        Raises:
+            UnreadableRecord: another release wrote it.
+        """
         async with reaching_redis():
             fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(str(job_id))))
         return JobRecord.from_hash(fields) if fields else None
 
-    async def find_progress(self, job_ids: Sequence[str]) -> list[Progress | None]:
-        """Read several jobs in one round trip."""
+    async def find_progress(self, job_ids: Sequence[str]) -> list[Progress | UnreadableRecord | None]:
+        """Read several jobs in one round trip; the error stands for one that cannot be read."""
         async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hgetall(keys.job(job_id))
             found = await pipeline.execute()
-        return [Progress.from_hash(fields) if fields else None for fields in found]
+        return [_read_progress(fields) if fields else None for fields in found]
 
     async def check_worker(self) -> None:
         """Check that Redis takes something in and that a worker of the model was heard of lately.
@@ -182,6 +185,13 @@ class Store:
             _, (now_s, _), latest = await pipeline.execute()
         if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
             raise NoWorker("No worker serves the model: images are accepted and wait. Start a worker.")
+
+
+def _read_progress(fields: dict[bytes, bytes]) -> Progress | UnreadableRecord:
+    try:
+        return Progress.from_hash(fields)
+    except UnreadableRecord as error:
+        return error
 
 
 def write_ended(pipeline: Pipeline, job_id: UUID, record: JobRecord) -> None:

@@ -18,7 +18,14 @@ from image_analysis_api.openapi_waiting import EVENT_STREAM
 from image_analysis_api.routes import JobId
 from image_analysis_api.schemas import AnalysisStatus
 from image_analysis_api.waiting_room import Waiter, dismissed_on_disconnect, find_room
-from image_analysis_common.errors import JobNotFound, RequestError, ServiceError, StoreUnavailable, TooManyWaiters
+from image_analysis_common.errors import (
+    JobNotFound,
+    RequestError,
+    ServiceError,
+    StoreUnavailable,
+    TooManyWaiters,
+    UnreadableRecord,
+)
 from image_analysis_common.records import JobRecord
 
 RECONNECT_MS = 1000
@@ -45,7 +52,7 @@ async def wait_for_job(
         status.HTTP_204_NO_CONTENT: {
             "description": "The client has already seen the job's end: an EventSource stops here"
         },
-        **describe_errors(RequestError, JobNotFound, StoreUnavailable, TooManyWaiters),
+        **describe_errors(RequestError, JobNotFound, StoreUnavailable, TooManyWaiters, UnreadableRecord),
     },
 )
 async def follow_job(request: Request, job_id: JobId, waiter: Annotated[Waiter, Depends(wait_for_job)]) -> Response:
@@ -79,8 +86,8 @@ async def _write_events(job_id: UUID, waiter: Waiter, first: int) -> AsyncIterat
                 if step is None
                 else format_sse_event(event="status", id=str(step), data_str=_describe(job_id, waiter, step))
             )
-    except JobNotFound:
-        pass  # It was forgotten meanwhile: who comes again learns it.
+    except (JobNotFound, UnreadableRecord):
+        pass  # The client comes again, and gets the error as an answer.
 
 
 def _describe(job_id: UUID, waiter: Waiter, step: int) -> str:

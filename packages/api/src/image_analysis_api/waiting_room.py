@@ -17,7 +17,7 @@ from starlette.types import Receive
 
 from image_analysis_api.changes import Changes
 from image_analysis_api.store import Store
-from image_analysis_common.errors import JobNotFound, StoreUnavailable, TooManyWaiters
+from image_analysis_common.errors import JobNotFound, StoreUnavailable, TooManyWaiters, UnreadableRecord
 from image_analysis_common.records import Progress
 
 KEEP_ALIVE_S = 15.0
@@ -35,15 +35,17 @@ class Watched:
     """A job that somebody waits for."""
 
     latest: Progress | None = None
-    is_gone: bool = False
+    fault: JobNotFound | UnreadableRecord | None = None
     waiters: set["Waiter"] = field(default_factory=set)
 
-    def show(self, progress: Progress | None) -> None:
+    def show(self, found: Progress | UnreadableRecord | None) -> None:
         """Tell the waiters what was read; of two reads that cross, the later state stands."""
-        if progress is None:
-            self.is_gone = True
-        elif self.latest is None or len(progress.history) > len(self.latest.history):
-            self.latest = progress
+        if found is None:
+            self.fault = JobNotFound()
+        elif isinstance(found, UnreadableRecord):
+            self.fault = found
+        elif self.latest is None or len(found.history) > len(self.latest.history):
+            self.latest = found
         else:
             return
         for waiter in self.waiters:
@@ -60,8 +62,15 @@ class Waiter:
 
     @property
     def progress(self) -> Progress:
-        """How far the job is known to have come."""
-        if self._watched.latest is None or self._watched.is_gone:
+        """How far the job is known to have come.
+
+        Raises:
+            JobNotFound: it was forgotten meanwhile.
+            UnreadableRecord: another release wrote its last step.
+        """
+        if fault := self._watched.fault:
+            raise type(fault) from fault.__cause__
+        if self._watched.latest is None:
             raise JobNotFound
         return self._watched.latest
 
@@ -82,7 +91,7 @@ class Waiter:
         """Return when the job has ended, in time or not.
 
         Raises:
-            JobNotFound: it was forgotten meanwhile.
+            JobNotFound, UnreadableRecord
         """
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while not self.has_ended and await self._wait_for_change(deadline_s):
@@ -96,7 +105,7 @@ class Waiter:
         Ends with the job's last step, after `max_age_s`, or when the waiter is dismissed.
 
         Raises:
-            JobNotFound: the job was forgotten meanwhile.
+            JobNotFound, UnreadableRecord
         """
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + max_age_s
@@ -144,6 +153,7 @@ class WaitingRoom:
         Raises:
             TooManyWaiters: the room, or the client's share of it, is full.
             JobNotFound: there is no such job of this owner's.
+            UnreadableRecord: another release wrote its record.
             StoreUnavailable: Redis cannot be listened to.
         """
         if len(self) >= self._max_waiters or self._clients[client] >= self._max_per_client:

@@ -188,6 +188,17 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class UnreadableRecord(Unavailable):
+    """Another release wrote a record that this process cannot read; a process of that release can."""
+
+    code = "unreadable_record"
+
+    def __init__(
+        self, detail: str = "Another release of the service wrote this record: try again in a few seconds."
+    ) -> None:
+        super().__init__(detail)
+
+
 class QueueFull(Unavailable):
     """Too many images wait; there should be room in `retry_after_s` seconds."""
 

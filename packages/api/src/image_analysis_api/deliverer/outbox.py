@@ -108,7 +108,10 @@ class Outbox:
         claimed = []
         for job_id, receiver, pairs in found:
             record = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            age_s = float(now) - float(record[b"ended_s"])
+            try:
+                age_s = float(now) - float(record[b"ended_s"])
+            except (KeyError, ValueError):  # another release wrote it: its copy lives no longer than the period
+                age_s = 0
             claimed.append(Delivery(job_id.decode(), receiver.decode(), int(record[b"attempts"]), age_s, record))
         return claimed, max(float(wait), 0) if wait else None
 

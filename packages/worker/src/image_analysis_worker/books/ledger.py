@@ -20,7 +20,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from image_analysis_common import keys, tasks
-from image_analysis_common.errors import ImageExpired, JobCancelled, WorkerLost
+from image_analysis_common.errors import ImageExpired, JobCancelled, UnreadableRecord, WorkerLost
 from image_analysis_common.models import AnalysisResult, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.books.cancelled import Cancellations
@@ -82,10 +82,17 @@ class Books(BaseWorker):
                 pipeline.get(keys.image(job_id))
                 pipeline.scard(keys.followers(job_id))
             answers = iter(pipeline.execute())
-        found = [self._find(job_id, *parts) for job_id, *parts in zip(job_ids, *[answers] * 4, strict=True)]
+        found, readable = [], []
+        for job_id, *parts in zip(job_ids, *[answers] * 4, strict=True):
+            try:
+                found.append(self._find(job_id, *parts))
+                readable.append(job_id)
+            except UnreadableRecord as error:
+                # It stays in the intermediate list, from where the sweep requeues it within seconds.
+                log.warning("record_unreadable", job_id=job_id, cause=repr(error.__cause__))
         first_suspect = next((n for n, entry in enumerate(found) if entry and entry[1].is_suspect), len(found))
         taken = found[:1] if first_suspect == 0 and is_alone else found[:first_suspect]
-        works = self._begin([entry for entry in taken if entry], job_ids, put_back=job_ids[len(taken) :])
+        works = self._begin([entry for entry in taken if entry], readable, put_back=readable[len(taken) :])
         return works, first_suspect < len(found)
 
     def _pop(self, limit: int, wait_s: int) -> list[str]:
@@ -107,17 +114,18 @@ class Books(BaseWorker):
         image: bytes | None,
         followers: int,
     ) -> tuple[Job, Work] | None:
-        """Put together what is known of a popped job; None for one that has expired."""
+        """Put together what is known of a popped job; None for one that has expired.
+
+        Raises:
+            UnreadableRecord: another release of the service, or of RQ, wrote it.
+        """
         if not rq_fields or not fields:
             return None
-        job = Job(job_id, connection=self.connection, serializer=self.serializer)
+        job, record = Job(job_id, connection=self.connection, serializer=self.serializer), JobRecord.from_hash(fields)
         try:
             job.restore(rq_fields)
-            record = JobRecord.from_hash(fields)
-        except (KeyError, ValueError, NoSuchJobError):
-            # Not written by this service, or by a release that it cannot read: it must not stop the others.
-            log.exception("job_unreadable", job_id=job_id)
-            return None
+        except (KeyError, ValueError, NoSuchJobError) as error:
+            raise UnreadableRecord from error
         attempts_left = job.retries_left if job.retries_left is not None else tasks.MAX_ATTEMPTS
         is_cancelled = record.status is JobStatus.CANCELLED or b"cancelled" in fields
         has_ended = record.status.is_final and not is_cancelled
