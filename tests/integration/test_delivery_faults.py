@@ -16,6 +16,7 @@ from image_analysis_api.deliverer.backoff import choose_delay_s
 from image_analysis_api.deliverer.outbox import LEASE_S, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
 from image_analysis_api.store import Store, connect
+from image_analysis_api.urls import WebUrl
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
@@ -138,3 +139,35 @@ async def test_unreadable_delivery_backs_off_and_holds_up_nobody(
         await eventually(is_put_off, "one is told, and one put off", timeout_s=10)
 
     assert receivers.told == [other]
+
+
+SPELLINGS = {
+    "receiver.test:443": [
+        "https://receiver.test/a",
+        "https://RECEIVER.test:443/b",
+        "HTTPS://receiver.test.",
+        "https://receiver.test.:0443?c",
+        "http://receiver.test:443/",
+        "https://receiver.test:#d",
+    ],
+    "receiver.test:80": ["http://receiver.test/", "http://receiver.test:80", "http://Receiver.Test.:80/"],
+    "receiver.test:8080": ["http://receiver.test:8080/", "https://receiver.test.:8080/"],
+    "93.184.216.34:80": ["http://93.184.216.34/", "http://93.184.216.34.:80/"],
+    "[2606:4700::1111]:443": ["https://[2606:4700::1111]/", "https://[2606:4700::1111]:443/"],
+}
+
+
+@pytest.mark.parametrize("receiver", SPELLINGS)
+async def test_host_and_port_are_one_receiver_however_they_are_written(
+    client: Redis, add_ended: AddEnded, receiver: str
+) -> None:
+    for url in SPELLINGS[receiver]:
+        WebUrl.parse(url)  # each can be taken in
+        await client.hset(keys.delivery(await add_ended()), "webhook_url", url)
+
+    claimed, _ = await Outbox(client, "host").claim(32, {receiver: 32})
+    rest, _ = await Outbox(client, "host").claim(64, {})
+
+    assert claimed == []
+    assert {delivery.receiver for delivery in rest} == {receiver}
+    assert len(rest) == len(SPELLINGS[receiver])
