@@ -3,13 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
+from fakeredis.aioredis import FakeRedis
+from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from fakes import MakeClient
+from fakes import MakeApp, MakeClient
 from image_analysis_api.bodies import BoundBodies
+from image_analysis_common import keys
 from image_analysis_common.errors import Unavailable
 from samples import base64_body, make_png
+from steps import Steps
+from waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +55,55 @@ async def test_what_a_route_fetches_counts_until_it_has_answered() -> None:
         await bound({"type": "http", "rest": 1}, receive_nothing, send_nothing)
         with pytest.raises(Unavailable):
             await bound({"type": "http", "rest": 2}, receive_nothing, send_nothing)
+
+
+async def test_body_counts_no_more_once_its_answer_begins() -> None:
+    """A client that does not read its answer keeps no room."""
+    is_sending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"12345678"}
+
+    async def send_slowly(message: Message) -> None:
+        is_sending.set()
+        await may_end.wait()
+
+    bound = BoundBodies(answer, max_bytes=12)
+    slow = asyncio.create_task(bound({"type": "http"}, receive, send_slowly))
+    await is_sending.wait()
+
+    await bound({"type": "http"}, receive, send_nothing)
+    may_end.set()
+    await slow
+
+
+async def test_body_counts_no_more_while_its_client_waits(
+    app: FastAPI, client: httpx.AsyncClient, steps: Steps, redis: FakeRedis
+) -> None:
+    async def is_waiting() -> bool:
+        return len(app.state.waiting_room) == 1
+
+    waiting = asyncio.create_task(post(client, Prefer="wait=30"))
+    await eventually(is_waiting, "the client waits")
+
+    assert (await post(client)).status_code == 202
+    [key] = [key async for key in redis.scan_iter(keys.leader("*", "*"))]
+    steps.complete((await redis.get(key)).decode())
+    assert (await waiting).status_code == 200
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> FastAPI:
+    return make_app(max_image_bytes=5000, max_bodies_bytes=10_000)
+
+
+async def post(client: httpx.AsyncClient, **headers: str) -> httpx.Response:
+    image = make_png().ljust(5000, b"\0")
+    return await client.post("/analyze-image", files={"file": image}, headers=headers)
 
 
 async def receive_nothing() -> Message:

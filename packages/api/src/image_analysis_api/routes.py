@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
 from image_analysis_api.access import Admit
-from image_analysis_api.analysis import Analysis, parse_job_id
+from image_analysis_api.analysis import Analysis, Taken, parse_job_id
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
 from image_analysis_api.openapi import IDEMPOTENCY_KEY, describe_errors
@@ -113,17 +113,8 @@ async def analyze_image(
     With `Prefer: wait=N`, the answer is a 200 with the finished status as soon as the job ends, if that is within N
     seconds. Otherwise it is the usual 202.
     """
-    settings = cast(ApiSettings, request.app.state.settings)
-    limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
-    submission = await read_submission(request, limits)
-    answer, lacks_worker = await cast(Idempotency, request.app.state.idempotency).once(
-        request,
-        owner,
-        keys.job(""),
-        submission.fingerprint,
-        lambda job_id: analysis.submit(job_id, submission, owner),
-        lambda job_id: analysis.replay(job_id, owner),
-    )
+    answer, lacks_worker = await _take_in(request, owner, analysis)
+    request.state.release()
     if not answer.status.is_final:
         answer = await wait_as_preferred(request, response, answer, owner)
     if answer.status.is_final:
@@ -137,6 +128,21 @@ async def analyze_image(
         job_id=answer.job_id,
         status=answer.status,
         message=f"Accepted. Ask GET {location} for the result." + (LACKS_WORKER if lacks_worker else ""),
+    )
+
+
+async def _take_in(request: Request, owner: str | None, analysis: Analysis) -> Taken:
+    """Read the image and take it in. The body is freed when this returns; the client may wait for much longer."""
+    settings = cast(ApiSettings, request.app.state.settings)
+    limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
+    submission = await read_submission(request, limits)
+    return await cast(Idempotency, request.app.state.idempotency).once(
+        request,
+        owner,
+        keys.job(""),
+        submission.fingerprint,
+        lambda job_id: analysis.submit(job_id, submission, owner),
+        lambda job_id: analysis.replay(job_id, owner),
     )
 
 
