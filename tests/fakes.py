@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from image_analysis_api.addresses import AddressPolicy
 from image_analysis_api.egress import Destinations, Egress
 from image_analysis_api.fetch import Fetcher
+from image_analysis_api.resolver import Resolver
 
 MakeApp = Callable[..., FastAPI]
 MakeClient = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -23,7 +24,7 @@ def make_egress(
 ) -> Egress:
     """Make a way out that also leads into some networks; `resolve` and `transport` stand in for the real ones."""
     destinations = Destinations(AddressPolicy(tuple(map(ip_network, networks))), allowed_ports, allowed_hosts)
-    return Egress(destinations, **{"max_lookups": 4, **arguments})
+    return Egress(destinations, **{"resolve": Resolver(), **arguments})
 
 
 def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurrent: int = 2, **egress: Any) -> Fetcher:
@@ -33,12 +34,14 @@ def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurren
 
 
 class FakeFetcher:
-    """Gives the bytes that it was told of, or raises the error."""
+    """Gives the bytes that it was told of, or raises the error; keeps for whom."""
 
     def __init__(self) -> None:
         self.answers: dict[str, bytes | Exception] = {}
+        self.clients: list[str] = []
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, client: str) -> bytes:
+        self.clients.append(client)
         answer = self.answers[url]
         if isinstance(answer, Exception):
             raise answer

@@ -49,7 +49,7 @@ async def fetch(listener: Listener, host: str, client: ssl.SSLContext | None) ->
         transport=httpx.AsyncHTTPTransport(verify=client, trust_env=False) if client else None,
     )
     try:
-        return await fetcher.fetch(f"https://{host}:{listener.port}/cat.png")
+        return await fetcher.fetch(f"https://{host}:{listener.port}/cat.png", "client")
     finally:
         await fetcher.aclose()
 

@@ -29,7 +29,7 @@ EXAMPLES = 100
 class NobodyThere(FakeFetcher):
     """Reads a URL as the real one does, and reaches nobody."""
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, client: str) -> bytes:
         WebUrl.parse(url)
         raise FetchFailed("Nobody is there.")
 

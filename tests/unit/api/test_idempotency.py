@@ -83,7 +83,7 @@ async def test_other_request_with_the_key_is_422(
 async def test_request_that_is_being_taken_in_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def fetch(_url: str) -> bytes:
+    async def fetch(_url: str, _client: str) -> bytes:
         entered.set()
         await go_on.wait()
         return IMAGE

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from hashlib import sha256
 from uuid import UUID
 
 import httpx
@@ -64,6 +65,20 @@ async def test_image_by_url_is_queued(client: httpx.AsyncClient, redis: FakeRedi
 
     assert answer.status_code == 202
     assert await redis.get(keys.image(answer.json()["job_id"])) == image
+
+
+async def test_fetches_count_for_the_owner_of_the_key_or_the_address(
+    client: httpx.AsyncClient, make_client: MakeClient, fetcher: FakeFetcher
+) -> None:
+    guarded = await make_client(api_keys=f"alice:{sha256(b'a').hexdigest()}")
+    guarded.headers["X-API-Key"] = "a"
+    fetcher.answers[url := "https://photos.example/cat.jpg"] = make_jpeg(2)
+
+    for each in (client, guarded):
+        await each.post("/analyze-image", json={"image_url": url})
+        await each.post("/analyze-images", json={"images": [{"image_url": url}]})
+
+    assert fetcher.clients == ["198.51.100.7"] * 2 + ["key:alice"] * 2
 
 
 @pytest.mark.parametrize("error", [UrlRefused("Use a public address."), FetchFailed("It did not answer.")])

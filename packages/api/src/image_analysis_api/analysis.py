@@ -93,15 +93,17 @@ class Analysis:
         self._places = places
         self._receivers = receivers
 
-    async def submit(self, job_id: UUID, submission: Submission, owner: str | None) -> Taken:
+    async def submit(self, job_id: UUID, submission: Submission, owner: str | None, client: str) -> Taken:
         """Take in an owner's image under a new ID: its status is COMPLETED if the result was known, else PENDING.
+
+        `client` is who has a share of what is fetched at once.
 
         Raises:
             RequestError: whatever is wrong with the request.
             Unavailable: the job was not taken in.
         """
         await self.check_webhook(submission.options)
-        image, digest = await self.read(submission)
+        image, digest = await self.read(submission, client)
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
         record = new_record(digest, submission.options, owner)
         is_urgent = submission.options.priority is Priority.HIGH
@@ -152,7 +154,7 @@ class Analysis:
         )
         note_enqueued(job_id, record, image, leading)
 
-    async def read(self, submission: Submission) -> tuple[bytes, str]:
+    async def read(self, submission: Submission, client: str) -> tuple[bytes, str]:
         """Return the image's bytes and their digest, once they look like an image.
 
         Raises:
@@ -176,7 +178,7 @@ class Analysis:
                     "send a smaller one."
                 )
         else:
-            image = await self._fetcher.fetch(submission.image_url or "")
+            image = await self._fetcher.fetch(submission.image_url or "", client)
         return image, await run(examine, image, size_bytes=len(image))
 
     async def status(self, job_id: UUID, owner: str | None) -> AnalysisStatus:

@@ -36,6 +36,7 @@ from image_analysis_api.places import Places
 from image_analysis_api.queue import JobQueue
 from image_analysis_api.rate_limit import RateLimiter
 from image_analysis_api.receivers import Receivers
+from image_analysis_api.resolver import Resolver
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.waiting_room import WaitingRoom
 from image_analysis_common.tasks import model_name
@@ -56,7 +57,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     redis = redis or store.connect(settings.redis_dsn)
     destinations = Destinations.of(settings)
     fetcher = fetcher or Fetcher(
-        Egress(destinations, max_lookups=settings.fetch_max_concurrent),
+        Egress(destinations, Resolver(settings.fetch_dns_servers)),
         max_bytes=settings.max_image_bytes,
         timeout_s=settings.fetch_timeout_seconds,
         max_concurrent=settings.fetch_max_concurrent,

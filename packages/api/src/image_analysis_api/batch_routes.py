@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response, status
 
-from image_analysis_api.access import Admit, admit_images
+from image_analysis_api.access import Admit, admit_images, caller
 from image_analysis_api.batches import MAX_FETCHES, Batches, fingerprint, parse_batch_id
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
@@ -66,7 +66,7 @@ async def analyze_images(
 
     async def take_in(batch_id: UUID) -> tuple[BatchStatus, bool]:
         await admit_images(request, owner, len(submissions))
-        return await batches.submit(batch_id, submissions, owner, request.state.hold)
+        return await batches.submit(batch_id, submissions, owner, caller(request, owner), request.state.hold)
 
     async def replay(batch_id: UUID) -> tuple[BatchStatus, bool]:
         return await batches.status(batch_id, owner), False

@@ -107,12 +107,17 @@ class Batches:
         self._max_bytes = max_bytes
 
     async def submit(
-        self, batch_id: UUID, submissions: Sequence[Submission], owner: str | None, hold: Callable[[int], None]
+        self,
+        batch_id: UUID,
+        submissions: Sequence[Submission],
+        owner: str | None,
+        client: str,
+        hold: Callable[[int], None],
     ) -> tuple[BatchStatus, bool]:
         """Take in an owner's images under a new ID; say whether they wait for a model that has no worker now.
 
-        What can be queued is queued in one transaction, with the batch. `hold` is told of the bytes that are fetched
-        and kept; it may refuse them.
+        What can be queued is queued in one transaction, with the batch. `client` is who has a share of what is fetched
+        at once; `hold` is told of the bytes that are fetched and kept, and may refuse them.
 
         Raises:
             WebhooksDisabled, UrlRefused, TooManyDeliveries: their ends cannot be told where they ask for it.
@@ -125,7 +130,7 @@ class Batches:
         await self._analysis.check_webhook(options)
         if options.model:
             await self._catalog.check(options.model)
-        entries = await self._read(submissions, owner, hold)
+        entries = await self._read(submissions, owner, client, hold)
         wanted = [entry for entry in entries if not entry.record.status.is_final]
         findings = await asyncio.gather(
             *(
@@ -162,7 +167,7 @@ class Batches:
         return BatchStatus.of(batch_id, len(batch.job_ids), jobs)
 
     async def _read(
-        self, submissions: Sequence[Submission], owner: str | None, hold: Callable[[int], None]
+        self, submissions: Sequence[Submission], owner: str | None, client: str, hold: Callable[[int], None]
     ) -> list[Entry]:
         """Read every image; what is wrong with one of them is its own verdict."""
         room_bytes, fetches = self._max_bytes, asyncio.Semaphore(MAX_FETCHES)
@@ -172,7 +177,7 @@ class Batches:
             entry = Entry(uuid4(), new_record("", submission.options, owner))
             try:
                 async with fetches:
-                    image, digest = await self._analysis.read(submission)
+                    image, digest = await self._analysis.read(submission, client)
                 if submission.image_url is not None:
                     hold(len(image))
                 if len(image) > room_bytes:

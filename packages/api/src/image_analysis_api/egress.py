@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Self
@@ -26,7 +25,6 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 _ATTEMPTS_MAX = 3
 
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "image-analysis"}
-_UNKNOWN_NAME_ERRORS = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
 # One text for a name that does not exist and one that leads inside, so that nobody can list our internal names.
 _NO_PUBLIC_ADDRESS = "The URL's host has no public address to connect to: check the name."
@@ -85,18 +83,18 @@ class Destinations:
 class Egress:
     """Asks web servers for strangers; safe for concurrent use within one event loop.
 
-    `transport` and `resolve` (host and port to addresses, raising `socket.gaierror`) stand in for the network.
+    `resolve` gives a host's addresses or raises `socket.gaierror`, as a `Resolver` does; `transport` stands in for the
+    network.
     """
 
     def __init__(
         self,
         destinations: Destinations,
+        resolve: Resolve,
         *,
-        max_lookups: int,
         resolve_timeout_s: float = 3.0,
         connect_timeout_s: float = 3.0,
         read_timeout_s: float = 5.0,
-        resolve: Resolve | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._destinations = destinations
@@ -107,9 +105,7 @@ class Egress:
             "write": read_timeout_s,
             "pool": connect_timeout_s,
         }
-        # Threads of our own: uvloop's four resolver threads also serve Redis, and slow names would take them all.
-        self._threads = ThreadPoolExecutor(max_lookups, thread_name_prefix="resolve")
-        self._resolve = resolve or self._ask_system
+        self._resolve = resolve
         # A bare transport, not a client: a client keeps cookies, reads proxies and netrc from the environment, and
         # logs whole URLs. No connection is kept, for the next one to the same address may be for another name.
         self._transport = transport or httpx.AsyncHTTPTransport(
@@ -118,7 +114,6 @@ class Egress:
 
     async def aclose(self) -> None:
         """Close the connections; requests under way fail."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
         await self._transport.aclose()
 
     async def ask(
@@ -152,15 +147,9 @@ class Egress:
             async with asyncio.timeout(self._resolve_timeout_s):
                 return await self._resolve(target.host, target.port)
         except (OSError, UnicodeError) as error:
-            if isinstance(error, socket.gaierror) and error.errno in _UNKNOWN_NAME_ERRORS:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
                 raise HostUnknown(_NO_PUBLIC_ADDRESS) from error
             raise FetchFailed("The name of the URL's host could not be looked up: check it, or try again.") from error
-
-    async def _ask_system(self, host: str, port: int) -> list[str]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
-        return [str(address[0]) for *_, address in found]
 
     async def _send(
         self, method: str, target: WebUrl, address: IpAddress, headers: Mapping[str, str], content: bytes

@@ -5,6 +5,7 @@ Knows nothing of images, jobs or settings. What a URL may look like is the busin
 """
 
 import asyncio
+from collections import Counter
 
 import httpx
 import structlog
@@ -33,7 +34,9 @@ _UNREACHABLE = (
 class Fetcher:
     """Fetch images by URL for strangers; safe for concurrent use within one event loop.
 
-    `timeout_s` bounds a whole fetch; the times of `egress`, which closes with this, bound its parts.
+    `timeout_s` bounds a whole fetch; the times of `egress`, which closes with this, bound its parts. Of the
+    `max_concurrent` fetches, a client may have as many under way as are left for all others: one with slow hosts takes
+    half of them at most, the next one half of the rest.
     """
 
     def __init__(self, egress: Egress, *, max_bytes: int, timeout_s: float, max_concurrent: int) -> None:
@@ -41,25 +44,25 @@ class Fetcher:
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._max_concurrent = max_concurrent
-        self._under_way = 0
+        self._under_way = Counter[str]()
 
     async def aclose(self) -> None:
         """Close the connections; fetches under way fail."""
         await self._egress.aclose()
 
-    async def fetch(self, url: str) -> bytes:
-        """Fetch the bytes behind a URL.
+    async def fetch(self, url: str, client: str) -> bytes:
+        """Fetch the bytes behind a URL for a client.
 
         Raises:
             UrlRefused: the URL, or one that it redirects to, is malformed or leads where we do not go.
             FetchFailed: the host did not give the bytes in time, or at all.
             ImageTooLarge: there are more than `max_bytes`.
-            Unavailable: `max_concurrent` fetches are under way.
+            Unavailable: the client has its share of fetches under way.
         """
         hosts: list[str] = []
         outcome, cause = "aborted", None
         try:
-            body = await self._fetch_translated(url, hosts)
+            body = await self._fetch_translated(url, client, hosts)
             outcome = "fetched"
             return body
         except ServiceError as error:
@@ -70,12 +73,12 @@ class Fetcher:
             host = hosts[-1] if hosts else None
             structlog.get_logger(__name__).info("image_fetch", host=host, outcome=outcome, cause=cause, hops=len(hosts))
 
-    async def _fetch_translated(self, url: str, hosts: list[str]) -> bytes:
-        if self._under_way >= self._max_concurrent:
+    async def _fetch_translated(self, url: str, client: str, hosts: list[str]) -> bytes:
+        if self._under_way[client] >= self._max_concurrent - self._under_way.total():
             raise Unavailable(
                 "Too many images are being fetched: try again in a few seconds, or send the image itself."
             )
-        self._under_way += 1
+        self._under_way[client] += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, hosts)
@@ -86,7 +89,9 @@ class Fetcher:
         except (httpx.HTTPError, OSError) as error:
             raise FetchFailed(_UNREACHABLE) from error
         finally:
-            self._under_way -= 1
+            self._under_way[client] -= 1
+            if not self._under_way[client]:
+                del self._under_way[client]
 
     async def _follow(self, url: str, hosts: list[str]) -> bytes:
         target = WebUrl.parse(url)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Path, Request, Response, status
 
-from image_analysis_api.access import Admit
+from image_analysis_api.access import Admit, caller
 from image_analysis_api.analysis import Analysis, Taken, parse_job_id
 from image_analysis_api.idempotency import Idempotency
 from image_analysis_api.intake import BodyLimits
@@ -141,7 +141,7 @@ async def _take_in(request: Request, owner: str | None, analysis: Analysis) -> T
         owner,
         keys.job(""),
         submission.fingerprint,
-        lambda job_id: analysis.submit(job_id, submission, owner),
+        lambda job_id: analysis.submit(job_id, submission, owner, caller(request, owner)),
         lambda job_id: analysis.replay(job_id, owner),
     )
 

@@ -12,6 +12,7 @@ from image_analysis_api.deliverer.courier import TIMEOUT_S, Courier
 from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import MAX_CONCURRENT, Rounds
 from image_analysis_api.egress import Destinations, Egress
+from image_analysis_api.resolver import Resolver
 from image_analysis_api.settings import DelivererSettings
 from image_analysis_api.store import check_version, connect
 from image_analysis_common.errors import StartupError, StoreUnavailable
@@ -38,7 +39,7 @@ def main() -> None:
 async def _deliver(settings: DelivererSettings) -> None:
     is_enabled = bool(settings.webhook_secret)
     redis = connect(settings.redis_dsn)
-    egress = Egress(Destinations.of(settings), max_lookups=MAX_CONCURRENT, read_timeout_s=TIMEOUT_S)
+    egress = Egress(Destinations.of(settings), Resolver(settings.fetch_dns_servers), read_timeout_s=TIMEOUT_S)
     courier = Courier(egress, settings.webhook_secret)
     outbox = Outbox(redis, socket.gethostname())
     rounds = Rounds(outbox, courier, max_concurrent=MAX_CONCURRENT if is_enabled else 0)
