@@ -4,12 +4,10 @@ Knows the variables and their defaults; starts nothing.
 """
 
 import importlib.util
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
