@@ -25,7 +25,7 @@ class Steps:
 
     def begin(self, job_id: str) -> None:
         with self._redis.pipeline() as pipeline:
-            self._records.begin(pipeline, job_id)
+            self._records.begin(pipeline, job_id, self._record(job_id))
             pipeline.execute()
 
     def retry(self, job_id: str) -> None:

@@ -46,7 +46,7 @@ class Steps:
             pipeline.execute()
 
     def begin(self) -> None:
-        self._run(self._records.begin)
+        self._run(self._records.begin, PENDING)
 
     def retry(self) -> None:
         self._run(self._records.retry)

@@ -244,12 +244,6 @@ class ImageExpired(JobError):
     code = "image_expired"
 
 
-class JobCancelled(JobError):
-    """Its owner cancelled the job before a worker took it."""
-
-    code = "job_cancelled"
-
-
 class JobTimeout(JobError):
     """The image took longer than a job may."""
 

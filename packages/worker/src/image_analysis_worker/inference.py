@@ -10,7 +10,7 @@ from image_analysis_worker.hand import Hand, Work
 from image_analysis_worker.metrics import BATCH_SIZE, STAGES
 from image_analysis_worker.model import Model
 from image_analysis_worker.outage import Outage
-from image_analysis_worker.outcomes import log_end, make_result
+from image_analysis_worker.outcomes import make_result
 from image_analysis_worker.watch import Watch
 
 log = structlog.get_logger(__name__)
@@ -41,8 +41,6 @@ class Inference(threading.Thread):
                     self._classify(sound)
                 self._outage.insist(lambda batch=batch: self._books.finish(batch))  # type: ignore[misc]
                 self._hand.let_go(batch)
-                for work in batch:
-                    log_end(work)
         except RedisError:
             pass  # Told to stop while Redis is away: the batch runs again elsewhere.
 

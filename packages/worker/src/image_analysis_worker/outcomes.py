@@ -2,12 +2,18 @@
 
 import structlog
 
-from image_analysis_common.errors import JobCancelled, ServiceError
-from image_analysis_common.models import AnalysisResult, JobFailure, ModelRef, Prediction
+from image_analysis_common.errors import ServiceError
+from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus, ModelRef, Prediction
 from image_analysis_worker.hand import Work
 from image_analysis_worker.metrics import JOB_DURATION, JOBS
 from image_analysis_worker.spans import write_spans
 
+OUTCOMES = {
+    JobStatus.COMPLETED: "completed",
+    JobStatus.FAILED: "failed",
+    JobStatus.CANCELLED: "cancelled",
+    JobStatus.PENDING: "retried",
+}
 log = structlog.get_logger(__name__)
 
 
@@ -25,18 +31,28 @@ def describe(error: Exception | None) -> JobFailure:
     return JobFailure(code=ServiceError.code, detail=detail)
 
 
-def log_end(work: Work) -> None:
-    """Count a job's end, write its spans and its one line in the log; a traceback only for what is our fault."""
-    outcome = "completed" if work.result is not None else "retried" if work.can_be_retried else "failed"
-    JOBS.labels(outcome, "" if work.result is not None else describe(work.failure).code).inc()
+def note_end(work: Work, status: JobStatus | None) -> None:
+    """Count how a job's run ended, write its spans and its one line in the log: the only place that does.
+
+    `status` is what the run has reached, from the script that wrote it. None says that nothing was written, because the
+    job is another worker's by now or had ended before: then the end is that one's to note.
+    """
+    line = log.bind(job_id=work.job_id, request_id=work.request_id)
+    if status is None:
+        if work.has_ended:
+            line.info("end_discarded")
+        return
+    failure = work.failure if status in (JobStatus.FAILED, JobStatus.PENDING) else None
+    JOBS.labels(OUTCOMES[status], describe(failure).code if failure else "").inc()
     JOB_DURATION.observe(work.processing_time_ms / 1000)
-    ids = {"job_id": work.job_id, "request_id": work.request_id, **write_spans(work)}
-    line = log.bind(**ids, processing_time_ms=work.processing_time_ms)
-    if work.result is not None:
-        line.info("job_completed", label=work.result.label)
-    elif isinstance(work.failure, JobCancelled):
-        line.info("job_cancelled")
-    elif isinstance(work.failure, ServiceError):
-        line.warning("job_failed", code=work.failure.code, cause=repr(work.failure.__cause__ or work.failure))
+    line = line.bind(**write_spans(work, failure), processing_time_ms=work.processing_time_ms)
+    event = f"job_{OUTCOMES[status]}"
+    if work.result is not None and status is JobStatus.COMPLETED:
+        line.info(event, label=work.result.label)
+    elif failure is None:
+        line.info(event)
+    elif isinstance(failure, ServiceError):
+        line.warning(event, code=failure.code, cause=repr(failure.__cause__ or failure))
     else:
-        line.error("job_retried" if work.can_be_retried else "job_failed", exc_info=work.failure)
+        # A traceback only for what is our fault.
+        line.error(event, exc_info=failure)

@@ -9,7 +9,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from image_analysis_worker.hand import Work
 
 
-def write_spans(work: Work) -> dict[str, str]:
+def write_spans(work: Work, failure: Exception | None) -> dict[str, str]:
     """Write an ended job into the trace of its request; return the log's field that leads there, if there is one."""
     if not work.traceparent:
         return {}
@@ -34,7 +34,7 @@ def write_spans(work: Work) -> dict[str, str]:
         tracer.start_span(stage, trace.set_span_in_context(job, request), start_time=at_ns(started_s)).end(
             at_ns(ended_s)
         )
-    if work.failure is not None:
-        job.set_status(Status(StatusCode.ERROR, type(work.failure).__name__))
+    if failure is not None:
+        job.set_status(Status(StatusCode.ERROR, type(failure).__name__))
     job.end()
     return {"trace_id": trace.format_trace_id(context.trace_id)}

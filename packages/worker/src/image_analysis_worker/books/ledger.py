@@ -12,23 +12,20 @@ import structlog
 from redis import Redis
 from redis.client import Pipeline
 from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
 from rq.job import Job
-from rq.job import JobStatus as RqStatus
 from rq.queue import Queue
-from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from image_analysis_common import keys, tasks
-from image_analysis_common.errors import ImageExpired, JobCancelled, UnreadableRecord, WorkerLost
-from image_analysis_common.models import AnalysisResult, JobStatus
+from image_analysis_common.errors import ImageExpired, UnreadableRecord, WorkerLost
+from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.books.cancelled import Cancellations
+from image_analysis_worker.books.entries import Entries
 from image_analysis_worker.hand import Work
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.name import make_worker_name
-from image_analysis_worker.outcomes import describe, log_end
-from image_analysis_worker.records import Records
+from image_analysis_worker.outcomes import describe, note_end
+from image_analysis_worker.records import Records, read_step
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +48,7 @@ class Books(BaseWorker):
             worker_ttl=keys.WORKER_TTL_S,
         )
         self._queue = queue
-        self._cancellations = Cancellations(queue)
+        self.entries = Entries(queue, self)
         self.records = records
         self.is_suspended = False
         """Whether an operator holds all workers with `rq suspend`; read with every heartbeat."""
@@ -80,20 +77,19 @@ class Books(BaseWorker):
                 pipeline.hgetall(Job.key_for(job_id))
                 pipeline.hgetall(keys.job(job_id))
                 pipeline.get(keys.image(job_id))
-                pipeline.scard(keys.followers(job_id))
             answers = iter(pipeline.execute())
         found, readable = [], []
-        for job_id, *parts in zip(job_ids, *[answers] * 4, strict=True):
+        for job_id, *parts in zip(job_ids, *[answers] * 3, strict=True):
             try:
                 found.append(self._find(job_id, *parts))
                 readable.append(job_id)
             except UnreadableRecord as error:
                 # It stays in the intermediate list, from where the sweep requeues it within seconds.
                 log.warning("record_unreadable", job_id=job_id, cause=repr(error.__cause__))
-        first_suspect = next((n for n, entry in enumerate(found) if entry and entry[1].is_suspect), len(found))
-        taken = found[:1] if first_suspect == 0 and is_alone else found[:first_suspect]
-        works = self._begin([entry for entry in taken if entry], readable, put_back=readable[len(taken) :])
-        return works, first_suspect < len(found)
+        works = [work for work in found if work]
+        first_suspect = next((n for n, work in enumerate(works) if work.is_suspect), len(works))
+        count = 1 if first_suspect == 0 and is_alone else first_suspect
+        return self._begin(readable, works[:count], put_back=works[count:]), first_suspect < len(works)
 
     def _pop(self, limit: int, wait_s: int) -> list[str]:
         """Move jobs from the queue to the intermediate list; wait for one only where there is none."""
@@ -107,14 +103,12 @@ class Books(BaseWorker):
         return [job_id.decode() for job_id in popped]
 
     def _find(
-        self,
-        job_id: str,
-        rq_fields: dict[bytes, bytes],
-        fields: dict[bytes, bytes],
-        image: bytes | None,
-        followers: int,
-    ) -> tuple[Job, Work] | None:
+        self, job_id: str, rq_fields: dict[bytes, bytes], fields: dict[bytes, bytes], image: bytes | None
+    ) -> Work | None:
         """Put together what is known of a popped job; None for one that has expired.
+
+        Only what nobody else can change is decided here: its image is gone, its attempts are used up, its end is
+        written already. Whether anybody still wants the run, the script that begins it decides.
 
         Raises:
             UnreadableRecord: another release of the service, or of RQ, wrote it.
@@ -127,8 +121,7 @@ class Books(BaseWorker):
         except (KeyError, ValueError, NoSuchJobError) as error:
             raise UnreadableRecord from error
         attempts_left = job.retries_left if job.retries_left is not None else tasks.MAX_ATTEMPTS
-        is_cancelled = record.status is JobStatus.CANCELLED or b"cancelled" in fields
-        has_ended = record.status.is_final and not is_cancelled
+        has_ended = record.status in (JobStatus.COMPLETED, JobStatus.FAILED)
         work = Work(
             job_id,
             request_id=str(job.meta.get("request_id", "")),
@@ -137,113 +130,98 @@ class Books(BaseWorker):
             image=image or b"",
             attempts_left=attempts_left,
             is_suspect=attempts_left < tasks.MAX_ATTEMPTS and not has_ended,
+            entry=(job, None),
         )
-        if is_cancelled and not followers:
-            work.end(JobCancelled("The job was cancelled before it started."))
-        elif record.result is not None:
+        if record.result is not None:
             work.end(record.result)
         elif has_ended or image is None:
             work.end(ImageExpired("The job waited longer than its image is kept: submit the image again."))
         elif attempts_left < 1:
             work.end(WorkerLost(f"The worker crashed {tasks.MAX_ATTEMPTS} times on this image. Try a different image."))
-        return job, work
+        return work
 
-    def _begin(
-        self, taken: Sequence[tuple[Job, Work]], popped: Sequence[str], *, put_back: Sequence[str]
-    ) -> list[Work]:
+    def _begin(self, popped: Sequence[str], taken: Sequence[Work], *, put_back: Sequence[Work]) -> list[Work]:
         """Start jobs, and return them; those whose end is known already get it here, without a start to be lost in."""
-        begun = []
+        expired = {*popped} - {work.job_id for work in (*taken, *put_back)}
         with self.connection.pipeline() as pipeline:
-            for job_id in popped:
-                pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
-                pipeline.delete(self._queue.intermediate_queue.get_first_seen_key(job_id))
-            for job_id in reversed(put_back):
-                pipeline.lpush(self._queue.key, job_id)
-            for job, work in taken:
+            for work in taken:
+                job, _ = work.entry
                 if work.has_ended:
-                    self._end(pipeline, work, job, None)
+                    self._end(pipeline, work)
                     continue
-                execution = Execution.create(job, keys.WORKER_TTL_S, pipeline, worker_name=self.name)
-                job.prepare_for_execution(self.name, pipeline)
-                pipeline.expire(job.key, keys.WAITING_JOB_TTL_S)
-                self.records.begin(pipeline, work.job_id)
+                execution, step = self.entries.start(job)
                 work.entry = job, execution
-                begun.append(work)
-            self._note_state(pipeline, is_busy=bool(self.executions or begun))
-            pipeline.execute()
+                self.records.begin(pipeline, work.job_id, work.record, step)
+            for work in reversed(put_back):
+                job, _ = work.entry
+                self.records.retry(pipeline, work.job_id, work.record, self.entries.put_back(job))
+            for job_id in expired:
+                pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
+            for job_id in popped:
+                pipeline.delete(self._queue.intermediate_queue.get_first_seen_key(job_id))
+            self._note_state(pipeline, is_busy=bool(self.executions) or not all(work.has_ended for work in taken))
+            statuses = [read_step(answer) for answer in pipeline.execute()[: len(taken) + len(put_back)]]
+        steps = list(zip([*taken, *reversed(put_back)], statuses, strict=True))
+        begun = [work for work, status in steps if status is JobStatus.PROCESSING]
         self.executions.update({execution.id: execution for _, execution in (work.entry for work in begun)})
-        for _, work in taken:
-            if work.has_ended:
-                log_end(work)
+        if not self.executions:
+            # Nobody wanted what was to begin.
+            with self.connection.pipeline() as pipeline:
+                self._note_state(pipeline, is_busy=False)
+                pipeline.execute()
+        for work, status in steps:
+            if status not in (JobStatus.PROCESSING, JobStatus.PENDING):
+                note_end(work, status)
         return begun
 
-    @STAGES.spend("store")
     def finish(self, works: Sequence[Work]) -> None:
-        """Write how jobs have ended: into their records, the cache and RQ's books, all in one transaction."""
+        """Write how jobs have ended into their records, the cache and RQ's books, and note each end that was written.
+
+        A job that is another worker's by now is left to that one.
+        """
+        statuses = self._finish(works)
+        self._forget(works)
+        for work, status in zip(works, statuses, strict=True):
+            note_end(work, status)
+
+    @STAGES.spend("store")
+    def _finish(self, works: Sequence[Work]) -> list[JobStatus | None]:
         with self.connection.pipeline() as pipeline:
             for work in works:
+                self._end(pipeline, work)
+            for work in works:
                 job, execution = work.entry
-                self._end(pipeline, work, job, execution)
                 execution.delete(job=job, pipeline=pipeline)
                 self.increment_total_working_time(timedelta(milliseconds=work.processing_time_ms), pipeline)
             self._note_state(pipeline, is_busy=len(works) < len(self.executions))
-            pipeline.execute()
-        self._forget(works)
+            return [read_step(answer) for answer in pipeline.execute()[: len(works)]]
 
-    def _end(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
-        job.ended_at = now()
+    def _end(self, pipeline: Pipeline, work: Work) -> None:
+        job, execution = work.entry
         if work.result is not None:
-            self._complete(pipeline, work, work.result, job, execution)
+            step = self.entries.complete(job, execution, work.result)
+            self.records.complete(pipeline, work.job_id, work.record, work.result, work.processing_time_ms, step)
         elif work.can_be_retried:
-            job.retries_left = work.attempts_left
-            job.retry(self._queue, pipeline)
-            self.records.retry(pipeline, work.job_id)
+            step = self.entries.retry(job, execution, work.attempts_left)
+            self.records.retry(pipeline, work.job_id, work.record, step)
         else:
-            self._fail(pipeline, work, job, execution)
-
-    def _complete(
-        self, pipeline: Pipeline, work: Work, result: AnalysisResult, job: Job, execution: Execution | None
-    ) -> None:
-        self.records.complete(pipeline, work.job_id, work.record, result, work.processing_time_ms)
-        job._result = result.model_dump()
-        job._handle_success(
-            keys.FINISHED_JOB_TTL_S,
-            pipeline,
-            worker_name=self.name,
-            execution_id=execution.id if execution else None,
-            execution_started_at=execution.created_at if execution else None,
-            execution_ended_at=job.ended_at,
-        )
-        job.cleanup(keys.FINISHED_JOB_TTL_S, pipeline, remove_from_queue=False)
-        self.increment_successful_job_count(pipeline)
-        self._cancellations.note(pipeline, job)
-
-    def _fail(self, pipeline: Pipeline, work: Work, job: Job, execution: Execution | None) -> None:
-        failure = describe(work.failure)
-        self.records.fail(pipeline, work.job_id, work.record, failure)
-        job.set_status(RqStatus.FAILED, pipeline)
-        job._handle_failure(
-            f"{failure.code}: {failure.detail}",
-            pipeline,
-            worker_name=self.name,
-            execution_id=execution.id if execution else None,
-            execution_started_at=execution.created_at if execution else None,
-            execution_ended_at=job.ended_at,
-        )
-        self.increment_failed_job_count(pipeline)
-        self._cancellations.note(pipeline, job)
+            failure = work.record.error or describe(work.failure)
+            step = self.entries.fail(job, execution, failure)
+            self.records.fail(pipeline, work.job_id, work.record, failure, step)
 
     def give_back(self, works: Sequence[Work]) -> None:
         """Put jobs back to the front of the queue, in their order; no attempt is used up."""
         with self.connection.pipeline() as pipeline:
             for work in reversed(works):
+                self.records.retry(pipeline, work.job_id, work.record, self.entries.give_back(*work.entry))
+            for work in works:
                 job, execution = work.entry
                 execution.delete(job=job, pipeline=pipeline)
-                job.set_status(RqStatus.QUEUED, pipeline)
-                self._queue.push_job_id(job.id, pipeline, at_front=True)
-                self.records.retry(pipeline, work.job_id)
-            pipeline.execute()
+            statuses = [read_step(answer) for answer in pipeline.execute()[: len(works)]]
         self._forget(works)
+        for work, status in zip(reversed(works), statuses, strict=True):
+            if status is JobStatus.CANCELLED:
+                note_end(work, status)
 
     def _note_state(self, pipeline: Pipeline, *, is_busy: bool) -> None:
         self.set_state(WorkerStatus.BUSY if is_busy else WorkerStatus.IDLE, pipeline)

@@ -14,7 +14,7 @@ from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
 from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.outcomes import describe, make_result
-from image_analysis_worker.records import Records, connect
+from image_analysis_worker.records import Records, connect, read_step
 from image_analysis_worker.settings import WorkerSettings
 
 
@@ -43,16 +43,18 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
     records = Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds)
     started_s = time.perf_counter()
     with redis.pipeline() as pipeline:
-        records.begin(pipeline, job_id)
         pipeline.hgetall(keys.job(job_id))
         pipeline.get(keys.image(job_id))
-        _, fields, image = pipeline.execute()
+        fields, image = pipeline.execute()
         if not fields:
             return None
         record = JobRecord.from_hash(fields)
-        # The run of a cancelled job goes on where others wait for it.
-        if record.status.is_final and record.status is not JobStatus.CANCELLED:
+        if record.status in (JobStatus.COMPLETED, JobStatus.FAILED):
             return record.result.model_dump() if record.result else None
+        records.begin(pipeline, job_id, record)
+        [answer] = pipeline.execute()
+        if read_step(answer) is not JobStatus.PROCESSING:
+            return None  # Cancelled, and nobody follows it.
         try:
             if image is None:
                 raise ImageExpired("The job waited longer than its image is kept: submit the image again.")
