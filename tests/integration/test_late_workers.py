@@ -1,4 +1,4 @@
-"""A worker does a step too late: it was frozen, others took it for dead, and the job is theirs or forgotten by now."""
+"""A worker takes a step too late: it was frozen, others considered it dead, and its job is theirs or deleted by now."""
 
 from collections.abc import Iterator
 
@@ -52,7 +52,7 @@ def take(books: Books) -> Work:
     return work
 
 
-def take_for_dead(redis: Redis, other: Books) -> None:
+def consider_dead(redis: Redis, other: Books) -> None:
     """Let the time of all executions run out, and another worker look after them."""
     for entry in redis.zrange(f"rq:wip:{QUEUE}", 0, -1):
         redis.zadd(f"rq:wip:{QUEUE}", {entry: 1})
@@ -78,7 +78,7 @@ def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
     upkeep.open()
     job_id = client.submit()
     work = take(late)
-    take_for_dead(redis, other)
+    consider_dead(redis, other)
     run(other)
     client.cancel(job_id)
 
@@ -95,7 +95,7 @@ def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
 ) -> None:
     job_id = client.submit()
     work = take(late)
-    take_for_dead(redis, other)
+    consider_dead(redis, other)
     run(other)
     ended = redis.hgetall(keys.job(job_id)), redis.hgetall(f"rq:job:{job_id}"), registries(redis)
 
@@ -112,7 +112,7 @@ def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
 ) -> None:
     job_id = client.submit()
     work = take(late)
-    take_for_dead(redis, other)
+    consider_dead(redis, other)
     again = take(other)
 
     work.end(RuntimeError("a fault"))
@@ -130,7 +130,7 @@ def test_job_that_is_given_back_too_late_is_not_queued_again(
 ) -> None:
     job_id = client.submit()
     work = take(late)
-    take_for_dead(redis, other)
+    consider_dead(redis, other)
     run(other)
     client.cancel(job_id)
 
@@ -170,6 +170,36 @@ def test_popped_job_that_another_has_begun_meanwhile_is_not_begun_twice(
     begun[0].end(RESULT)
     other.finish(begun)
     assert (read(redis, job_id), registries(redis)) == (["COMPLETED"], {"finished": [job_id]})
+
+
+def test_sweep_that_comes_after_the_job_was_forgotten_brings_nothing_back(
+    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    job_id = client.submit()
+    work = take(other)
+
+    def meanwhile() -> None:
+        work.end(RESULT)
+        other.finish([work])
+        client.cancel(job_id)
+
+    connection.before_write = meanwhile
+    consider_dead(redis, late)
+
+    assert (traces(redis, job_id), registries(redis)) == ([], {})
+
+
+def test_cancelled_job_of_a_dead_worker_is_not_run_again(
+    redis: Redis, late: Books, other: Books, client: Client
+) -> None:
+    job_id = client.submit()
+    take(late)
+    client.cancel(job_id)
+
+    consider_dead(redis, other)
+
+    assert other.take(1, wait_s=1, is_alone=True)[0] == []
+    assert (read(redis, job_id), registries(redis)) == (["CANCELLED"], {"canceled": [job_id]})
 
 
 @pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])

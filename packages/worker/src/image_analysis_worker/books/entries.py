@@ -66,6 +66,14 @@ class Entries:
         job.retry(self._queue, pipeline)
         return self._end(job, execution, pipeline)
 
+    def abandon(self, job: Job, execution: str) -> RqStep:
+        """Queue a job again whose execution, named as RQ's registry does, has expired; that attempt is used up."""
+        pipeline = self._record()
+        # Where none is left, RQ would fail the job in its own books alone: its next worker does it, in the record too.
+        job.retries_left = max(job.retries_left or 0, 1)
+        job.retry(self._queue, pipeline)
+        return self._step(job, ("ZREM", self.started_key, execution), pipeline)
+
     def give_back(self, job: Job, execution: Execution) -> RqStep:
         """Put a running job back to the front of the queue; no attempt is used up."""
         pipeline = self._record()

@@ -4,13 +4,15 @@ from typing import cast
 
 import structlog
 from rq.job import Job
-from rq.registry import clean_registries
+from rq.job import JobStatus as RqStatus
 from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import current_timestamp
 from rq.worker_registration import clean_worker_registry, register, unregister
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_worker.books.ledger import Books
+from image_analysis_worker.records import read_step
 
 SWEEP_LOCK_MS = 1000
 
@@ -87,15 +89,34 @@ class Upkeep:
         queue = self._books.queues[0]
         if not self._redis.set(keys.sweep(queue.name), self._books.name, nx=True, px=SWEEP_LOCK_MS):
             return
-        clean_registries(queue, [self._note_abandoned])
+        for registry in (queue.finished_job_registry, queue.failed_job_registry):
+            registry.cleanup()
+        self._sweep_started()
         clean_worker_registry(queue)
         self._sweep_intermediate()
 
-    def _note_abandoned(self, job: Job, *_error: object) -> None:
-        log.warning("job_abandoned", job_id=job.id, worker=job.worker_name, attempts_left=(job.retries_left or 1) - 1)
+    def _sweep_started(self) -> None:
+        """Queue the jobs again whose execution has expired.
+
+        RQ does it from what it has read before, and would bring back a job that has ended and is forgotten by now.
+        """
+        books, key = self._books, self._books.entries.started_key
+        if not (expired := self._redis.zrangebyscore(key, 0, current_timestamp())):
+            return
+        executions = [execution.decode() for execution in cast(list[bytes], expired)]
+        jobs = zip(Job.fetch_many(executions, self._redis, books.serializer), executions, strict=True)
+        # What has left this status needs nobody any more: its execution is a remnant.
+        lost = [
+            (job, execution) for job, execution in jobs if job and job.get_status(refresh=False) == RqStatus.STARTED
+        ]
         with self._redis.pipeline() as pipeline:
-            self._books.records.retry(pipeline, job.id)
-            pipeline.execute()
+            for job, execution in lost:
+                books.records.retry(pipeline, job.id, rq=books.entries.abandon(job, execution))
+            pipeline.zrem(key, *executions)
+            answers = pipeline.execute()
+        for (job, _), answer in zip(lost, answers, strict=False):
+            if read_step(answer):
+                log.warning("job_abandoned", job_id=job.id, worker=job.worker_name, attempts_left=job.retries_left)
 
     def _sweep_intermediate(self) -> None:
         """Bring back jobs between pop and start, where a live worker leaves them for milliseconds.
