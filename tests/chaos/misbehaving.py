@@ -15,6 +15,7 @@ from PIL import Image
 from chaos.images import Marker
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.tracing import start_tracing
 from image_analysis_worker import __main__ as program
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
@@ -90,6 +91,7 @@ def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
+    start_tracing("image-analysis-worker")
     model = MisbehavingModel(Classifier.load(find_checkpoint(settings.model_id), settings), orders)
     orders.send("ready")
     orders.recv()

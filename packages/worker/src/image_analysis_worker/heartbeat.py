@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from image_analysis_common import keys
 from image_analysis_common.errors import JobTimeout
+from image_analysis_common.tracing import flush_traces
 from image_analysis_worker.books.ledger import Books
 from image_analysis_worker.books.upkeep import Upkeep
 from image_analysis_worker.hand import Hand
@@ -16,6 +17,9 @@ from image_analysis_worker.watch import Watch
 
 EXIT_STUCK = 70
 """The exit code of a worker that ended itself because a step never came back."""
+
+FLUSH_S = 2.0
+"""How long such a worker waits for the collector of its traces."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,4 +80,5 @@ class Heartbeat(threading.Thread):
                 self._books.finish(stuck)
         except RedisError as error:
             log.warning("store_unavailable", cause=repr(error))
+        flush_traces(FLUSH_S)
         os._exit(EXIT_STUCK)
