@@ -20,6 +20,14 @@ from image_analysis_common.records import JobRecord
 MAX_RETRY_AFTER_S = 300
 """However long the queue takes: workers may come."""
 
+# A job without another attempt or without its image can only fail: nobody else may follow it into that.
+CAN_RUN = f"""
+local function can_run(run)
+  local has_attempts = redis.call('HGET', 'rq:job:' .. run, 'retries_left') ~= '0'
+  return has_attempts and redis.call('EXISTS', '{keys.image("")}' .. run) == 1
+end
+"""
+
 # Where another job runs this very image already, the new one follows it: its record takes every step with the
 # leader's, and nothing is queued; one that is urgent takes a waiting leader to the front with it. A leader that its
 # owner took back runs on for those that follow it, and is where any of them is. Where the leader has ended since the
@@ -29,6 +37,7 @@ MAX_RETRY_AFTER_S = 300
 ENQUEUE = (
     ENLIST
     + PACE
+    + CAN_RUN
     + """
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
 local cache_field, size, max_depth, max_bytes, is_urgent, fields = unpack(ARGV, 5, 10)
@@ -40,7 +49,7 @@ if leading then
     local follower = redis.call('SRANDMEMBER', ARGV[4] .. leading)
     status = follower and redis.call('HGET', follower, 'status')
   end
-  if status == 'PENDING' or status == 'PROCESSING' then
+  if (status == 'PENDING' or status == 'PROCESSING') and can_run(leading) then
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
     redis.call('HSET', record, unpack(ARGV, 11, 10 + fields))
