@@ -12,14 +12,14 @@ from typing import Any
 import structlog
 from PIL import Image
 
-from chaos.images import Marker
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_common.tracing import start_tracing
 from image_analysis_worker import __main__ as program
-from image_analysis_worker.checkpoint import find_checkpoint
-from image_analysis_worker.classifier import Classifier
+from image_analysis_worker.engines.checkpoint import find_checkpoint
+from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
+from support.images import Marker
 
 
 class MisbehavingModel:

@@ -14,14 +14,14 @@ import pytest
 
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import large_images, small_images, unique
 from chaos.stage import Stage
 from chaos.statuses import StatusPoller
 from chaos.workers import Worker
-from image_analysis_api.cancellation import Cancellation, Outcome
-from image_analysis_api.store import connect
+from image_analysis_api.jobs.cancellation import Cancellation, Outcome
+from image_analysis_api.store.client import connect
 from image_analysis_common.keys import HEARTBEAT_INTERVAL_S, WORKER_TTL_S
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.waiting import wait_until
 
 RECOVERY_S = 20
 

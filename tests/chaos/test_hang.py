@@ -11,10 +11,10 @@ from pytest_httpserver import HTTPServer
 
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import Marker, marked, small_images, unique
-from collector import Span, collect, exporting_to
 from image_analysis_common.models import JobStatus
-from waiting import wait_until
+from support.collector import Span, collect, exporting_to
+from support.images import Marker, marked, small_images, unique
+from support.waiting import wait_until
 
 TRACE_ID, CALLER_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 LIMIT_S = 3

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from pytest_httpserver import HTTPServer
 
-from documents import DOCUMENTS, ROOT, Block, blocks
-from samples import CHELSEA
 from stack import Stack
-from waiting import wait_until
+from support.documents import DOCUMENTS, ROOT, Block, blocks
+from support.samples import CHELSEA
+from support.waiting import wait_until
 
 NOT_RUN = {
     "uv run just": "starts a stack, a part of one, or its tests",

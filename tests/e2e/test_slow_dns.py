@@ -9,12 +9,12 @@ import httpx
 import pytest
 from pytest_httpserver import HTTPServer
 
-from api_processes import api_process
-from memory import peak_bytes
-from name_servers import SLOW, NameServer, name_server
-from samples import make_png
 from stack import Stack
-from waiting import eventually
+from support.api_processes import api_process
+from support.memory import peak_bytes
+from support.name_servers import SLOW, NameServer, name_server
+from support.samples import make_png
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

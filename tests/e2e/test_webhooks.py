@@ -11,12 +11,12 @@ import pytest
 from redis import Redis
 from standardwebhooks import WebhookVerificationError
 
-from documents import API, blocks
 from image_analysis_api.webhook_secrets import WebhookSecret
 from image_analysis_common import keys
-from samples import base64_body, make_png
 from stack import Stack
-from waiting import wait_until
+from support.documents import API, blocks
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 FAILS, BREAKS, ACCEPTS = 500, 0, 204
 

@@ -4,11 +4,11 @@ import time
 
 import httpx
 
-from chaos.images import large_images, small_images, unique
 from images.composition import Composition
 from images.conftest import Ask, Submit
-from samples import CHELSEA
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.samples import CHELSEA
+from support.waiting import wait_until
 
 HEALTH_CHECK = ("python", "-m", "image_analysis_worker.healthcheck")
 FREEZE = """

@@ -12,10 +12,10 @@ from pytest_httpserver import HTTPServer
 from redis import Redis
 
 from addresses import LOOPBACK, Addresses
-from api_processes import COMMAND, DELIVERER, WORKER
-from receivers import SECRET
-from samples import base64_body, make_jpeg, make_png
-from waiting import wait_until
+from support.api_processes import COMMAND, DELIVERER, WORKER
+from support.receivers import SECRET
+from support.samples import base64_body, make_jpeg, make_png
+from support.waiting import wait_until
 
 
 @pytest.fixture

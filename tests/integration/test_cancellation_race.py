@@ -17,20 +17,20 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from direct import registries
-from image_analysis_api.cancellation import Cancellation, Outcome
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import connect
+from image_analysis_api.jobs.cancellation import Cancellation, Outcome
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.records import Records
-from image_analysis_worker.records import connect as connect_worker
-from latency import delaying_proxy
-from steps import RESULT
-from waiting import eventually
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.jobs.records import connect as connect_worker
+from image_analysis_worker.rq.batch_worker import Books
+from support.direct import registries
+from support.latency import delaying_proxy
+from support.steps import RESULT
+from support.waiting import eventually
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS") or 40)
 

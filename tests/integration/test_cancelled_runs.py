@@ -8,13 +8,13 @@ from rq.job import Job
 from rq.job import JobStatus as RqStatus
 from structlog.testing import capture_logs
 
-from direct import QUEUE, Client, read, registries
 from image_analysis_common import keys, tasks
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.hand import Work
-from image_analysis_worker.records import Records
-from interruptions import InterruptedRedis
-from steps import RESULT
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from support.direct import QUEUE, Client, read, registries
+from support.interruptions import InterruptedRedis
+from support.steps import RESULT
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from addresses import Addresses
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from name_servers import SLOW, name_server
-from receivers import SECRET
-from scraping import scrape, values
-from steps import Steps
-from waiting import wait_until
+from support.name_servers import SLOW, name_server
+from support.receivers import SECRET
+from support.scraping import scrape, values
+from support.steps import Steps
+from support.waiting import wait_until
 
 MODULE = "image_analysis_api.deliverer"
 SLOW_RECEIVERS = 100

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from fakes import make_fetcher
-from image_analysis_api.fetch import Fetcher
-from image_analysis_api.resolver import Resolver
+from image_analysis_api.outbound.fetcher import Fetcher
+from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestError, UrlRefused
-from listeners import Listener, image, listening
+from support.fakes import make_fetcher
+from support.listeners import Listener, image, listening
 
 pytestmark = pytest.mark.anyio
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from certificates import make_certificate
-from fakes import make_fetcher
 from image_analysis_common.errors import FetchFailed
-from listeners import Listener, image, listening
+from support.certificates import make_certificate
+from support.fakes import make_fetcher
+from support.listeners import Listener, image, listening
 
 pytestmark = pytest.mark.anyio
 

@@ -19,16 +19,16 @@ from rq import Queue
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
 
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import connect
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import CHELSEA, encode, make_image, make_jpeg, make_png
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
+from support.waiting import wait_until
 
 QUEUE = tasks.queue_name(BUNDLED_MODEL)
 Submit = Callable[[bytes], str]

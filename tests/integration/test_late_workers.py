@@ -7,15 +7,15 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from direct import QUEUE, Client, read, registries
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.books.upkeep import Upkeep
-from image_analysis_worker.hand import Work
-from image_analysis_worker.records import Records
-from interruptions import InterruptedRedis
-from steps import MODEL, RESULT
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.maintenance import Upkeep
+from support.direct import QUEUE, Client, read, registries
+from support.interruptions import InterruptedRedis
+from support.steps import MODEL, RESULT
 
 ANNOUNCEMENT = ModelAnnouncement(
     model=MODEL, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1

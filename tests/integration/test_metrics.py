@@ -14,13 +14,13 @@ import pytest
 from redis import Redis
 
 from addresses import Addresses
-from api_processes import DELIVERER, WORKER, one_api, run_service
-from documents import INFRA
 from image_analysis_common import keys, tasks
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import base64_body, make_jpeg, make_png
-from scraping import full_name, scrape, values
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.api_processes import DELIVERER, WORKER, one_api, run_service
+from support.documents import INFRA
+from support.samples import base64_body, make_jpeg, make_png
+from support.scraping import full_name, scrape, values
+from support.waiting import wait_until
 
 ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (API|worker|deliverer) \|", re.MULTILINE)
 STATES = ("idle", "busy", "suspended")

@@ -6,16 +6,16 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import connect
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus, ModelAnnouncement
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.books.upkeep import Upkeep
-from image_analysis_worker.records import Records
-from steps import MODEL
-from waiting import wait_until
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.maintenance import Upkeep
+from support.steps import MODEL
+from support.waiting import wait_until
 
 QUEUE_KEY = "rq:queue:analysis-m"
 ANNOUNCEMENT = ModelAnnouncement(

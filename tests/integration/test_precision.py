@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
-from image_analysis_worker.classifier import Classifier
-from image_analysis_worker.cores import has_cpu_flag
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
+from image_analysis_worker.engines.cores import has_cpu_flag
+from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
-from samples import CHELSEA, make_image
+from support.samples import CHELSEA, make_image
 
 
 def load(dtype: str, checkpoint: Checkpoint | None = None) -> Classifier:

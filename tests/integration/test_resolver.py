@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fakes import make_fetcher
-from image_analysis_api.resolver import Resolver
+from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_common.errors import FetchFailed, UrlRefused
-from listeners import image, listening
-from name_servers import NameServer, name_server
+from support.fakes import make_fetcher
+from support.listeners import image, listening
+from support.name_servers import NameServer, name_server
 
 pytestmark = pytest.mark.anyio
 

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from direct import Client, read, registries
 from image_analysis_common import keys
 from image_analysis_common.errors import CorruptImage, JobTimeout
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.hand import Work
-from image_analysis_worker.records import Records
-from interruptions import InterruptedRedis
-from steps import RESULT
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from support.direct import Client, read, registries
+from support.interruptions import InterruptedRedis
+from support.steps import RESULT
 
 
 @pytest.fixture

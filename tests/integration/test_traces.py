@@ -10,12 +10,12 @@ import pytest
 from pytest_httpserver import HTTPServer
 from redis import Redis
 
-from api_processes import WORKER, one_api, run_service
-from collector import Span, collect, exporting_to
 from image_analysis_common.keys import workers
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import base64_body, make_jpeg, make_png
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.api_processes import WORKER, one_api, run_service
+from support.collector import Span, collect, exporting_to
+from support.samples import base64_body, make_jpeg, make_png
+from support.waiting import wait_until
 
 TRACE_ID, OTHER_TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
 CALLER_ID = "00f067aa0ba902b7"

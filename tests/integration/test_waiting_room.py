@@ -10,16 +10,16 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.changes import SILENCE_S, Changes
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import Store, connect
-from image_analysis_api.waiting_room import WaitingRoom
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import Store, connect
+from image_analysis_api.waiting.room import WaitingRoom
+from image_analysis_api.waiting.subscription import SILENCE_S, Changes
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound, UnreadableRecord
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from steps import Steps
-from waiting import eventually
+from support.steps import Steps
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

@@ -11,12 +11,12 @@ import httpx
 import pytest
 from redis import Redis
 
-from api_processes import api_process
 from image_analysis_common import keys
-from memory import resident_bytes
-from samples import make_png
-from steps import Steps
-from waiting import wait_until
+from support.api_processes import api_process
+from support.memory import resident_bytes
+from support.samples import make_png
+from support.steps import Steps
+from support.waiting import wait_until
 
 MODEL = "nobody-serves-this"
 SIZE_BYTES = 9_000_000

@@ -16,8 +16,8 @@ from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.waiting import wait_until
 
 CLOSED = "http://127.0.0.1:1"
 """A model hub that nobody can reach."""

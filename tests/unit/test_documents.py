@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from documents import API, COMMON, DOCUMENTS, ROOT, WORKER, anchors, blocks, links, rows
 from image_analysis_api.settings import ApiSettings, DelivererSettings
 from image_analysis_common.errors import JobError, ServiceError
 from image_analysis_common.settings import SharedSettings
 from image_analysis_worker.settings import WorkerSettings
+from support.documents import API, COMMON, DOCUMENTS, ROOT, WORKER, anchors, blocks, links, rows
 
 by_name = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 

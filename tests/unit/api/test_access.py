@@ -11,14 +11,14 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from fakes import MakeApp, MakeClient
 from image_analysis_api import api_keys
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys
 from image_analysis_common.errors import StartupError
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import AnalysisResult, CachedResult, ModelAnnouncement, ModelRef, Prediction
-from samples import base64_body, make_png
+from support.fakes import MakeApp, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

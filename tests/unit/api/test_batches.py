@@ -11,16 +11,16 @@ from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import FakeFetcher, MakeClient
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import UrlRefused
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from samples import base64_body, make_png
-from steps import Steps
-from waiting import eventually
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
+from support.steps import Steps
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

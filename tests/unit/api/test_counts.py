@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from image_analysis_api.counts import read_count
 from image_analysis_api.deliverer.backoff import LONGEST_S, choose_delay_s
+from image_analysis_api.server.counts import read_count
 
 DATE = st.builds(
     "Wed, {} Jan {} {}:28:00 {}".format, *[st.integers(), st.integers(), st.integers(), st.text("+-0123456789GMT")]

@@ -12,9 +12,9 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from fakes import make_fetcher
-from image_analysis_api.fetch import Fetcher
+from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestError, Unavailable, UrlRefused
+from support.fakes import make_fetcher
 
 pytestmark = pytest.mark.anyio
 

@@ -4,10 +4,10 @@ import httpx
 import pytest
 from fakeredis import FakeServer
 
-from fakes import FakeFetcher, MakeClient
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common.errors import StartupError
-from samples import base64_body, make_png
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

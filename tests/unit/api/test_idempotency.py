@@ -8,12 +8,12 @@ import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import FakeFetcher, MakeClient
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed
 from image_analysis_common.models import JobStatus
-from samples import base64_body, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import MakeClient
 from image_analysis_common import keys
 from image_analysis_common.models import ModelRef
-from samples import base64_body, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

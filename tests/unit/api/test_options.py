@@ -8,11 +8,11 @@ import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
 from image_analysis_common import keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from samples import base64_body, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

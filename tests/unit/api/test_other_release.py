@@ -9,13 +9,13 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import MakeClient
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.settings import BUNDLED_MODEL
-from samples import base64_body, make_png
-from waiting import eventually
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import MakeClient
+from support.samples import base64_body, make_png
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

@@ -10,12 +10,12 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import FakeFetcher, MakeClient
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed, StartupError, UrlRefused
-from samples import base64_body, make_jpeg, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_jpeg, make_png
 
 pytestmark = pytest.mark.anyio
 

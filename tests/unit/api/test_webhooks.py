@@ -11,20 +11,20 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from announcements import announce, cache_result, make_result
-from fakes import MakeClient
 from image_analysis_api import webhook_secrets
 from image_analysis_api.deliverer.backoff import choose_delay_s
-from image_analysis_api.egress import Destinations
-from image_analysis_api.receivers import MAX_DELIVERIES
+from image_analysis_api.outbound.client import Destinations
+from image_analysis_api.outbound.urls import URL_LENGTH_MAX, WebUrl
+from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.settings import ApiSettings, DelivererSettings
-from image_analysis_api.urls import URL_LENGTH_MAX, WebUrl
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
 from image_analysis_common import keys
 from image_analysis_common.errors import StartupError
 from image_analysis_common.records import JobRecord
-from receivers import OTHER_SECRET, SECRET
-from samples import base64_body, make_png
+from support.announcements import announce, cache_result, make_result
+from support.fakes import MakeClient
+from support.receivers import OTHER_SECRET, SECRET
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

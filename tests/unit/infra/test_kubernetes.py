@@ -13,10 +13,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from documents import INFRA
 from image_analysis_api.settings import ApiSettings
 from image_analysis_worker.settings import WorkerSettings
-from manifests import YAML, Manifest
+from support.documents import INFRA
+from support.manifests import YAML, Manifest
 
 ROOT = Path(__file__).parents[3]
 OLDEST_VERSION, NEWEST_VERSION = "1.30", "1.37"

@@ -9,8 +9,8 @@ import promql_parser
 import pytest
 import yaml
 
-from documents import INFRA
-from observability import ALERTS, FOLDER, PANELS, RULES
+from support.documents import INFRA
+from support.observability import ALERTS, FOLDER, PANELS, RULES
 
 ROOT = Path(__file__).parents[3]
 ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker|deliverer) \| (Histogram)?", re.MULTILINE)
@@ -77,7 +77,7 @@ def test_every_metric_of_ours_is_on_the_dashboard() -> None:
 def test_every_alert_says_what_to_do_and_is_played_in_the_tests() -> None:
     played = {
         test["alertname"]
-        for case in yaml.safe_load((ROOT / "tests" / "alerts.yml").read_text())["tests"]
+        for case in yaml.safe_load((ROOT / "tests" / "operators" / "alerts.yml").read_text())["tests"]
         for test in case["alert_rule_test"]
         if test.get("exp_alerts")
     }

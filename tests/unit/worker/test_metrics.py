@@ -8,11 +8,11 @@ from prometheus_client import REGISTRY
 from image_analysis_common.errors import CorruptImage
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.hand import Work
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.outcomes import note_end
 from image_analysis_worker.metrics import Stages
-from image_analysis_worker.outcomes import note_end
-from scraping import values
-from waiting import wait_until
+from support.scraping import values
+from support.waiting import wait_until
 
 RESULT = AnalysisResult(
     label="cat", confidence=1, predictions=[], model=ModelRef(id="m", revision="1", preprocessing="1")

@@ -11,10 +11,10 @@ import structlog
 from image_analysis_api.deliverer.courier import TIMEOUT_S, Courier
 from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import MAX_CONCURRENT, Rounds
-from image_analysis_api.egress import Destinations, Egress
-from image_analysis_api.resolver import Resolver
+from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.settings import DelivererSettings
-from image_analysis_api.store import check_version, connect
+from image_analysis_api.store.client import check_version, connect
 from image_analysis_common.errors import StartupError, StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import uniform
 
-from image_analysis_api.counts import read_count
+from image_analysis_api.server.counts import read_count
 
 FIRST_S, FACTOR, LONGEST_S = 1.0, 4.0, 3600.0
 """After 1, 4, 16 seconds and so on, then every hour: some thirty times in a day."""

@@ -9,9 +9,9 @@ from uuid import UUID
 import httpx
 
 from image_analysis_api.deliverer.outbox import Delivery
-from image_analysis_api.egress import Egress
-from image_analysis_api.schemas import AnalysisStatus
-from image_analysis_api.urls import WebUrl
+from image_analysis_api.outbound.client import Egress
+from image_analysis_api.outbound.urls import WebUrl
+from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
 from image_analysis_common.errors import FetchFailed, HostUnknown, UnreadableRecord, UrlRefused
 from image_analysis_common.records import JobRecord

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store import reaching_redis
+from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 
 LEASE_S = 30.0
