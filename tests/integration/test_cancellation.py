@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.listing import Listing
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.store.client import Store, connect
+from image_analysis_api.jobs.records import Store
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
 from image_analysis_common.models import JobStatus

@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 from image_analysis_api.deliverer.backoff import choose_delay_s
 from image_analysis_api.deliverer.outbox import LEASE_S, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
+from image_analysis_api.jobs.records import Store
 from image_analysis_api.outbound.urls import WebUrl
-from image_analysis_api.store.client import Store, connect
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord

@@ -5,7 +5,7 @@ import tracemalloc
 
 import pytest
 
-from image_analysis_api.intake.reading import bound_pillow, check_image
+from image_analysis_api.intake.image import bound_pillow, check_image
 from image_analysis_common.errors import RequestError
 from support.bombs import BOMBS, LIMIT_PX
 

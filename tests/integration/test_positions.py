@@ -8,8 +8,9 @@ from fakeredis.aioredis import FakeRedis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.jobs.position import NOWHERE, Place, Places
+from image_analysis_api.jobs.position import Places
 from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.responses import NOWHERE, Place
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus

@@ -11,7 +11,8 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.store.client import Store, connect
+from image_analysis_api.jobs.records import Store
+from image_analysis_api.store.client import connect
 from image_analysis_api.waiting.room import WaitingRoom
 from image_analysis_api.waiting.subscription import SILENCE_S, Changes
 from image_analysis_common import keys

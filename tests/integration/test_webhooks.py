@@ -18,8 +18,9 @@ from image_analysis_api.deliverer.outbox import MAX_SCANNED, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.records import Store
 from image_analysis_api.responses import AnalysisStatus
-from image_analysis_api.store.client import Store, connect
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api.intake.reading import bound_pillow
+from image_analysis_api.intake.image import bound_pillow
 from image_analysis_api.openapi import document, webhooks
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.routes import analyses, batches, events, health, models

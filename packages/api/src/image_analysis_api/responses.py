@@ -2,13 +2,11 @@
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from image_analysis_api.jobs.listing import Entry
-from image_analysis_api.jobs.position import NOWHERE, Place
 from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
@@ -28,6 +26,16 @@ class JobAccepted(Answer):
     job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
     status: JobStatus = Field(examples=["PENDING"])
     message: str = Field(examples=[f"Accepted. Ask GET /analysis-status/{EXAMPLE_JOB_ID} for the result."])
+
+
+class Place(NamedTuple):
+    """A place in the queue, 1 being the next to be taken, and the wait at the present pace, where there is one."""
+
+    queue_position: int | None = None
+    estimated_wait_ms: int | None = None
+
+
+NOWHERE = Place()
 
 
 def _is_none(value: object) -> bool:
@@ -139,11 +147,6 @@ class ListedAnalysis(AnalysisStatus):
     """A job in a list."""
 
     submitted_at: datetime
-
-    @classmethod
-    def of_entry(cls, entry: Entry) -> Self:
-        status = AnalysisStatus.of(entry.job_id, entry.record)
-        return cls(**dict(status), submitted_at=entry.submitted_at)
 
 
 class AnalysisList(BaseModel):

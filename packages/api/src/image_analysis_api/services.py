@@ -14,13 +14,14 @@ from image_analysis_api.jobs.listing import Listing
 from image_analysis_api.jobs.model_registry import Catalog
 from image_analysis_api.jobs.position import Places
 from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.records import Store
 from image_analysis_api.jobs.submit import Analysis
 from image_analysis_api.outbound.client import Destinations, Egress
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.outbound.webhook_urls import Receivers
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.store.client import Store, connect
+from image_analysis_api.store.client import connect
 from image_analysis_api.waiting.room import WaitingRoom
 from image_analysis_common.tasks import model_name
 

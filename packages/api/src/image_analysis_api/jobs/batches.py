@@ -13,10 +13,11 @@ from image_analysis_api.intake.submissions import Submission
 from image_analysis_api.jobs.model_registry import Catalog
 from image_analysis_api.jobs.position import Places
 from image_analysis_api.jobs.queue import QueueOf, ResultKnown, read_answer
+from image_analysis_api.jobs.records import Store, write_ended
 from image_analysis_api.jobs.submit import Analysis, new_record, note_cached, note_enqueued
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.responses import AnalysisStatus, BatchStatus
-from image_analysis_api.store.client import Store, reaching_redis, write_ended
+from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import (
     BatchNotFound,

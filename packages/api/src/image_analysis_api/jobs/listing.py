@@ -1,13 +1,13 @@
 """The jobs of each owner, newest first, as long as there is something to ask for."""
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
 
+from image_analysis_api.responses import AnalysisStatus, ListedAnalysis
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import RequestError, UnreadableRecord
@@ -52,15 +52,6 @@ return {{found, last or {{}}}}
 """
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A job in a list."""
-
-    job_id: UUID
-    submitted_at: datetime
-    record: JobRecord
-
-
 class Listing:
     """Lists owners' jobs."""
 
@@ -69,7 +60,7 @@ class Listing:
 
     async def page(
         self, owner: str, *, limit: int, status: JobStatus | None = None, cursor: str | None = None
-    ) -> tuple[list[Entry], str | None]:
+    ) -> tuple[list[ListedAnalysis], str | None]:
         """Read up to `limit` of an owner's jobs, and the cursor of what comes after them, if anything may.
 
         Those that another release wrote are left out.
@@ -80,16 +71,17 @@ class Listing:
         newest, after = _read_cursor(cursor) if cursor is not None else ("+inf", "")
         async with reaching_redis():
             found, last = await self._list(keys=[keys.jobs_of(owner)], args=[limit, status or "", newest, after])
-        entries = []
+        listed = []
         for job_id, time_ms, pairs in found:
             try:
                 record = JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True)))
             except UnreadableRecord as error:
                 log.warning("record_unreadable", job_id=job_id.decode(), cause=repr(error.__cause__))
                 continue
+            status_now = AnalysisStatus.of(UUID(job_id.decode()), record)
             submitted_at = datetime.fromtimestamp(float(time_ms) / 1000, UTC)
-            entries.append(Entry(UUID(job_id.decode()), submitted_at, record))
-        return entries, b"_".join(last).decode() if last else None
+            listed.append(ListedAnalysis(**dict(status_now), submitted_at=submitted_at))
+        return listed, b"_".join(last).decode() if last else None
 
 
 def _read_cursor(cursor: str) -> tuple[str, str]:

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
 
+from image_analysis_api.responses import Place
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import UnreadableRecord
@@ -52,14 +52,6 @@ return {record, before + 1, count and math.ceil((before + 1) * 1000 * seconds / 
 )
 
 
-class Place(NamedTuple):
-    """A place in the queue, 1 being the next to be taken, and the wait at the present pace, where there is one."""
-
-    queue_position: int | None = None
-    estimated_wait_ms: int | None = None
-
-
-NOWHERE = Place()
 log = structlog.get_logger(__name__)
 
 

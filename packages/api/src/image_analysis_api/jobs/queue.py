@@ -12,7 +12,8 @@ from redis.client import Pipeline
 from rq import Queue, Retry
 
 from image_analysis_api.jobs.position import PACE
-from image_analysis_api.store.client import ENLIST, reaching_redis
+from image_analysis_api.jobs.records import ENLIST
+from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys, tasks, tracing
 from image_analysis_common.errors import QueueFull
 from image_analysis_common.records import JobRecord

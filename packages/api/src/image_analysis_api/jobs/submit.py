@@ -5,19 +5,19 @@ from uuid import UUID
 
 import structlog
 
+from image_analysis_api.intake.image import check_image, decode_base64
 from image_analysis_api.intake.offload import run
-from image_analysis_api.intake.reading import check_image, decode_base64
 from image_analysis_api.intake.schemas import Options, Priority
 from image_analysis_api.intake.submissions import Submission
 from image_analysis_api.jobs.model_registry import Catalog
 from image_analysis_api.jobs.position import Places
 from image_analysis_api.jobs.queue import QueueOf, ResultKnown
+from image_analysis_api.jobs.records import Store
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.outbound.webhook_urls import Receivers
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.store.client import Store
 from image_analysis_common.errors import ImageTooLarge, JobNotFound, RequestError
 from image_analysis_common.images import image_digest
 from image_analysis_common.logs import request_id

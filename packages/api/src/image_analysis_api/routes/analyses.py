@@ -10,7 +10,7 @@ from image_analysis_api.jobs.submit import Taken, parse_job_id
 from image_analysis_api.openapi.bodies import ANALYZE_IMAGE_BODY, OPTION_PARAMETERS
 from image_analysis_api.openapi.document import IDEMPOTENCY_KEY, describe_errors
 from image_analysis_api.openapi.parameters import ACCEPTED_HEADERS, LIST_PARAMETERS, PREFER, PREFERENCE_APPLIED, WAIT
-from image_analysis_api.responses import AnalysisList, AnalysisStatus, JobAccepted, ListedAnalysis
+from image_analysis_api.responses import AnalysisList, AnalysisStatus, JobAccepted
 from image_analysis_api.routes.parameters import (
     LACKS_WORKER,
     SUBMISSION_ERRORS,
@@ -183,7 +183,7 @@ async def list_analyses(request: Request, owner: Reader, services: FoundServices
         raise RequestError(f"limit must be a whole number from 1 to {MAX_LIMIT}.")
     if wanted is not None and wanted not in JobStatus.__members__:
         raise RequestError(f"status must be one of {', '.join(JobStatus)}.")
-    entries, next_cursor = await services.listing.page(
+    analyses, next_cursor = await services.listing.page(
         owner, limit=limit, status=JobStatus(wanted) if wanted else None, cursor=query.get("cursor")
     )
-    return AnalysisList(analyses=[ListedAnalysis.of_entry(entry) for entry in entries], next_cursor=next_cursor)
+    return AnalysisList(analyses=analyses, next_cursor=next_cursor)

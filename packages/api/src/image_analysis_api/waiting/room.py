@@ -13,7 +13,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 from starlette.types import Receive
 
-from image_analysis_api.store.client import Store
+from image_analysis_api.jobs.records import Store
 from image_analysis_api.waiting.subscription import Changes
 from image_analysis_common.errors import JobNotFound, StoreUnavailable, TooManyWaiters, UnreadableRecord
 from image_analysis_common.records import Progress
