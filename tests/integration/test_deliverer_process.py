@@ -18,6 +18,7 @@ from addresses import Addresses
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.startup import EXIT_CANNOT_START
 from support.name_servers import SLOW, name_server
 from support.receivers import SECRET
 from support.scraping import scrape, values
@@ -192,7 +193,7 @@ def test_wrong_setting_is_one_line(start: Start) -> None:
 
     said, _ = deliverer.communicate(timeout=20)
 
-    assert deliverer.returncode == 1
+    assert deliverer.returncode == EXIT_CANNOT_START
     assert said.startswith("image-analysis-deliverer: ")
     assert said.count("\n") == 1
     assert "t0ps3cret" not in said

@@ -15,6 +15,7 @@ from redis import Redis
 
 from addresses import Addresses
 from image_analysis_common import keys, tasks
+from image_analysis_common.startup import EXIT_CANNOT_START
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from support.api_processes import DELIVERER, WORKER, one_api, run_service
 from support.documents import INFRA
@@ -167,7 +168,7 @@ def test_taken_metrics_port_is_one_line(service_name: str, redis_url: str) -> No
             command, env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
         )
 
-    assert run.returncode == 1
+    assert run.returncode == EXIT_CANNOT_START
     assert run.stderr == (
         f"image-analysis-{service_name}: Metrics cannot be served on 127.0.0.1, port {port}: Address already in use.\n"
     )

@@ -16,6 +16,7 @@ from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
+from image_analysis_common.startup import EXIT_CANNOT_START
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from support.waiting import wait_until
 
@@ -95,7 +96,7 @@ def old_redis_url() -> Iterator[str]:
 
 def refusal(worker: "subprocess.Popen[str]") -> str:
     _, errors = worker.communicate(timeout=60)
-    assert worker.returncode == 1
+    assert worker.returncode == EXIT_CANNOT_START
     [line] = errors.splitlines()
     return line.removeprefix("image-analysis-worker: ")
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 import structlog
 import uvicorn
 from prometheus_client import REGISTRY
-from uvicorn.config import STARTUP_FAILURE
 
 from image_analysis_api import queue_metrics as backlog
 from image_analysis_api.app import create_app
@@ -22,6 +21,7 @@ from image_analysis_api.store.client import check_version
 from image_analysis_common.errors import StartupError, StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
+from image_analysis_common.startup import EXIT_CANNOT_START, refuse_to_start
 from image_analysis_common.tracing import start_tracing
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         start_tracing("image-analysis-api")
         serve_metrics(settings.metrics_host, settings.api_metrics_port)
     except StartupError as error:
-        sys.exit(f"image-analysis-api: {error}")
+        refuse_to_start("api", error)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):  # macOS promises more than it gives
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -78,7 +78,7 @@ def main() -> None:
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
         server.run()
     if not server.started:
-        sys.exit(STARTUP_FAILURE)
+        sys.exit(EXIT_CANNOT_START)
 
 
 if __name__ == "__main__":

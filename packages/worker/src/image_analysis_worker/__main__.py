@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from image_analysis_common.errors import StartupError
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
+from image_analysis_common.startup import refuse_to_start
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.tracing import start_tracing
 from image_analysis_common.versions import check_redis_version
@@ -59,7 +60,7 @@ def main() -> None:
 
         model = Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
     except StartupError as error:
-        sys.exit(f"image-analysis-worker: {error}")
+        refuse_to_start("worker", error)
     except KeyboardInterrupt:
         sys.exit(0)
     sys.exit(serve(settings, model))

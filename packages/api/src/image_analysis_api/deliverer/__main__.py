@@ -18,6 +18,7 @@ from image_analysis_api.store.client import check_version, connect
 from image_analysis_common.errors import StartupError, StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
+from image_analysis_common.startup import refuse_to_start
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,7 @@ def main() -> None:
             asyncio.run(check_version(settings.redis_dsn))
         serve_metrics(settings.metrics_host, settings.deliverer_metrics_port)
     except StartupError as error:
-        sys.exit(f"image-analysis-deliverer: {error}")
+        refuse_to_start("deliverer", error)
     asyncio.run(_deliver(settings))
 
 
