@@ -44,7 +44,7 @@ compose := "docker compose --file infra/compose.yaml"
 [group('run')]
 @dashboard:
     export RQ_DASHBOARD_REDIS_URL="${REDIS_URL:-redis://${REDIS_HOST:-localhost}:${REDIS_PORT:-6379}/0}" && \
-    {{ uv_run }} rq-dashboard --bind 127.0.0.1 --port "${DASHBOARD_PORT:-9181}" --json
+    {{ uv_run }} python infra/dashboard/serve.py --bind 127.0.0.1 --port "${DASHBOARD_PORT:-9181}" --json
 
 # Make an API key: print it once, with its entry for API_KEYS
 [group('run')]
@@ -139,7 +139,7 @@ lint:
 [group('check')]
 types:
     uv run --locked mypy
-    uv run --locked mypy infra/local
+    uv run --locked mypy infra/local infra/dashboard
 
 # Check the import contracts: imports go down only
 [group('check')]

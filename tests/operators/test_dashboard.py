@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
+from pytest_httpserver import HTTPServer
 
 from operators.conftest import Made
 from stack import Stack
-from support.samples import base64_body, make_png
+from support.samples import base64_body, make_jpeg, make_png
 
 QUEUE = "analysis-vit-tiny-cifar10"
 COLUMNS = ("queued", "deferred", "scheduled", "started", "finished", "failed", "canceled")
@@ -113,3 +114,49 @@ def test_worker_is_listed_with_its_queue(stack: Stack, made: Made, page: Page, r
     page.get_by_role("link", name="Workers").click()
 
     expect(rows.locator("td")).to_have_text([re.compile(r"\S"), "idle", QUEUE])
+
+
+def test_button_deletes_a_job(
+    client: httpx.Client, page: Page, rows: Locator, open_registry: Callable[[str], None]
+) -> None:
+    damaged = base64_body(make_jpeg(102, size_px=(300, 300))[:3000])
+    job_id = client.post("/analyze-image", json=damaged).json()["job_id"]
+    assert client.get(f"/analysis-status/{job_id}", params={"wait": 30}).json()["status"] == "FAILED"
+    open_registry("failed")
+    row = rows.filter(has_text=job_id)
+
+    row.get_by_text("Delete").click()
+    with page.expect_response(f"**/job/{job_id}/delete") as deleted:
+        page.get_by_role("button", name="Yes").click()
+
+    assert deleted.value.json() == {"status": "OK"}
+    expect(row).to_have_count(0)
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_page_of_another_site_cannot_press_its_buttons(
+    stack: Stack, made: Made, browser: Browser, httpserver: HTTPServer, method: str
+) -> None:
+    action = f"{stack.dashboard_url}/" + {"post": f"queue/{QUEUE}/failed/empty", "get": f"requeue/{QUEUE}"}[method]
+    form = f'<form method="{method}" action="{action}"><button>Win</button></form>'
+    httpserver.expect_request("/").respond_with_data(form, content_type="text/html")
+
+    with browser.new_page() as page:
+        page.goto(httpserver.url_for("/"))
+        with page.expect_response(lambda answer: answer.url.startswith(action)) as pressed:
+            page.get_by_role("button").click()
+
+    assert pressed.value.status == {"post": 403, "get": 405}[method]
+    failed = httpx.get(f"{stack.dashboard_url}/0/data/jobs/{QUEUE}/failed/50/dsc/1.json", trust_env=False).json()
+    assert {job["id"] for job in failed["jobs"]} == set(made.failed)
+
+
+def test_page_of_another_site_cannot_show_it(stack: Stack, browser: Browser, httpserver: HTTPServer) -> None:
+    frame = f'<iframe src="{stack.dashboard_url}"></iframe>'
+    httpserver.expect_request("/").respond_with_data(frame, content_type="text/html")
+
+    with browser.new_page() as page:
+        page.goto(httpserver.url_for("/"))
+        shown = page.frame_locator("iframe").get_by_text("Queues").count()
+
+    assert shown == 0
