@@ -7,6 +7,7 @@ when the stack cannot start or fails. A second Ctrl-C, a second or more after th
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from textwrap import dedent
 
@@ -15,18 +16,21 @@ from image_analysis_api.webhook_secrets import WebhookSecret
 from interrupts import Interrupts
 from stack import Stack
 
-CHECK_S = 1.0
+CHECK_S = 0.5
+
+RATE_LIMIT_MAX_REQUESTS = "1000"
+"""Enough to try everything; the API's own default is for strangers."""
+RATE_LIMIT_INTERVAL_SECONDS = "60"
 
 
 def main() -> int:
     """Start the stack, say where it is, stay until told to stop."""
     Interrupts().install()
     has_terminal = sys.stdout.isatty()
-    # The programs write into a pipe and would choose JSON.
-    log_format = os.environ.get("LOG_FORMAT") or ("console" if has_terminal else "auto")
+    settings = choose_settings(os.environ, has_terminal=has_terminal)
     try:
-        with suppress(KeyboardInterrupt), Stack({"LOG_FORMAT": log_format}) as stack:
-            print(greeting(stack), flush=True)
+        with suppress(KeyboardInterrupt), Stack(settings) as stack:
+            print(greeting(stack, settings), flush=True)
             # A closed terminal: uv and just keep the SIGHUP to themselves where no shell sends one to every process.
             while sys.stdout.isatty() == has_terminal:
                 stack.check()
@@ -39,8 +43,19 @@ def main() -> int:
     return 0
 
 
-def greeting(stack: Stack) -> str:
-    """Name the addresses; Redis without its password."""
+def choose_settings(environment: Mapping[str, str], *, has_terminal: bool) -> dict[str, str]:
+    """Give what suits a developer better than a service's own default, unless the environment says otherwise."""
+    defaults = {
+        # The programs write into a pipe and would choose JSON.
+        "LOG_FORMAT": "console" if has_terminal else "auto",
+        "RATE_LIMIT_MAX_REQUESTS": RATE_LIMIT_MAX_REQUESTS,
+        "RATE_LIMIT_INTERVAL_SECONDS": RATE_LIMIT_INTERVAL_SECONDS,
+    }
+    return {name: environment.get(name) or default for name, default in defaults.items()}
+
+
+def greeting(stack: Stack, settings: Mapping[str, str]) -> str:
+    """Name the addresses, Redis without its password, and what differs from a deployment."""
     return dedent(f"""
         Ready.
           API          {stack.api_url}
@@ -49,8 +64,17 @@ def greeting(stack: Stack) -> str:
           Metrics      {" ".join(stack.metrics_urls)}
           Webhooks     {describe_webhooks(stack)}
           Redis        {stack.redis_url.rpartition("@")[2].removeprefix("redis://")}
+          Rate limit   {describe_rate_limit(settings)}
         Ctrl-C stops everything.
     """)
+
+
+def describe_rate_limit(settings: Mapping[str, str]) -> str:
+    """Say how many images a client may send, and that a deployment takes fewer unless it is told."""
+    limit = f"{settings['RATE_LIMIT_MAX_REQUESTS']} images in {settings['RATE_LIMIT_INTERVAL_SECONDS']} s"
+    if os.environ.get("RATE_LIMIT_MAX_REQUESTS"):
+        return f"{limit} for each client"
+    return f"{limit} for each client; a deployment allows 5 unless RATE_LIMIT_MAX_REQUESTS says otherwise"
 
 
 def describe_webhooks(stack: Stack) -> str:

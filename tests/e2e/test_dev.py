@@ -13,11 +13,11 @@ from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
-from support.samples import base64_body, make_png
-from support.waiting import wait_until
 
 from addresses import DEFAULT_PORTS, Addresses, StackError
 from stack import Stack
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 READY_S = 120
