@@ -39,6 +39,23 @@ def test_every_page_is_there_for_those_who_know_it(dashboard: httpx.Client, subm
     assert "corrupt_image" in bad["exc_info"]
 
 
+def test_page_of_another_site_changes_nothing_for_those_who_know_it(dashboard: httpx.Client) -> None:
+    dashboard.auth = httpx.BasicAuth("admin", PASSWORD)
+    changes = [f"/queue/{QUEUE}/failed/empty", f"/requeue/{QUEUE}"]
+
+    foreign = [dashboard.post(path, headers={"Sec-Fetch-Site": "cross-site"}).status_code for path in changes]
+    own = [dashboard.post(path, headers={"Sec-Fetch-Site": "same-origin"}).status_code for path in changes]
+
+    assert (foreign, own) == ([403, 403], [200, 200])
+    assert dashboard.get(changes[1]).status_code == 405
+
+
+def test_it_can_have_a_name_where_it_has_a_password(dashboard: httpx.Client) -> None:
+    dashboard.auth = httpx.BasicAuth("admin", PASSWORD)
+
+    assert dashboard.get("/", headers={"Host": "dashboard.example"}).status_code == 200
+
+
 def test_composition_refuses_to_start_without_a_password(built: Composition) -> None:
     without = Composition({"DASHBOARD_PASSWORD": ""})
 
