@@ -90,7 +90,9 @@ def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
-    model = MisbehavingModel(Classifier.load(find_checkpoint(settings.model_id), settings), orders)
+    model = MisbehavingModel(
+        Classifier.load(find_checkpoint(settings.model_id, name=settings.model_name), settings), orders
+    )
     orders.send("ready")
     orders.recv()
     threading.Thread(target=model.obey, daemon=True).start()

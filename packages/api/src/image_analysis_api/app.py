@@ -38,7 +38,6 @@ from image_analysis_api.rate_limit import RateLimiter
 from image_analysis_api.receivers import Receivers
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.waiting_room import WaitingRoom
-from image_analysis_common.tasks import model_name
 
 DESCRIPTION = """Classify images with your own models, asynchronously.
 
@@ -82,7 +81,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         telemetry={"exclude": lambda scope: scope["path"].startswith("/health")},
     )
     app.state.settings = settings
-    app.state.store = store.Store(redis, model_name(settings.model_id))
+    app.state.store = store.Store(redis, settings.model_name)
     app.state.cancellation = Cancellation(redis)
     app.state.listing = Listing(redis)
     app.state.waiting_room = WaitingRoom(
@@ -96,12 +95,12 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     )
     queue_of = JobQueue.factory(
         redis,
-        settings.model_id,
+        settings.model_name,
         job_timeout_s=settings.job_timeout_seconds,
         max_depth=settings.max_queue_depth,
         max_bytes=settings.max_queue_bytes,
     )
-    app.state.catalog = Catalog(redis, model_name(settings.model_id), queue_of)
+    app.state.catalog = Catalog(redis, settings.model_name, queue_of)
     places = Places(redis)
     receivers = Receivers(redis, destinations, is_enabled=bool(settings.webhook_secret))
     app.state.analysis = Analysis(settings, app.state.store, app.state.catalog, queue_of, fetcher, places, receivers)

@@ -9,7 +9,6 @@ from image_analysis_api.schemas import Health, Readiness
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store import Store
 from image_analysis_common.errors import NoWorker, StoreUnavailable
-from image_analysis_common.tasks import model_name
 
 router = APIRouter(tags=["health"])
 
@@ -32,4 +31,4 @@ async def read_health() -> Health:
 async def read_readiness(request: Request) -> Readiness:
     """Answer 200 while Redis answers and a worker of the model was heard of in the last 10 seconds."""
     await cast(Store, request.app.state.store).check_worker()
-    return Readiness(model=model_name(cast(ApiSettings, request.app.state.settings).model_id))
+    return Readiness(model=cast(ApiSettings, request.app.state.settings).model_name)

@@ -57,12 +57,13 @@ def main() -> None:
         check_redis_version(version)
         from image_analysis_worker.classifier import Classifier
 
-        model = Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
+        checkpoint = find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name)
+        exit_code = serve(settings, Classifier.load(checkpoint, settings))
     except StartupError as error:
         sys.exit(f"image-analysis-worker: {error}")
     except KeyboardInterrupt:
         sys.exit(0)
-    sys.exit(serve(settings, model))
+    sys.exit(exit_code)
 
 
 def serve(settings: WorkerSettings, model: Model) -> int:
@@ -70,13 +71,16 @@ def serve(settings: WorkerSettings, model: Model) -> int:
 
     On the first signal, what is not in the model yet goes back to the queue at once. A second one ends the process
     where it is; others take over what it had in hand.
+
+    Raises:
+        StartupError: live workers serve another model by the same name.
     """
     outage = Outage()
     _stop_on_signals(outage.is_stopping)
     threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
     announcement = model.warm_up()
     redis = connect(settings.redis_dsn)
-    books = Books(settings.model_id, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
+    books = Books(settings.model_name, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
     upkeep = Upkeep(books, announcement)
     hand = Hand(BATCHES_IN_HAND * announcement.max_batch_size)
     watch = Watch(settings.job_timeout_seconds)
@@ -107,7 +111,7 @@ def serve(settings: WorkerSettings, model: Model) -> int:
         return 0
     for thread in (heartbeat, inference, loader):
         thread.start()
-    log.info("worker_started", worker=books.name, queue=queue_name(settings.model_id), **announcement.model_dump())
+    log.info("worker_started", worker=books.name, queue=queue_name(settings.model_name), **announcement.model_dump())
 
     while not outage.is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
         pass

@@ -22,7 +22,9 @@ from image_analysis_worker.settings import WorkerSettings
 def load_model() -> Classifier:
     """Load the environment's model, once in a process."""
     settings = WorkerSettings.from_environment()
-    return Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
+    return Classifier.load(
+        find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name), settings
+    )
 
 
 @cache
