@@ -5,19 +5,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any
 
 import structlog
 from PIL import Image
 
-from chaos.images import Marker
+from chaos.images import MARKED_PX, Marker
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker import __main__ as program
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.classifier import Classifier
+from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.settings import WorkerSettings
 
 
@@ -27,7 +30,6 @@ class MisbehavingModel:
     def __init__(self, classifier: Classifier, orders: Connection) -> None:
         self._classifier = classifier
         self.ref: ModelRef = classifier.ref
-        self.input_px: int = classifier.input_px
         self._orders = orders
         self._announcement = classifier.warm_up()
         self._slow_s = float(os.environ.get("SLOW_S", "3"))
@@ -37,14 +39,8 @@ class MisbehavingModel:
     def warm_up(self) -> ModelAnnouncement:
         return self._announcement
 
-    def prepare(self, image: Image.Image) -> tuple[Marker | None, Any]:
-        self._enter("prepare", 1)
-        match marker := Marker.of(image):
-            case Marker.DIES_IN_PREPARE:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case Marker.HANGS_IN_PREPARE:
-                hang()
-        return marker, self._classifier.prepare(image)
+    def open_decoder(self) -> "MisbehavingDecoder":
+        return MisbehavingDecoder(self._classifier.open_decoder(), partial(self._enter, "decode", 1))
 
     def classify(self, inputs: Sequence[tuple[Marker | None, Any]], top_k: int = TOP_K) -> list[list[Prediction]]:
         structlog.get_logger("chaos").info("model_entered", images=len(inputs))
@@ -74,6 +70,26 @@ class MisbehavingModel:
                 return
             self._report = None
             self._orders.send(images)
+
+
+class MisbehavingDecoder:
+    """The decoder of a misbehaving model."""
+
+    def __init__(self, decoder: Decoder, enter: Callable[[], None]) -> None:
+        self._decoder = decoder
+        self._enter = enter
+
+    def decode(self, body: bytes) -> tuple[Marker | None, Any]:
+        pixels = self._decoder.decode(body)
+        self._enter()
+        with Image.open(BytesIO(body)) as image:
+            marker = Marker.of(image.convert("RGB")) if image.size == MARKED_PX else None
+        match marker:
+            case Marker.DIES_IN_DECODE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Marker.HANGS_IN_DECODE:
+                hang()
+        return marker, pixels
 
 
 def hang() -> None:

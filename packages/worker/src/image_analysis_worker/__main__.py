@@ -20,7 +20,6 @@ from image_analysis_worker.books.ledger import Books
 from image_analysis_worker.books.upkeep import Upkeep
 from image_analysis_worker.checkpoint import find_checkpoint
 from image_analysis_worker.cores import count_usable_cores
-from image_analysis_worker.decoder import Decoder
 from image_analysis_worker.hand import Hand
 from image_analysis_worker.heartbeat import Heartbeat
 from image_analysis_worker.inference import Inference
@@ -98,10 +97,7 @@ def serve(settings: WorkerSettings, model: Model) -> int:
         hand,
         outage,
         watch,
-        prepare=model.prepare,
-        make_decoder=lambda: Decoder(
-            settings.max_image_pixels, input_px=model.input_px, timeout_s=settings.decode_timeout_seconds
-        ),
+        open_decoder=model.open_decoder,
         decoders=count_usable_cores(),
     )
     heartbeat = Heartbeat(upkeep, books, hand, outage, watch)

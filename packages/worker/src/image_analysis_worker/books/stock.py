@@ -30,8 +30,7 @@ def load_model() -> Classifier:
 @cache
 def start_decoder() -> Decoder:
     """Make the decoder of this process."""
-    settings = WorkerSettings.from_environment()
-    return Decoder(settings.max_image_pixels, input_px=load_model().input_px, timeout_s=settings.decode_timeout_seconds)
+    return load_model().open_decoder()
 
 
 def analyze_image(*, job_id: str) -> dict[str, Any] | None:
@@ -59,7 +58,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
             if image is None:
                 raise ImageExpired("The image waited longer than it is kept: submit it again.")
             top_k = MAX_TOP_K if record.is_deep else TOP_K
-            [predictions] = model.classify([model.prepare(start_decoder().decode(image))], top_k)
+            [predictions] = model.classify([start_decoder().decode(image)], top_k)
         except Exception as error:
             if isinstance(error, ServiceError) or job is None or (job.retries_left or 0) <= 1:
                 if job is not None:
