@@ -152,6 +152,24 @@ def test_processor_that_does_not_start_is_one_line(changes: dict[str, Any], reas
         decoder.decode(make_png())
 
 
+def test_decoders_see_nothing_of_the_workers_environment(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(family(os.getpid()))
+    for name in ("REDIS_URL", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "LANGSMITH_API_KEY"):
+        monkeypatch.setenv(name, "secret")
+    decoder.decode(make_png())
+
+    template, fork = processes(before)
+    for pid in (template, fork):
+        variables = Path(f"/proc/{pid}/environ").read_bytes()
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert b"secret" not in variables
+        assert b"MALLOC_ARENA_MAX=1" in variables
+        assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    held = [str(path.readlink()) for path in Path(f"/proc/{fork}/fd").iterdir()]
+    assert not [file for file in held if file.startswith("socket:")]
+
+
 @pytest.mark.parametrize("moment", ["starting", "idle", "decoding"])
 def test_decoders_outlive_a_signal_to_the_workers_group_and_end_quietly_with_the_worker(moment: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}

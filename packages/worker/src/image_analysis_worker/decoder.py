@@ -26,7 +26,8 @@ from image_analysis_worker.decoder_process import SIZE, Recipe
 _LINE_BYTES = 10_000
 _ERRORS = {error.code: error for error in (CorruptImage, UnsupportedDimensions)}
 
-_VARIABLES = {
+# All that these processes inherit of the worker's environment, which holds the secrets of Redis and of the model hub.
+_KEPT_VARIABLES = {
     "LANG",
     "LC_ALL",
     "LC_CTYPE",
@@ -104,7 +105,7 @@ class Decoders:
                 stdout=2,  # whatever a library prints goes to the log
                 # Signals to the worker's group must not reach the decoders: the worker first finishes its work.
                 process_group=0,
-                env=os.environ | _VARIABLES,
+                env={name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES} | _VARIABLES,
             )
         self._end = weakref.finalize(self, _end, process, ours)
         return ours

@@ -25,6 +25,7 @@ from PIL import AvifImagePlugin, Image
 
 from image_analysis_common.errors import CorruptImage, JobError, UnsupportedDimensions
 from image_analysis_worker.decoding import decode_image
+from image_analysis_worker.sandbox import enter_sandbox
 
 MEMORY_BASE_BYTES = 160 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 24
@@ -84,6 +85,7 @@ def main() -> None:
             # A last line of defense: a checkpoint can name any processor, with any parameters.
             worker.send(f"{type(error).__name__}: {error}".partition("\n")[0].encode()[:1000])
             return
+        enter_sandbox()
         gc.freeze()
         while fds := socket.recv_fds(worker, 1, 3)[1]:
             if os.fork() == 0:
