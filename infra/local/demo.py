@@ -69,7 +69,7 @@ def demonstrate(console: Console, log: Path) -> None:
             again = submit(client)
             elapsed_ms = (time.perf_counter() - start_s) * 1000
         if not read(again).get("cached") or again.status_code != httpx.codes.OK:
-            raise DemoError("The same photo was queued again: its result should have come from the cache")
+            raise DemoError("The same photo was queued again: its result should have come from the cache.")
         console.print(f"The same photo again: 200 at once, [bold]from the cache[/], in [bold]{elapsed_ms:.0f} ms[/]")
         progress.update("Stopping")
 
@@ -90,7 +90,7 @@ def analyze(client: httpx.Client) -> tuple[dict[str, Any], float]:
     body = read(submit(client))
     while body["status"] in {"PENDING", "PROCESSING"}:
         if time.perf_counter() - start_s > ANSWER_S:
-            raise DemoError(f"The job is still {body['status']} after {ANSWER_S:.0f} s")
+            raise DemoError(f"The job is still {body['status']} after {ANSWER_S:.0f} s.")
         time.sleep(POLL_S)
         body = read(client.get(f"/analysis-status/{body['job_id']}"))
     if body["status"] != "COMPLETED":

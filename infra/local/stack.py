@@ -97,7 +97,7 @@ class Stack:
         with self._supervisord.calls() as supervisor:
             process_id = int(supervisor.getProcessInfo(program)["pid"])
         if not process_id:
-            raise StackError(f"{program} is not running")
+            raise StackError(f"{program} is not running.")
         return process_id
 
     def restart(self, program: str) -> None:
@@ -130,7 +130,7 @@ class Stack:
     @property
     def _supervisord(self) -> Supervisord:
         if self._running is None:
-            raise StackError("The stack is not running")
+            raise StackError("The stack is not running.")
         return self._running
 
     def _start(self) -> None:
@@ -172,13 +172,13 @@ class Stack:
             if not missing:
                 return
             if time.monotonic() > deadline_s:
-                raise StackError(f"Not ready after {timeout_s:.0f} s: {'; '.join(missing)}")
+                raise StackError(f"Not ready after {timeout_s:.0f} s: {'; '.join(missing)}.")
             time.sleep(POLL_S)
 
     def _check(self, failed_states: Set[str]) -> None:
         failed = [program for program, state in self._supervisord.states().items() if state in failed_states]
         if failed:
-            raise StackError(f"{' and '.join(failed)} cannot start: see the last lines of the log")
+            raise StackError(f"{' and '.join(failed)} cannot start: see the last lines of the log.")
 
 
 def _missing(name: str, port: int, path: str) -> list[str]:

@@ -61,7 +61,7 @@ class Supervisord:
             StackError: supervisord has ended.
         """
         if (code := self._process.poll()) is not None:
-            raise StackError(f"supervisord ended with exit code {code}: see its last lines")
+            raise StackError(f"supervisord ended with exit code {code}: see its last lines.")
         with suppress(StackError), self.calls() as supervisor:
             return {program["name"]: program["statename"] for program in supervisor.getAllProcessInfo()}
         return {}

@@ -10,7 +10,7 @@ from image_analysis_common import keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
-from waiting import wait_until
+from support.waiting import wait_until
 
 QUEUE = tasks.queue_name(BUNDLED_MODEL)
 FORGOTTEN_S = 30

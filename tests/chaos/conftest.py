@@ -12,8 +12,8 @@ from multiprocessing.context import ForkServerContext
 
 import pytest
 
-from chaos.reaper import Reaper
 from chaos.stage import Stage
+from support.reaper import Reaper
 
 OpenStage = Callable[[str], Stage]
 PRELOADED = [

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from chaos.books import QUEUE
 from chaos.custody import Custody
-from chaos.images import large_images, small_images, unique
 from chaos.stage import Stage, Submitter
 from chaos.statuses import StatusPoller
 from chaos.workers import Crew, Worker
 from image_analysis_common import keys
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.waiting import wait_until
 
 DEPTH = 24
 """Jobs that the feeder keeps in the queue."""

@@ -14,14 +14,15 @@ from typing import Any
 import structlog
 from PIL import Image
 
-from chaos.images import MARKED_PX, Marker
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.tracing import start_tracing
 from image_analysis_worker import __main__ as program
-from image_analysis_worker.checkpoint import find_checkpoint
-from image_analysis_worker.classifier import Classifier
-from image_analysis_worker.decoder import Decoder
+from image_analysis_worker.decoding.decoder import Decoder
+from image_analysis_worker.engines.checkpoint import find_checkpoint
+from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
+from support.images import MARKED_PX, Marker
 
 
 class MisbehavingModel:
@@ -106,9 +107,9 @@ def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
-    model = MisbehavingModel(
-        Classifier.load(find_checkpoint(settings.model_id, name=settings.model_name), settings), orders
-    )
+    start_tracing("image-analysis-worker")
+    checkpoint = find_checkpoint(settings.model_id, name=settings.model_name)
+    model = MisbehavingModel(Classifier.load(checkpoint, settings), orders)
     orders.send("ready")
     orders.recv()
     threading.Thread(target=model.obey, daemon=True).start()

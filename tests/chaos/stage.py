@@ -12,16 +12,16 @@ from uuid import uuid4
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from chaos.reaper import Reaper
-from chaos.redis_server import RedisServer
 from chaos.workers import Crew, Program, Worker
-from image_analysis_api.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
-from waiting import wait_until
+from support.reaper import Reaper
+from support.redis_server import RedisServer
+from support.waiting import wait_until
 
 FINAL = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 

@@ -11,8 +11,8 @@ import pytest
 
 from chaos.books import Books
 from chaos.conftest import OpenStage
-from chaos.images import small_images, unique
 from image_analysis_common.models import JobStatus
+from support.images import small_images, unique
 
 FIRST = 1000
 """By then caches are full, and the allocator has what it needs."""

@@ -1,5 +1,6 @@
 """A worker is frozen and thaws, as in a virtual machine that was moved: what it does too late changes nothing."""
 
+import asyncio
 import signal
 import time
 from collections import Counter
@@ -7,17 +8,20 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from uuid import UUID
 
 import pytest
 
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import large_images, small_images, unique
 from chaos.stage import Stage
 from chaos.statuses import StatusPoller
 from chaos.workers import Worker
+from image_analysis_api.jobs.cancellation import Cancellation, Outcome
+from image_analysis_api.store.client import connect
 from image_analysis_common.keys import HEARTBEAT_INTERVAL_S, WORKER_TTL_S
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.waiting import wait_until
 
 RECOVERY_S = 20
 
@@ -117,3 +121,31 @@ def test_thawed_worker_works_on_and_the_books_balance(thaws: dict[str, Future[Th
 
     assert thaw.exit_codes == [None, None]
     assert thaw.books == thaw.balanced_books
+
+
+def test_thawed_worker_brings_nothing_back_of_jobs_that_were_forgotten(open_stage: OpenStage) -> None:
+    with open_stage("forgotten") as stage:
+        jobs = stage.submit(unique(large_images()[number % 3]) for number in range(60))
+        frozen, other = (stage.start_worker(is_program=True).begin() for _ in range(2))
+        wait_until(
+            lambda: frozen.log.events("job_completed") and other.log.events("job_completed"), "the workers are at work"
+        )
+        frozen.signal(signal.SIGSTOP)
+        stage.wait_for_end(jobs)
+        asyncio.run(forget(stage.redis_server.url, jobs))
+
+        frozen.signal(signal.SIGCONT)
+        # It gets on to new jobs once it has ended those that it had in hand.
+        late = stage.submit(unique(large_images()[number % 3]) for number in range(60))
+        stage.wait_for_end(late)
+        told = {line["job_id"] for line in frozen.log.events("job_completed")}
+
+        assert told & set(late)
+        assert [key for key in stage.redis.scan_iter() if key.decode().split(":")[-1] in jobs] == []
+        assert Books.read(stage.redis, {}).finished == set(late)
+
+
+async def forget(redis_url: str, jobs: list[str]) -> None:
+    async with connect(redis_url) as redis:
+        for job_id in jobs:
+            assert await Cancellation(redis).cancel(UUID(job_id), None) is Outcome.FORGOTTEN

@@ -1,18 +1,22 @@
 """The model never returns: the worker notices by itself, stops to look alive, and makes way for another."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from pytest_httpserver import HTTPServer
 
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import Marker, marked, small_images, unique
 from image_analysis_common.models import JobStatus
-from waiting import wait_until
+from support.collector import Span, collect, exporting_to
+from support.images import Marker, marked, small_images, unique
+from support.waiting import wait_until
 
+TRACE_ID, CALLER_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 LIMIT_S = 3
 RECOVERY_S = 20
 EXIT_STUCK = 70
@@ -31,14 +35,20 @@ class Hang:
     recovered_s: float
     books: Books
     balanced_books: Books
+    ends: list[tuple[str, str]]
+    """What the log says of the job that hung: the events and their codes."""
+    spans: list[Span]
 
 
 @pytest.fixture(scope="module")
-def hang(open_stage: OpenStage) -> Iterator[Hang]:
+def hang(open_stage: OpenStage, make_httpserver: HTTPServer) -> Iterator[Hang]:
+    spans = collect(make_httpserver)
+    variables = {"JOB_TIMEOUT_SECONDS": str(LIMIT_S), "MAX_BATCH_SIZE": "1", **exporting_to(make_httpserver)}
     with open_stage("hang") as stage:
-        first, second = (stage.start_worker(JOB_TIMEOUT_SECONDS=str(LIMIT_S), MAX_BATCH_SIZE="1") for _ in range(2))
-        first.begin().report("classify")
+        first, second = (stage.start_worker(**variables) for _ in range(2))
         [hung] = stage.submit([marked(Marker.HANGS_IN_CLASSIFY)])
+        stage.redis.hset(f"rq:job:{hung}", "meta", json.dumps({"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}))
+        first.begin().report("classify")
         others = stage.submit(unique(image) for image in small_images())
         assert first.wait_for_report() == 1
         hung_s = time.monotonic()
@@ -55,6 +65,12 @@ def hang(open_stage: OpenStage) -> Iterator[Hang]:
             recovered_s=recovered_s - ended_s,
             books=settled_books(stage.redis, records, frozenset({second.name})),
             balanced_books=Books.balanced(records, frozenset({second.name})),
+            ends=[
+                (line["event"], line["code"])
+                for line in first.log.events("job_failed", "job_completed", "job_retried")
+                if line["job_id"] == hung
+            ],
+            spans=[span for span in spans if span.trace_id == TRACE_ID],
         )
 
 
@@ -64,6 +80,13 @@ def test_process_ends_itself_soon_after_the_limit(hang: Hang) -> None:
 
 def test_job_that_hung_alone_fails_at_once(hang: Hang) -> None:
     assert hang.hung == (JobStatus.FAILED, "job_timeout")
+
+
+def test_job_that_hung_is_logged_and_traced_like_every_other(hang: Hang) -> None:
+    assert hang.ends == [("job_failed", "job_timeout")]
+    assert [(span.name, span.parent_id, span.is_error) for span in hang.spans if span.name == "analyze_image"] == [
+        ("analyze_image", CALLER_ID, True)
+    ]
 
 
 def test_other_jobs_go_on_elsewhere(hang: Hang) -> None:

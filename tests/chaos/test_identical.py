@@ -13,10 +13,10 @@ import pytest
 from addresses import LOOPBACK, Addresses
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import Marker, damaged_image, marked, small_images, unique
 from chaos.stage import Stage
 from chaos.workers import Worker
-from waiting import wait_until
+from support.images import Marker, damaged_image, marked, small_images, unique
+from support.waiting import wait_until
 
 SUBMISSIONS = 50
 ROUNDS = 8

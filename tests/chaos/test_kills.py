@@ -13,13 +13,13 @@ import pytest
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
 from chaos.custody import Custody, Recoveries
-from chaos.images import large_images, small_images, unique
 from chaos.killer import Feeder, Killer
 from chaos.stage import Stage
 from chaos.statuses import StatusPoller
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.tasks import MAX_ATTEMPTS
+from support.images import large_images, small_images, unique
 
 RECOVERY_S = 20
 CONFIDENCE_TOLERANCE = 0.002

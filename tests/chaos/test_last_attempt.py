@@ -5,9 +5,9 @@ import time
 
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import large_images, small_images, unique
 from image_analysis_common import keys
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.waiting import wait_until
 
 RECOVERY_S = 20
 JOBS = 40

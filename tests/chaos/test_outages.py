@@ -10,10 +10,10 @@ import pytest
 
 from chaos.books import Books, retries_left, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import large_images, small_images, unique
 from chaos.stage import Stage
 from chaos.workers import Worker
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.waiting import wait_until
 
 JOBS = 120
 RECOVERY_S = 20

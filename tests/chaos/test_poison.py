@@ -9,10 +9,10 @@ import pytest
 
 from chaos.books import Books, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import Marker, damaged_image, marked, small_images, unique
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from waiting import wait_until
+from support.images import Marker, damaged_image, marked, small_images, unique
+from support.waiting import wait_until
 
 NEIGHBORS = 10
 """On each side of the bad image, so that it shares its batch."""

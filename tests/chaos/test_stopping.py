@@ -11,10 +11,10 @@ import pytest
 
 from chaos.books import QUEUE, Books, eventually, retries_left, settled_books
 from chaos.conftest import OpenStage
-from chaos.images import Marker, large_images, marked, unique
 from chaos.stage import Stage
 from chaos.workers import Worker
-from waiting import wait_until
+from support.images import Marker, large_images, marked, unique
+from support.waiting import wait_until
 
 BATCH = 4
 JOBS = 24

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from chaos import misbehaving
-from chaos.reaper import Reaper
-from waiting import wait_until
+from support.reaper import Reaper
+from support.waiting import wait_until
 
 LogLine = dict[str, Any]
 

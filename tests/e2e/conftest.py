@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from stack import Stack
-from waiting import wait_until
+from support.waiting import wait_until
 
 ENDED = {"COMPLETED", "FAILED"}
 ENDED_S = 90.0

@@ -8,7 +8,7 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.transport.serialization import Binary
 
-from samples import encode, make_image
+from support.samples import encode, make_image
 
 IMAGE_URL = os.environ["IMAGE_URL"]
 IMAGES = [encode(make_image(seed), form) for seed, form in enumerate(("PNG", "JPEG", "GIF"))]

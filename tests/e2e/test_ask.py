@@ -14,10 +14,10 @@ import httpx
 from pytest_httpserver import HTTPServer
 
 from image_analysis_common.settings import BUNDLED_MODEL
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import CHELSEA, base64_body, make_png
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from stack import Stack
-from waiting import wait_until
+from support.samples import CHELSEA, base64_body, make_png
+from support.waiting import wait_until
 
 Ask = Callable[[str], dict[str, Any]]
 

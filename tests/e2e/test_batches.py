@@ -5,8 +5,8 @@ import base64
 import httpx
 from pytest_httpserver import HTTPServer
 
-from samples import CHELSEA, base64_body, make_jpeg, make_png
 from stack import Stack
+from support.samples import CHELSEA, base64_body, make_jpeg, make_png
 
 
 def test_every_image_of_a_batch_gets_its_own_verdict_over_a_restart_of_the_api(

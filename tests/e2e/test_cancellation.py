@@ -8,10 +8,10 @@ import httpx
 import pytest
 from redis import Redis
 
-from api_processes import one_api
-from samples import base64_body, make_png
 from stack import Stack
-from waiting import wait_until
+from support.api_processes import one_api
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 QUEUE = "analysis-vit-tiny-cifar10"
 API_KEYS = f"carol:{sha256(b'c').hexdigest()},dave:{sha256(b'd').hexdigest()}"

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from api_processes import one_api
-from image_analysis_api.connections import HEAD_TIMEOUT_S, LINGER_BYTES, LINGER_S
-from samples import base64_body, make_png
+from image_analysis_api.server.connections import HEAD_TIMEOUT_S, LINGER_BYTES, LINGER_S
 from stack import Stack
-from waiting import wait_until
+from support.api_processes import one_api
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 BODY_TIMEOUT_S = 2
 IDLE = 1000

@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 
-from samples import base64_body, make_jpeg, make_png
 from stack import Stack
+from support.samples import base64_body, make_jpeg, make_png
 
 Ask = Callable[[str], dict[str, Any]]
 QUEUE = "analysis-vit-tiny-cifar10"

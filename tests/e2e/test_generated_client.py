@@ -16,9 +16,9 @@ import httpx
 import pytest
 from pytest_httpserver import HTTPServer
 
-from samples import CHELSEA, make_png
 from stack import Stack
-from waiting import wait_until
+from support.samples import CHELSEA, make_png
+from support.waiting import wait_until
 
 PACKAGE = "generated_client"
 # The generator knows no ranges of media types.

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from bombs import BOMBS, LIMIT_PX
 from image_analysis_common.images import FORMATS
-from image_analysis_worker.decoder_process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
-from memory import forget_peak, peak_bytes, resident_bytes
-from samples import CHELSEA, base64_body, encode, make_image, make_png
+from image_analysis_worker.decoding.process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
 from stack import Stack
+from support.bombs import BOMBS, LIMIT_PX
+from support.memory import forget_peak, peak_bytes, resident_bytes
+from support.samples import CHELSEA, base64_body, encode, make_image, make_png
 
 MUTANTS = 2000
 FIRST = 500

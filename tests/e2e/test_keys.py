@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from api_processes import two_apis
-from samples import base64_body, make_png
 from stack import Stack
-from waiting import wait_until
+from support.api_processes import two_apis
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 
 def make_key(name: str) -> tuple[str, str]:

@@ -13,10 +13,10 @@ from PIL import Image
 from pytest_httpserver import HTTPServer
 from transformers import pipeline
 
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import CHELSEA, base64_body, encode, make_image, make_jpeg, make_png
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from stack import Stack
-from waiting import wait_until
+from support.samples import CHELSEA, base64_body, encode, make_image, make_jpeg, make_png
+from support.waiting import wait_until
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 Ask = Callable[[str], dict[str, Any]]

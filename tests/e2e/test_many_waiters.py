@@ -12,13 +12,13 @@ import pytest
 from redis import Redis
 from websockets.asyncio.client import connect
 
-from api_processes import api_process
-from chaos.reaper import Reaper
-from chaos.redis_server import RedisServer
 from image_analysis_common import keys
-from memory import resident_bytes
-from samples import base64_body, make_png
-from steps import Steps
+from support.api_processes import api_process
+from support.memory import resident_bytes
+from support.reaper import Reaper
+from support.redis_server import RedisServer
+from support.samples import base64_body, make_png
+from support.steps import Steps
 
 MODEL = "nobody-serves-this"
 """The test takes the job's steps itself, so that it knows the moment of the end."""

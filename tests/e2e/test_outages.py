@@ -13,12 +13,12 @@ import httpx
 import pytest
 from redis import Redis
 
-from api_processes import one_api
-from chaos.reaper import Reaper
-from chaos.redis_server import RedisServer
 from image_analysis_common import keys
-from samples import base64_body, make_png
-from waiting import wait_until
+from support.api_processes import one_api
+from support.reaper import Reaper
+from support.redis_server import RedisServer
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 ANSWERED_S = 1.0
 RECOVERED_S = 2.0

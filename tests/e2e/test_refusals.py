@@ -15,10 +15,10 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from addresses import Addresses
-from api_processes import two_apis
-from samples import base64_body, make_png
 from stack import Stack
-from waiting import wait_until
+from support.api_processes import two_apis
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PNG = base64_body(make_png(200))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pytest_httpserver import HTTPServer
 
-from api_processes import one_api
-from samples import make_png
 from stack import Stack
+from support.api_processes import one_api
+from support.samples import make_png
 
 EXAMPLES = 50
 KEY = "a" * 43

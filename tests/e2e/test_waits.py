@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from image_analysis_common import keys
-from samples import base64_body, make_png
 from stack import Stack
-from waiting import wait_until
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
 WHOLE_RUN = ["PENDING", "PROCESSING", "COMPLETED"]
 

@@ -1,10 +1,8 @@
 """A client is told of its jobs' ends by the running stack, however its receiver and the deliverer fare meanwhile."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -15,11 +13,11 @@ from standardwebhooks import WebhookVerificationError
 
 from image_analysis_api.webhook_secrets import WebhookSecret
 from image_analysis_common import keys
-from samples import base64_body, make_png
 from stack import Stack
-from waiting import wait_until
+from support.documents import API, blocks
+from support.samples import base64_body, make_png
+from support.waiting import wait_until
 
-README = Path(__file__).parents[2] / "README.md"
 FAILS, BREAKS, ACCEPTS = 500, 0, 204
 
 
@@ -66,8 +64,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def read_webhook() -> Callable[..., dict[str, Any]]:
-    """What the README tells clients to write."""
-    [sample] = [code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "Webhook" in code]
+    """What the documents show clients."""
+    [sample] = [block.text for block in blocks(API) if "def read_webhook" in block.text]
     names: dict[str, Any] = {}
     exec(sample, names)
     read: Callable[..., dict[str, Any]] = names["read_webhook"]

@@ -11,8 +11,8 @@ import pytest
 
 from addresses import Addresses
 from images.composition import START_S, Composition
-from samples import base64_body
-from waiting import wait_until
+from support.samples import base64_body
+from support.waiting import wait_until
 
 PASSWORD = "open, sesame"
 BUILD_S = 600

@@ -4,11 +4,11 @@ import time
 
 import httpx
 
-from chaos.images import large_images, small_images, unique
 from images.composition import Composition
 from images.conftest import Ask, Submit
-from samples import CHELSEA
-from waiting import wait_until
+from support.images import large_images, small_images, unique
+from support.samples import CHELSEA
+from support.waiting import wait_until
 
 HEALTH_CHECK = ("python", "-m", "image_analysis_worker.healthcheck")
 FREEZE = """
@@ -89,7 +89,7 @@ def test_worker_that_gets_nowhere_is_unhealthy_though_its_process_is_there(compo
     composition.docker("exec", worker, "python", "-c", FREEZE, "SIGCONT")
     wait_until(lambda: not check(), "the thawed worker is well again")
 
-    assert (before, complaint) == ("", "no worker of vit-tiny-cifar10 on this host has reported in the last 10 s")
+    assert (before, complaint) == ("", "No worker of vit-tiny-cifar10 on this host has reported in the last 10 s.")
 
 
 def test_containers_may_do_no_more_than_they_need(composition: Composition) -> None:

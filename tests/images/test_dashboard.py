@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from chaos.images import damaged_image, small_images, unique
 from images.composition import Composition
 from images.conftest import PASSWORD, Ask, Submit
+from support.images import damaged_image, small_images, unique
 
 QUEUE = "analysis-vit-tiny-cifar10"
 

@@ -54,7 +54,7 @@ def test_worker_has_the_cpu_build_of_the_locked_torch(built: Composition) -> Non
 def test_decoders_of_the_worker_image_have_no_way_to_the_network(built: Composition) -> None:
     code = """
 import socket
-from image_analysis_worker.sandbox import enter_sandbox
+from image_analysis_worker.decoding.sandbox import enter_sandbox
 socket.socket().close()
 enter_sandbox()
 try:

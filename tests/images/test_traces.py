@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from chaos.images import small_images, unique
 from images.composition import PROJECT, Composition
 from images.conftest import Ask, Submit
-from waiting import wait_until
+from support.images import small_images, unique
+from support.waiting import wait_until
 
 COLLECTOR = """
 from http.server import BaseHTTPRequestHandler, HTTPServer

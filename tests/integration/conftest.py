@@ -11,9 +11,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from addresses import find_redis_server
-from api_processes import WORKER, run_service
 from image_analysis_common.keys import PERMANENT_PREFIXES
-from waiting import wait_until
+from support.api_processes import WORKER, run_service
+from support.waiting import wait_until
 
 CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis" / "redis.conf"
 

@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
-from bombs import BOMBS, LIMIT_PX, narrow_png
-from checkpoints import ARCHITECTURES, make_checkpoint
 from image_analysis_common.errors import JobError
-from image_analysis_worker.checkpoint import find_checkpoint
-from image_analysis_worker.classifier import Classifier
-from image_analysis_worker.decoder import Decoder
-from image_analysis_worker.decoder_process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
+from image_analysis_worker.decoding.decoder import Decoder
+from image_analysis_worker.decoding.process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
+from image_analysis_worker.engines.checkpoint import find_checkpoint
+from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
-from memory import forget_peak, peak_bytes, resident_bytes
-from samples import CHELSEA, encode, make_image
+from support.bombs import BOMBS, LIMIT_PX, narrow_png
+from support.checkpoints import ARCHITECTURES, make_checkpoint
+from support.memory import forget_peak, peak_bytes, resident_bytes
+from support.samples import CHELSEA, encode, make_image
 
 PROCESSES_BYTES = 128 * 2**20
 """What the decoders' processes hold before they see an image."""

@@ -9,9 +9,9 @@ from redis import Redis
 
 from image_analysis_api.app import create_app
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.store import connect
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
-from samples import base64_body, make_png
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

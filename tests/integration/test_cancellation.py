@@ -10,15 +10,15 @@ from fakeredis.aioredis import FakeRedis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.cancellation import Cancellation, Outcome
-from image_analysis_api.listing import Listing
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import Store, connect
+from image_analysis_api.jobs.cancellation import Cancellation, Outcome
+from image_analysis_api.jobs.listing import Listing
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import Store, connect
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from steps import RESULT, Steps
+from support.steps import RESULT, Steps
 
 pytestmark = pytest.mark.anyio
 

@@ -1,51 +1,31 @@
 """What a worker does with jobs that were taken back, and what RQ's books say of them in the end."""
 
-import asyncio
-from collections.abc import Iterator
-from uuid import UUID, uuid4
+from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
+from structlog.testing import capture_logs
 
-from image_analysis_api.cancellation import Cancellation
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import connect
 from image_analysis_common import keys, tasks
-from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.hand import Work
-from image_analysis_worker.records import Records
-from steps import RESULT
-
-QUEUE = "analysis-m"
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from support.direct import QUEUE, Client, read, registries
+from support.interruptions import InterruptedRedis
+from support.steps import RESULT
 
 
 @pytest.fixture
-def books(redis: Redis) -> Books:
-    return Books("m", redis, Records("m", cache_ttl_s=60))
+def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
+    with InterruptedRedis.from_url(redis_url) as connection:
+        yield connection
 
 
-class Client:
-    """Submits and cancels as the API does."""
-
-    def __init__(self, redis_url: str) -> None:
-        self._runner = asyncio.Runner()
-        self._redis = connect(redis_url)
-
-    def submit(self) -> str:
-        job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash="1" * 64)
-        self._runner.run(JobQueue(self._redis, "m").enqueue(job_id, b"image", record, request_id="r"))
-        return str(job_id)
-
-    def cancel(self, job_id: str) -> None:
-        self._runner.run(Cancellation(self._redis).cancel(UUID(job_id), None))
-
-    def close(self) -> None:
-        self._runner.run(self._redis.aclose())
-        self._runner.close()
+@pytest.fixture
+def books(connection: Redis) -> Books:
+    return Books("m", connection, Records("m", cache_ttl_s=60))
 
 
 @pytest.fixture
@@ -57,20 +37,6 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
 
 def take(books: Books) -> list[Work]:
     return books.take(1, wait_s=1, is_alone=True)[0]
-
-
-def read(redis: Redis, *jobs: str) -> list[str]:
-    return [bytes(redis.hget(keys.job(job_id), "status")).decode() for job_id in jobs]
-
-
-def registries(redis: Redis) -> dict[str, list[str]]:
-    """Name what RQ's books hold, but for what is empty."""
-    found = {
-        "waiting": redis.lrange(f"rq:queue:{QUEUE}", 0, -1),
-        "between": redis.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1),
-        **{name: redis.zrange(f"rq:{name}:{QUEUE}", 0, -1) for name in ("wip", "finished", "failed", "canceled")},
-    }
-    return {name: [job.decode() for job in jobs] for name, jobs in found.items() if jobs}
 
 
 def check_canceled(redis: Redis, job_id: str) -> None:
@@ -148,3 +114,67 @@ def test_kept_run_is_tried_again_when_its_worker_dies(redis: Redis, books: Books
     books.finish([again])
 
     assert read(redis, leader, follower) == ["CANCELLED", "COMPLETED"]
+
+
+def test_follower_that_comes_while_its_cancelled_leader_begins_is_answered(
+    redis: Redis, books: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    leader, followers = client.submit(), list[str]()
+    # It was popped when it was cancelled, by a worker that died before it began.
+    redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate")
+    client.cancel(leader)
+    redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}")
+    connection.before_write = lambda: followers.append(client.submit())
+
+    [work] = take(books)
+    work.end(RESULT)
+    books.finish([work])
+
+    assert read(redis, leader, *followers) == ["CANCELLED", "COMPLETED"]
+    check_canceled(redis, leader)
+
+
+@pytest.mark.parametrize("give_up", [Books.give_back, Books.finish])
+def test_follower_that_comes_while_its_cancelled_leader_is_given_up_is_answered_later(
+    redis: Redis, books: Books, connection: InterruptedRedis, client: Client, give_up: Callable[..., None]
+) -> None:
+    leader, followers = client.submit(), list[str]()
+    [work] = take(books)
+    client.cancel(leader)
+    connection.before_write = lambda: followers.append(client.submit())
+    work.end(RuntimeError("a fault"))
+    give_up(books, [work])
+
+    [again] = take(books)
+    again.end(RESULT)
+    books.finish([again])
+
+    assert read(redis, leader, *followers) == ["CANCELLED", "COMPLETED"]
+    check_canceled(redis, leader)
+
+
+def test_job_that_is_cancelled_while_it_begins_is_not_run(
+    redis: Redis, books: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    job_id = client.submit()
+    connection.before_write = lambda: client.cancel(job_id)
+
+    with capture_logs() as lines:
+        assert take(books) == []
+
+    assert read(redis, job_id) == ["CANCELLED"]
+    check_canceled(redis, job_id)
+    assert [(line["event"], line["job_id"]) for line in lines] == [("job_cancelled", job_id)]
+    assert redis.hget(books.key, "state") == b"idle"
+
+
+def test_kept_run_is_dropped_where_its_last_follower_leaves_while_it_begins(
+    redis: Redis, books: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    leader, follower = client.submit(), client.submit()
+    client.cancel(leader)
+    connection.before_write = lambda: client.cancel(follower)
+
+    assert take(books) == []
+    assert read(redis, leader, follower) == ["CANCELLED", "CANCELLED"]
+    check_canceled(redis, leader)

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from image_analysis_common.errors import StartupError
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
-from image_analysis_worker.classifier import Classifier
-from image_analysis_worker.decoder import Pixels
+from image_analysis_worker.decoding.decoder import Pixels
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
+from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
 
 ZEROS = Pixels((3, 32, 32), bytearray(4 * 3 * 32 * 32))

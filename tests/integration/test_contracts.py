@@ -11,9 +11,9 @@ from fakeredis.aioredis import FakeRedis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.queue import JobQueue, ResultKnown
-from image_analysis_api.rate_limit import RateLimiter, Verdict
-from image_analysis_api.store import Store, connect
+from image_analysis_api.access.rate_limit import RateLimiter, Verdict
+from image_analysis_api.jobs.queue import JobQueue, ResultKnown
+from image_analysis_api.store.client import Store, connect
 from image_analysis_common import keys
 from image_analysis_common.errors import QueueFull, StoreUnavailable
 from image_analysis_common.models import JobStatus

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
+from uuid import uuid4
 
 import pytest
 from redis import Redis
@@ -17,12 +18,16 @@ from addresses import Addresses
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from receivers import SECRET
-from scraping import scrape, values
-from steps import Steps
-from waiting import wait_until
+from support.name_servers import SLOW, name_server
+from support.receivers import SECRET
+from support.scraping import scrape, values
+from support.steps import Steps
+from support.waiting import wait_until
 
 MODULE = "image_analysis_api.deliverer"
+SLOW_RECEIVERS = 100
+"""More than a deliverer asks at once."""
+
 JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -83,16 +88,16 @@ def start(redis_url: str) -> Iterator[Start]:
         yield start
 
 
+def end_job(redis: Redis, job_id: str, webhook_url: str) -> None:
+    record = JobRecord(status=JobStatus.PENDING, image_hash="1" * 64, webhook_url=webhook_url)
+    redis.hset(keys.job(job_id), mapping=record.to_hash())
+    redis.expire(keys.job(job_id), 60)
+    Steps(redis).complete(job_id)
+
+
 @pytest.fixture
 def ended_job(redis: Redis, receiver: Receiver) -> str:
-    record = JobRecord(
-        status=JobStatus.PENDING,
-        image_hash="1" * 64,
-        webhook_url=f"http://127.0.0.1:{receiver.server_port}/",
-    )
-    redis.hset(keys.job(JOB_ID), mapping=record.to_hash())
-    redis.expire(keys.job(JOB_ID), 60)
-    Steps(redis).complete(JOB_ID)
+    end_job(redis, JOB_ID, f"http://127.0.0.1:{receiver.server_port}/")
     return JOB_ID
 
 
@@ -149,7 +154,7 @@ def test_with_or_without_a_secret_it_is_healthy_while_it_runs(
     deliverer.send_signal(signal.SIGTERM)
     said, _ = deliverer.communicate(timeout=10)
 
-    assert before == f"no deliverer on this host has reported in the last {keys.WORKER_TTL_S} s"
+    assert before == f"No deliverer on this host has reported in the last {keys.WORKER_TTL_S} s."
     assert (meanwhile, deliverer.returncode) == ("", 0)
     assert ("webhooks_disabled" in said, "deliverer_started" in said) == (not secret, bool(secret))
 
@@ -167,6 +172,19 @@ def test_attempts_are_counted_and_nothing_of_the_api(
     given_up = {(outcome,): 0 for outcome in ("retried", "rejected", "refused", "expired")}
     assert values(found, "webhook_attempts_total") == {("delivered",): 1, **given_up}
     assert {family.name for family in found} == {"image_analysis_webhook_attempts"}
+
+
+def test_slow_names_of_many_receivers_hold_up_no_other(redis: Redis, start: Start, receiver: Receiver) -> None:
+    receiver.may_answer.set()
+    for number in range(SLOW_RECEIVERS):
+        end_job(redis, str(uuid4()), f"http://{SLOW}-{number}.test/")
+    end_job(redis, JOB_ID, f"http://honest.test:{receiver.server_port}/")
+
+    with name_server({"honest.test": ["127.0.0.1"]}) as names:
+        start(FETCH_DNS_SERVERS=names.address)
+        wait_until(lambda: receiver.told, "the other receiver is told", 15)
+
+    assert len({name for name in names.asked if SLOW in name}) > SLOW_RECEIVERS / 2
 
 
 def test_wrong_setting_is_one_line(start: Start) -> None:

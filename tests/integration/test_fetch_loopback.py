@@ -10,13 +10,15 @@ from typing import Any
 import httpx
 import pytest
 
-from fakes import make_fetcher
-from image_analysis_api.fetch import Fetcher
+from image_analysis_api.outbound.fetcher import Fetcher
+from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestError, UrlRefused
-from listeners import Listener, image, listening
+from support.fakes import make_fetcher
+from support.listeners import Listener, image, listening
 
 pytestmark = pytest.mark.anyio
 
+CLIENT = "198.51.100.7"
 PUBLIC = "93.184.216.34"
 LOOPBACK = "127.0.0.0/8"
 MAX_BYTES = 100_000
@@ -181,7 +183,7 @@ async def test_hostile_url_is_refused_and_reaches_nobody(url: str) -> None:
         ports = frozenset({80, 443, listener.port})
         async with fetching(allowed_ports=ports, transport=egress) as fetcher:
             with pytest.raises(UrlRefused) as caught:
-                await fetcher.fetch(url.replace("{port}", str(listener.port)))
+                await fetcher.fetch(url.replace("{port}", str(listener.port)), CLIENT)
 
     assert (listener.connects, egress.asked) == (0, [])
     assert "127.0.0.1" not in caught.value.detail
@@ -194,7 +196,7 @@ async def test_redirect_to_a_hostile_url_reaches_nobody(url: str) -> None:
         ports = frozenset({80, 443, listener.port})
         async with fetching(allowed_ports=ports, transport=egress) as fetcher:
             with pytest.raises(RequestError):
-                await fetcher.fetch("http://site.test/")
+                await fetcher.fetch("http://site.test/", CLIENT)
 
     assert listener.connects == 0
     assert set(egress.asked) == {PUBLIC}
@@ -203,10 +205,10 @@ async def test_redirect_to_a_hostile_url_reaches_nobody(url: str) -> None:
 async def test_name_that_the_system_resolves_to_loopback_reaches_nobody() -> None:
     async with (
         listening(image) as listener,
-        fetching(allowed_ports=frozenset({listener.port}), resolve=None) as fetcher,
+        fetching(allowed_ports=frozenset({listener.port}), resolve=Resolver()) as fetcher,
     ):
         with pytest.raises(UrlRefused):
-            await fetcher.fetch(f"http://localhost:{listener.port}/")
+            await fetcher.fetch(f"http://localhost:{listener.port}/", CLIENT)
 
     assert listener.connects == 0
 
@@ -222,7 +224,7 @@ async def test_rebinding_name_is_asked_at_its_checked_address_only() -> None:
         ports = frozenset({80, listener.port})
         async with fetching(allowed_ports=ports, transport=egress, resolve=rebinding) as fetcher:
             with pytest.raises(UrlRefused):
-                await fetcher.fetch("http://site.test/")
+                await fetcher.fetch("http://site.test/", CLIENT)
 
     assert (listener.connects, egress.asked, answers) == (0, [PUBLIC], [])
 
@@ -230,14 +232,14 @@ async def test_rebinding_name_is_asked_at_its_checked_address_only() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1.", "[::ffff:127.0.0.1]", "loopback.test", "mapped.test"])
 async def test_image_of_an_allowed_network_arrives_on_any_port(host: str) -> None:
     async with listening(image) as listener, fetching(LOOPBACK) as fetcher:
-        assert await fetcher.fetch(f"http://{host}:{listener.port}/cat.png") == b"image"
+        assert await fetcher.fetch(f"http://{host}:{listener.port}/cat.png", CLIENT) == b"image"
 
     assert listener.connects == 1
 
 
 async def test_system_resolver_finds_an_allowed_name() -> None:
-    async with listening(image) as listener, fetching(LOOPBACK, "::1/128", resolve=None) as fetcher:
-        assert await fetcher.fetch(f"http://localhost:{listener.port}/") == b"image"
+    async with listening(image) as listener, fetching(LOOPBACK, "::1/128", resolve=Resolver()) as fetcher:
+        assert await fetcher.fetch(f"http://localhost:{listener.port}/", CLIENT) == b"image"
 
     assert f"Host: localhost:{listener.port}\r\n" in listener.heads[0]
 
@@ -247,7 +249,7 @@ async def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyP
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
         async with fetching(LOOPBACK) as fetcher:
-            await fetcher.fetch(f"http://loopback.test:{listener.port}/")
+            await fetcher.fetch(f"http://loopback.test:{listener.port}/", CLIENT)
 
     assert (proxy.connects, listener.connects) == (0, 1)
 
@@ -255,7 +257,7 @@ async def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyP
 async def test_no_connection_is_used_twice() -> None:
     async with listening(image) as listener, fetching(LOOPBACK) as fetcher:
         for _ in range(3):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
 
     assert listener.connects == 3
 
@@ -270,10 +272,10 @@ async def test_chain_of_three_redirects_is_followed_and_of_four_refused(redirect
 
     async with listening(answer) as listener, fetching(LOOPBACK) as fetcher:
         if is_followed:
-            assert await fetcher.fetch(f"http://127.0.0.1:{listener.port}/") == b"image"
+            assert await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT) == b"image"
         else:
             with pytest.raises(UrlRefused):
-                await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+                await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
 
     assert listener.connects == 4
 
@@ -287,7 +289,7 @@ async def test_body_over_the_limit_is_cut_off(head: str) -> None:
 
     async with listening(answer) as listener, fetching(LOOPBACK) as fetcher:
         with pytest.raises(ImageTooLarge):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
         await asyncio.wait_for(listener.gone.wait(), 10)
 
     assert listener.connects == 1
@@ -299,7 +301,7 @@ async def test_body_shorter_than_declared_is_a_failed_fetch() -> None:
 
     async with listening(answer) as listener, fetching(LOOPBACK) as fetcher:
         with pytest.raises(FetchFailed):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
 
 
 async def test_dripping_host_hits_the_total_time_limit() -> None:
@@ -312,7 +314,7 @@ async def test_dripping_host_hits_the_total_time_limit() -> None:
 
     async with listening(answer) as listener, fetching(LOOPBACK, timeout_s=0.3) as fetcher:
         with pytest.raises(FetchFailed, match=r"within 0\.3 s"):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
         await asyncio.wait_for(listener.gone.wait(), 10)
 
 
@@ -322,7 +324,7 @@ async def test_silent_host_hits_the_read_time_limit() -> None:
 
     async with listening(answer) as listener, fetching(LOOPBACK, read_timeout_s=0.05) as fetcher:
         with pytest.raises(FetchFailed, match="could not be reached"):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
         listener.gone.set()
 
 
@@ -331,7 +333,7 @@ async def test_host_that_nobody_listens_on_is_a_failed_fetch() -> None:
         pass
     async with fetching(LOOPBACK) as fetcher:
         with pytest.raises(FetchFailed):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
 
 
 async def test_gzip_bomb_is_refused_undecoded() -> None:
@@ -343,6 +345,6 @@ async def test_gzip_bomb_is_refused_undecoded() -> None:
 
     async with listening(answer) as listener, fetching(LOOPBACK) as fetcher:
         with pytest.raises(FetchFailed):
-            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/")
+            await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
 
     assert "accept-encoding: identity\r\n" in listener.heads[0].lower()

@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from certificates import make_certificate
-from fakes import make_fetcher
 from image_analysis_common.errors import FetchFailed
-from listeners import Listener, image, listening
+from support.certificates import make_certificate
+from support.fakes import make_fetcher
+from support.listeners import Listener, image, listening
 
 pytestmark = pytest.mark.anyio
 
@@ -49,7 +49,7 @@ async def fetch(listener: Listener, host: str, client: ssl.SSLContext | None) ->
         transport=httpx.AsyncHTTPTransport(verify=client, trust_env=False) if client else None,
     )
     try:
-        return await fetcher.fetch(f"https://{host}:{listener.port}/cat.png")
+        return await fetcher.fetch(f"https://{host}:{listener.port}/cat.png", "client")
     finally:
         await fetcher.aclose()
 

@@ -11,8 +11,8 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from starlette.requests import Request
 
-from image_analysis_api.idempotency import Idempotency
-from image_analysis_api.store import connect
+from image_analysis_api.access.idempotency import Idempotency
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.errors import IdempotencyKeyReused, RequestInProgress, StoreUnavailable
 

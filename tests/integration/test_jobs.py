@@ -19,20 +19,20 @@ from rq import Queue
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
 
-from api_processes import WORKER, run_service
-from bombs import narrow_png
-from checkpoints import make_checkpoint
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import connect
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from memory import peak_bytes
-from samples import CHELSEA, encode, make_image, make_jpeg, make_png
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.api_processes import WORKER, run_service
+from support.bombs import narrow_png
+from support.checkpoints import make_checkpoint
+from support.memory import peak_bytes
+from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
+from support.waiting import wait_until
 
 QUEUE = tasks.queue_name(BUNDLED_MODEL)
 Submit = Callable[[bytes], str]
@@ -142,7 +142,7 @@ def test_truncated_image_fails_alone_and_is_not_tried_again(redis: Redis, submit
     record = finish(damaged)
     assert record.error == JobFailure(
         code="corrupt_image",
-        detail="The image is damaged or cut short: its header can be read, the rest cannot.",
+        detail="The image is damaged or cut short: send the whole file.",
     )
     assert (record.status, record.result) == (JobStatus.FAILED, None)
     assert finish(sound).status is JobStatus.COMPLETED

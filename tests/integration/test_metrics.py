@@ -1,4 +1,4 @@
-"""`/metrics` of a real API and a real worker: they count what was done, and expose what the README says."""
+"""`/metrics` of a real API and a real worker: they count what was done, and expose what the documents say."""
 
 import gzip
 import os
@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -15,14 +14,14 @@ import pytest
 from redis import Redis
 
 from addresses import Addresses
-from api_processes import DELIVERER, WORKER, one_api, run_service
 from image_analysis_common import keys, tasks
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import base64_body, make_jpeg, make_png
-from scraping import full_name, scrape, values
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.api_processes import DELIVERER, WORKER, one_api, run_service
+from support.documents import INFRA
+from support.samples import base64_body, make_jpeg, make_png
+from support.scraping import full_name, scrape, values
+from support.waiting import wait_until
 
-README = Path(__file__).parents[2] / "README.md"
 ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (API|worker|deliverer) \|", re.MULTILINE)
 STATES = ("idle", "busy", "suspended")
 
@@ -100,7 +99,7 @@ def test_counters_add_up_to_the_requests_made(busy_service: Service) -> None:
     assert all(seconds > 0 for seconds in values(worker, "worker_stage_seconds_total").values())
 
 
-def test_readme_names_every_metric_with_its_labels_and_no_other(busy_service: Service) -> None:
+def test_documents_name_every_metric_with_its_labels_and_no_other(busy_service: Service) -> None:
     exposed = {
         (full_name(family), source): {label for sample in family.samples for label in sample.labels} - {"le"}
         for source, url in zip(("API", "worker", "deliverer"), busy_service[1:], strict=True)
@@ -108,7 +107,7 @@ def test_readme_names_every_metric_with_its_labels_and_no_other(busy_service: Se
     }
 
     documented = {
-        (name, source): set(re.findall(r"`(\w+)`", labels)) for name, labels, source in ROW.findall(README.read_text())
+        (name, source): set(re.findall(r"`(\w+)`", labels)) for name, labels, source in ROW.findall(INFRA.read_text())
     }
 
     assert exposed == documented

@@ -9,8 +9,8 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from image_analysis_api.pipelining import ALONE_BYTES
-from image_analysis_api.store import TIMEOUT_S, connect
+from image_analysis_api.store.client import TIMEOUT_S, connect
+from image_analysis_api.store.pipelining import ALONE_BYTES
 
 pytestmark = pytest.mark.anyio
 

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from transformers import ViTConfig, ViTForImageClassification
 
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
-from image_analysis_worker.classifier import Classifier
-from image_analysis_worker.cores import has_cpu_flag
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
+from image_analysis_worker.engines.cores import has_cpu_flag
+from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
-from samples import CHELSEA, encode, make_png
+from support.samples import CHELSEA, encode, make_png
 
 
 def load(dtype: str, checkpoint: Checkpoint | None = None) -> Classifier:

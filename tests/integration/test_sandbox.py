@@ -9,7 +9,7 @@ from pathlib import Path
 
 TRY = """
 import json, os, socket, sys
-from image_analysis_worker.sandbox import enter_sandbox
+from image_analysis_worker.decoding.sandbox import enter_sandbox
 port, path = int(sys.argv[1]), sys.argv[2]
 enter_sandbox()
 

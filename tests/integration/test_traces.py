@@ -3,64 +3,28 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from pytest_httpserver import HTTPServer
 from redis import Redis
-from werkzeug import Request, Response
 
-from api_processes import WORKER, one_api, run_service
 from image_analysis_common.keys import workers
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from samples import base64_body, make_jpeg, make_png
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.api_processes import WORKER, one_api, run_service
+from support.collector import Span, collect, exporting_to
+from support.samples import base64_body, make_jpeg, make_png
+from support.waiting import wait_until
 
 TRACE_ID, OTHER_TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
 CALLER_ID = "00f067aa0ba902b7"
 
 
-class Span(NamedTuple):
-    """What the collector was told of one span."""
-
-    service: str
-    name: str
-    trace_id: str
-    span_id: str
-    parent_id: str
-    start_ns: int
-    end_ns: int
-    is_error: bool
-
-
 @pytest.fixture(scope="module")
 def spans(make_httpserver: HTTPServer) -> list[Span]:
     """All that the collector has received, growing."""
-    received: list[Span] = []
-
-    def take(request: Request) -> Response:
-        for resource in ExportTraceServiceRequest.FromString(request.get_data()).resource_spans:
-            attributes = {item.key: item.value.string_value for item in resource.resource.attributes}
-            received.extend(
-                Span(
-                    attributes["service.name"],
-                    span.name,
-                    span.trace_id.hex(),
-                    span.span_id.hex(),
-                    span.parent_span_id.hex(),
-                    span.start_time_unix_nano,
-                    span.end_time_unix_nano,
-                    span.status.code == span.status.STATUS_CODE_ERROR,
-                )
-                for scope in resource.scope_spans
-                for span in scope.spans
-            )
-        return Response(status=200)
-
-    make_httpserver.expect_request("/v1/traces", method="POST").respond_with_handler(take)
-    return received
+    return collect(make_httpserver)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +42,8 @@ def service(
     variables = {
         "MODEL_ID": str(model),
         "LOG_LEVEL": "INFO",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": make_httpserver.url_for("/"),
-        "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
+        **exporting_to(make_httpserver),
     }
     with (
         run_service(WORKER, redis_url, log=logs / "worker.log", **variables),

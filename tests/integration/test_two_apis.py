@@ -10,8 +10,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from api_processes import two_apis
-from samples import base64_body, make_png
+from support.api_processes import two_apis
+from support.samples import base64_body, make_png
 
 REQUESTS, CLIENTS, LIMIT = 400, 40, 5
 ENTRIES = ",".join(f"{owner}:{sha256(owner.encode()).hexdigest()}" for owner in ("alice", "bob"))

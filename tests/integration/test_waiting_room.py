@@ -10,16 +10,16 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.changes import SILENCE_S, Changes
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import Store, connect
-from image_analysis_api.waiting_room import WaitingRoom
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import Store, connect
+from image_analysis_api.waiting.room import WaitingRoom
+from image_analysis_api.waiting.subscription import SILENCE_S, Changes
 from image_analysis_common import keys
-from image_analysis_common.errors import JobNotFound
+from image_analysis_common.errors import JobNotFound, UnreadableRecord
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from steps import Steps
-from waiting import eventually
+from support.steps import Steps
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -161,3 +161,68 @@ async def test_nobody_waiting_is_no_subscription(client: Redis) -> None:
     await changes.listen()
     assert (heard, await subscribers(client)) == (1, 1)
     await changes.aclose()
+
+
+async def test_odd_message_ends_no_wait_and_none_that_comes_later(
+    room: WaitingRoom, client: Redis, redis: SyncRedis, submit: Submit, steps: Steps
+) -> None:
+    first, second = await submit(), await submit()
+    wait = asyncio.create_task(wait_for_end(room, first))
+    await eventually(lambda: is_heard(client), "the room listens")
+
+    for message in (b"\xff\xfe", b"", b"x" * 100_000, b"{}"):
+        redis.publish(keys.CHANGES, message)
+    steps.begin(str(first))
+    steps.complete(str(first))
+    ends = [await asyncio.wait_for(wait, 10)]
+    steps.begin(str(second))
+    steps.complete(str(second))
+    ends.append(await wait_for_end(room, second))
+
+    assert ends == [ENDED, ENDED]
+
+
+async def test_unforeseen_fault_does_not_end_listening(client: Redis, redis: SyncRedis) -> None:
+    noted: list[str | None] = []
+
+    def note(job_id: str | None) -> None:
+        noted.append(job_id)
+        if job_id == "first":
+            raise RuntimeError("nobody has foreseen this")
+
+    async def is_noted() -> bool:
+        redis.publish(keys.CHANGES, "second")
+        return "second" in noted
+
+    changes = Changes(client, note)
+    await changes.listen()
+
+    redis.publish(keys.CHANGES, "first")
+
+    await eventually(is_noted, "it listens again", timeout_s=5)
+    await changes.listen()
+    await changes.aclose()
+
+
+async def test_unreadable_record_keeps_no_news_from_other_jobs(
+    room: WaitingRoom, client: Redis, redis: SyncRedis, submit: Submit, steps: Steps
+) -> None:
+    jobs = [await submit() for _ in range(9)]
+    waits = [asyncio.create_task(wait_for_end(room, job_id)) for job_id in jobs]
+
+    async def all_wait() -> bool:
+        return len(room) == len(jobs) and await is_heard(client)
+
+    await eventually(all_wait, "all wait")
+    redis.hset(keys.job(str(jobs[4])), "status", "PAUSED")
+    with redis.pipeline() as pipeline:  # all in one message's time, so that they are read together
+        for job_id in jobs:
+            pipeline.publish(keys.CHANGES, str(job_id))
+        pipeline.execute()
+    for job_id in jobs[:4] + jobs[5:]:
+        steps.begin(str(job_id))
+        steps.complete(str(job_id))
+    ends = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 10)
+
+    assert [type(end) for end in ends if not isinstance(end, list)] == [UnreadableRecord]
+    assert ends[:4] + ends[5:] == [ENDED] * 8

@@ -14,18 +14,18 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from image_analysis_api.cancellation import Cancellation, Outcome
 from image_analysis_api.deliverer.outbox import MAX_SCANNED, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.schemas import AnalysisStatus
-from image_analysis_api.store import Store, connect
+from image_analysis_api.jobs.cancellation import Cancellation, Outcome
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.responses import AnalysisStatus
+from image_analysis_api.store.client import Store, connect
 from image_analysis_common import keys
 from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord
-from receivers import Receivers, read
-from steps import RESULT, Steps
-from waiting import eventually
+from support.receivers import Receivers, read
+from support.steps import RESULT, Steps
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

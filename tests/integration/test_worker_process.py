@@ -16,8 +16,8 @@ from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
-from waiting import wait_until
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.waiting import wait_until
 
 CLOSED = "http://127.0.0.1:1"
 """A model hub that nobody can reach."""
@@ -106,10 +106,10 @@ def test_model_that_cannot_be_had_is_one_line(start: Start, tmp_path: Path) -> N
     of_an_unreachable_hub, of_an_empty_folder = start(MODEL_ID="acme/dogs"), start(MODEL_ID=str(tmp_path / "cats"))
 
     assert refusal(of_an_unreachable_hub) == (
-        "MODEL_ID=acme/dogs: the model hub cannot be reached, and the model is not in the local cache; "
-        "set MODEL_ID to a folder, or leave it out for the bundled model."
+        "MODEL_ID=acme/dogs: the model hub cannot be reached, and the model is not in the local cache. "
+        "Set MODEL_ID to a folder, or leave it unset for the bundled model."
     )
-    assert refusal(of_an_empty_folder).startswith("cats is no image-classification checkpoint: ")
+    assert refusal(of_an_empty_folder).startswith("cats is not an image-classification checkpoint: ")
 
 
 def relabel(folder: Path, first_label: str) -> Path:
@@ -184,9 +184,9 @@ def test_health_check_is_well_while_a_worker_beats_and_says_what_is_missing(
     worker.wait(timeout=30)
     after, without_redis = check(redis_url), check("redis://127.0.0.1:1")
 
-    missing = "no worker of pets on this host has reported in the last 10 s\n"
+    missing = "No worker of pets on this host has reported in the last 10 s.\n"
     assert (meanwhile.returncode, meanwhile.stdout, meanwhile.stderr) == (0, "", "")
     assert [(run.returncode, run.stderr) for run in (before, after)] == [(1, missing)] * 2
     assert without_redis.returncode == 1
-    assert without_redis.stderr.startswith("Redis cannot be asked: ")
+    assert without_redis.stderr.startswith("Redis cannot be reached: ")
     assert "Traceback" not in without_redis.stderr

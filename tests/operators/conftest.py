@@ -14,9 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 from addresses import Addresses
 from operators.pages import open_page, run_browser
 from operators.prometheus import Prometheus, run_prometheus
-from samples import base64_body, make_jpeg, make_png
 from stack import Stack
-from waiting import wait_until
+from support.samples import base64_body, make_jpeg, make_png
+from support.waiting import wait_until
 
 ROUNDS = 2
 """A rate needs a counter that has been seen before and after it grew."""

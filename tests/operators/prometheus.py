@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import yaml
 
-from observability import FOLDER
 from operators.programs import find_program
-from waiting import wait_until
+from support.observability import FOLDER
+from support.waiting import wait_until
 
 INTERVAL = "1s"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from observability import FOLDER
 from operators.programs import find_program
+from support.observability import FOLDER
 
-PLAYED = Path(__file__).parents[1] / "alerts.yml"
+PLAYED = Path(__file__).parent / "alerts.yml"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from operators.conftest import Made
-from samples import base64_body, make_png
 from stack import Stack
+from support.samples import base64_body, make_png
 
 QUEUE = "analysis-vit-tiny-cifar10"
 COLUMNS = ("queued", "deferred", "scheduled", "started", "finished", "failed", "canceled")

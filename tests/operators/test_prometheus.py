@@ -4,10 +4,10 @@ from math import isfinite
 
 import pytest
 
-from observability import ALERTS, PANELS
 from operators.conftest import Made
 from operators.prometheus import Prometheus
-from waiting import wait_until
+from support.observability import ALERTS, PANELS
+from support.waiting import wait_until
 
 COUNTED = {
     'sum by (status) (image_analysis_http_requests_total{route="/analyze-image"})': {

@@ -10,8 +10,8 @@ import rq
 from programs import Program, ProgramError
 from redis import Redis
 
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.store import connect
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus

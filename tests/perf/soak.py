@@ -21,10 +21,10 @@ from rich.table import Table
 
 from image_analysis_common import keys
 from image_analysis_common.tasks import queue_name
-from memory import resident_bytes
 from photos import SMALL_PX, Photos
 from stack import Stack
-from waiting import wait_until
+from support.memory import resident_bytes
+from support.waiting import wait_until
 
 TRIAL_JOBS = 400
 CONNECTIONS = 64

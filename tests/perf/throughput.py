@@ -18,7 +18,7 @@ from rows import BARE_LOOP, Results, Say, SpeedRow, Turns
 from servers import Endpoint, LitServe
 
 from image_analysis_common.settings import BUNDLED_MODEL
-from image_analysis_worker.checkpoint import BUNDLED_FOLDER
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from photos import LARGE_PX, SMALL_PX, Photos
 
 WINDOW_S = 2.0

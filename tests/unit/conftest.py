@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from pytest_socket import disable_socket, enable_socket
 from structlog.dev import ConsoleRenderer, plain_traceback
 
-from fakes import FakeFetcher, MakeApp, MakeClient
 from image_analysis_api.app import create_app
 from image_analysis_api.settings import ApiSettings
-from steps import Steps
+from support.fakes import FakeFetcher, MakeApp, MakeClient
+from support.steps import Steps
 
 SETTINGS = (
     "REDIS_",

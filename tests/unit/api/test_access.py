@@ -11,14 +11,14 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from fakes import MakeApp, MakeClient
 from image_analysis_api import api_keys
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys
 from image_analysis_common.errors import StartupError
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import AnalysisResult, CachedResult, ModelAnnouncement, ModelRef, Prediction
-from samples import base64_body, make_png
+from support.fakes import MakeApp, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -192,7 +192,7 @@ async def test_log_names_the_owner_and_never_the_key(
 def test_malformed_entry_stops_the_start_and_is_not_repeated(monkeypatch: pytest.MonkeyPatch, entries: str) -> None:
     monkeypatch.setenv("API_KEYS", entries)
 
-    with pytest.raises(StartupError, match=r"^API_KEYS: .* make one with `just key NAME`$") as error:
+    with pytest.raises(StartupError, match=r"^API_KEYS: .* make one with `just key NAME`\.$") as error:
         ApiSettings.from_environment()
 
     assert entries not in str(error.value)

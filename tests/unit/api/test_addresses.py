@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_analysis_api.addresses import AddressPolicy
+from image_analysis_api.outbound.addresses import AddressPolicy
 
 POLICY = AddressPolicy()
 

@@ -8,10 +8,10 @@ import httpx
 import pytest
 from fakeredis import FakeServer
 
-from fakes import FakeFetcher, MakeApp, MakeClient
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common.logs import configure_logs
-from samples import base64_body, make_png
+from support.fakes import FakeFetcher, MakeApp, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

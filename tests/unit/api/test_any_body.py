@@ -14,13 +14,13 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeFetcher
 from image_analysis_api.app import create_app
-from image_analysis_api.schemas import AnalysisStatus, JobAccepted, Problem
+from image_analysis_api.outbound.urls import WebUrl
+from image_analysis_api.responses import AnalysisStatus, JobAccepted, Problem
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.urls import WebUrl
 from image_analysis_common.errors import FetchFailed
-from samples import encode, make_image
+from support.fakes import FakeFetcher
+from support.samples import encode, make_image
 
 IMAGES = [encode(make_image(seed), form) for seed, form in enumerate(("PNG", "JPEG", "GIF", "WEBP", "BMP"))]
 EXAMPLES = 100
@@ -29,7 +29,7 @@ EXAMPLES = 100
 class NobodyThere(FakeFetcher):
     """Reads a URL as the real one does, and reaches nobody."""
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, client: str) -> bytes:
         WebUrl.parse(url)
         raise FetchFailed("Nobody is there.")
 

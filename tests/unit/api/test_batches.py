@@ -11,16 +11,16 @@ from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import FakeFetcher, MakeClient
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import UrlRefused
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from samples import base64_body, make_png
-from steps import Steps
-from waiting import eventually
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
+from support.steps import Steps
+from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -176,16 +176,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "option of one image": (
         {"json": {"images": [{**base64_body(IMAGES[0]), "top_k": 1}]}},
         400,
-        "images[0] has a field that does not exist",
+        "images[0] has an unknown field",
     ),
-    "too many values": ({"content": b"[" * 20_001, "headers": JSON}, 400, "The body has over 20000 values"),
+    "too many values": ({"content": b"[" * 20_001, "headers": JSON}, 400, "The body has more than 20000 values"),
     "bad option": ({"json": body_of(IMAGES[:1], top_k=0)}, 400, "top_k must be a whole number"),
     "form without an image": ({"files": {"top_k": (None, "1")}}, 400, "There is no image"),
     "an image": ({"content": IMAGES[0], "headers": {"Content-Type": "image/png"}}, 415, "JSON (application/json) or"),
-    "too many": ({"json": body_of([IMAGES[0]] * 5)}, 413, "A batch may have 4 images, this one has 5"),
-    "too many files": ({"files": [("file", IMAGES[0])] * 5}, 400, "more than 4 part(s) named file"),
-    "too long": ({"json": body_of([bytes(20_000)] * 2)}, 413, "The body is over"),
-    "unknown model": ({"json": body_of([URL], model="other")}, 404, "There is no such model. Known are"),
+    "too many": ({"json": body_of([IMAGES[0]] * 5)}, 413, "A batch may have 4 images, and this one has 5"),
+    "too many files": ({"files": [("file", IMAGES[0])] * 5}, 400, "too many parts named file: send at most 4"),
+    "too long": ({"json": body_of([bytes(20_000)] * 2)}, 413, "The body has more than"),
+    "unknown model": ({"json": body_of([URL], model="other")}, 404, "There is no such model. Known models"),
 }
 
 
@@ -215,7 +215,7 @@ async def test_batch_counts_as_its_images_and_passes_as_a_whole_or_not_at_all(
 
     assert (most.status_code, most.headers["RateLimit"].split(";")[1]) == (202, "r=1")
     assert (many.status_code, many.json()["code"]) == (413, "batch_too_large")
-    assert "Each of the 6 images counts as a request, and 5 in 60 s" in many.json()["detail"]
+    assert "Each of the 6 images counts as a request, and the limit is 5 requests in 60 s" in many.json()["detail"]
     assert [answer.status_code for answer in few] == [202, 429]
     assert int(few[1].headers["Retry-After"]) == 60
     assert await redis.llen(keys.rate_limit("198.51.100.7")) == 4

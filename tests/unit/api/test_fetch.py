@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -11,14 +12,15 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from fakes import make_fetcher
-from image_analysis_api.fetch import Fetcher
+from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestError, Unavailable, UrlRefused
+from support.fakes import make_fetcher
 
 pytestmark = pytest.mark.anyio
 
 Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Awaitable[httpx.Response]]
 
+CLIENT = "198.51.100.7"
 PUBLIC, OTHER, INSIDE = "93.184.216.34", "2606:4700::1111", "10.20.30.40"
 NAMES = {
     "site.test": [PUBLIC],
@@ -84,7 +86,7 @@ def redirects(*locations: str) -> Handler:
 async def test_request_goes_to_the_checked_address_in_the_name_of_the_host() -> None:
     web = Web()
 
-    body = await web.fetcher().fetch("https://b\u00fccher.test./a/cat.png?size=1#part")
+    body = await web.fetcher().fetch("https://b\u00fccher.test./a/cat.png?size=1#part", CLIENT)
 
     (request,) = web.requests
     assert body == b"image"
@@ -104,7 +106,7 @@ async def test_request_goes_to_the_checked_address_in_the_name_of_the_host() -> 
 async def test_ipv6_literal_is_asked_as_it_is() -> None:
     web = Web()
 
-    await web.fetcher().fetch(f"https://[{OTHER}]/")
+    await web.fetcher().fetch(f"https://[{OTHER}]/", CLIENT)
 
     (request,) = web.requests
     assert (request.url.host, request.headers["host"]) == (OTHER, f"[{OTHER}]")
@@ -117,10 +119,10 @@ async def test_host_without_only_public_addresses_is_refused_in_the_same_words(h
     web = Web()
 
     with pytest.raises(UrlRefused) as caught:
-        await web.fetcher().fetch(f"http://{host}/")
+        await web.fetcher().fetch(f"http://{host}/", CLIENT)
 
     assert web.requests == []
-    assert caught.value.detail == "The URL's host has no public address to connect to; check the name"
+    assert caught.value.detail == "The URL's host has no public address to connect to: check the name."
 
 
 async def test_next_address_is_tried_when_one_cannot_be_reached() -> None:
@@ -131,7 +133,7 @@ async def test_next_address_is_tried_when_one_cannot_be_reached() -> None:
 
     web = Web(handler)
 
-    assert await web.fetcher().fetch("http://two.test/") == b"image"
+    assert await web.fetcher().fetch("http://two.test/", CLIENT) == b"image"
     assert [request.url.host for request in web.requests] == [OTHER, PUBLIC]
 
 
@@ -142,7 +144,7 @@ async def test_next_address_is_tried_when_one_cannot_be_reached() -> None:
 async def test_open_port_is_asked(port: int, networks: tuple[str, ...], hosts: tuple[str, ...]) -> None:
     web = Web()
 
-    await web.fetcher(*networks, allowed_hosts=frozenset(hosts)).fetch(f"http://site.test:{port}/")
+    await web.fetcher(*networks, allowed_hosts=frozenset(hosts)).fetch(f"http://site.test:{port}/", CLIENT)
 
     assert (web.requests[0].url.port or 80) == port
 
@@ -159,20 +161,20 @@ async def test_other_port_is_refused(host: str, networks: tuple[str, ...], hosts
     web = Web()
 
     with pytest.raises(UrlRefused, match="80, 443"):
-        await web.fetcher(*networks, allowed_hosts=frozenset(hosts)).fetch(f"http://{host}:22/")
+        await web.fetcher(*networks, allowed_hosts=frozenset(hosts)).fetch(f"http://{host}:22/", CLIENT)
 
     assert web.requests == []
 
 
 async def test_allowed_host_with_an_inside_address_is_refused() -> None:
     with pytest.raises(UrlRefused):
-        await Web().fetcher(allowed_hosts=frozenset({"inside.test"})).fetch("http://inside.test/")
+        await Web().fetcher(allowed_hosts=frozenset({"inside.test"})).fetch("http://inside.test/", CLIENT)
 
 
 async def test_three_redirects_are_followed_without_cookies_and_each_is_looked_up_afresh() -> None:
     web = Web(redirects("/b", "https://site.test/c", "//two.test/d"))
 
-    assert await web.fetcher().fetch("http://site.test/a") == b"image"
+    assert await web.fetcher().fetch("http://site.test/a", CLIENT) == b"image"
     assert web.looked_up == ["site.test", "site.test", "site.test", "two.test"]
     assert [str(request.url) for request in web.requests] == [
         f"http://{PUBLIC}/a",
@@ -200,7 +202,7 @@ async def test_redirect_against_the_rules_is_refused(locations: list[str]) -> No
     web = Web(redirects(*locations))
 
     with pytest.raises(UrlRefused):
-        await web.fetcher().fetch("https://site.test/")
+        await web.fetcher().fetch("https://site.test/", CLIENT)
 
     assert {request.url.host for request in web.requests} == {PUBLIC}
     assert len(web.requests) == len(locations)
@@ -212,7 +214,7 @@ async def test_status_other_than_200_is_a_failed_fetch_that_quotes_nothing(statu
     web = Web(lambda request: httpx.Response(status, headers={"x-secret": "key"}, stream=body))
 
     with pytest.raises(FetchFailed) as caught:
-        await web.fetcher().fetch("http://site.test/")
+        await web.fetcher().fetch("http://site.test/", CLIENT)
 
     assert not any(word in caught.value.detail for word in ("root", "key", str(status)))
     assert (body.taken, body.is_closed) == (0, True)
@@ -224,7 +226,7 @@ async def test_encoded_body_is_refused_unread(encoding: str) -> None:
     web = Web(lambda request: httpx.Response(200, headers={"content-encoding": encoding}, stream=body))
 
     with pytest.raises(FetchFailed):
-        await web.fetcher().fetch("http://site.test/")
+        await web.fetcher().fetch("http://site.test/", CLIENT)
 
     assert (body.taken, body.is_closed) == (0, True)
 
@@ -235,7 +237,7 @@ async def test_body_is_cut_off_at_the_limit_whatever_the_headers_say(headers: di
     web = Web(lambda request: httpx.Response(200, headers=headers, stream=body))
 
     with pytest.raises(ImageTooLarge):
-        await web.fetcher().fetch("http://site.test/")
+        await web.fetcher().fetch("http://site.test/", CLIENT)
 
     assert (body.taken, body.is_closed) == (3, True)
 
@@ -245,7 +247,7 @@ async def test_body_that_is_declared_too_large_is_not_read() -> None:
     web = Web(lambda request: httpx.Response(200, headers={"content-length": str(MAX_BYTES + 1)}, stream=body))
 
     with pytest.raises(ImageTooLarge):
-        await web.fetcher().fetch("http://site.test/")
+        await web.fetcher().fetch("http://site.test/", CLIENT)
 
     assert (body.taken, body.is_closed) == (0, True)
 
@@ -253,14 +255,14 @@ async def test_body_that_is_declared_too_large_is_not_read() -> None:
 async def test_body_of_exactly_the_limit_arrives() -> None:
     web = Web(lambda request: httpx.Response(200, stream=Pieces(b"x" * 600, b"y" * 400)))
 
-    assert await web.fetcher().fetch("http://site.test/") == b"x" * 600 + b"y" * 400
+    assert await web.fetcher().fetch("http://site.test/", CLIENT) == b"x" * 600 + b"y" * 400
 
 
 async def test_body_in_single_bytes_is_given_up() -> None:
     body = Pieces(*[b"x"] * MAX_BYTES)
 
     with pytest.raises(FetchFailed):
-        await Web(lambda request: httpx.Response(200, stream=body)).fetcher().fetch("http://site.test/")
+        await Web(lambda request: httpx.Response(200, stream=body)).fetcher().fetch("http://site.test/", CLIENT)
 
     assert body.taken < 300
 
@@ -283,7 +285,7 @@ async def test_vendor_error_is_a_failed_fetch_that_quotes_nothing(error: Excepti
         raise error
 
     with pytest.raises(FetchFailed) as caught:
-        await Web(handler).fetcher().fetch("http://site.test/secret?token=1")
+        await Web(handler).fetcher().fetch("http://site.test/secret?token=1", CLIENT)
 
     assert caught.value.__cause__ is error
     assert not any(word in caught.value.detail for word in (PUBLIC, "site.test", "secret", "token"))
@@ -294,7 +296,7 @@ async def test_name_server_that_does_not_answer_is_a_failed_fetch() -> None:
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     with pytest.raises(FetchFailed):
-        await Web().fetcher(resolve=resolve).fetch("http://site.test/")
+        await Web().fetcher(resolve=resolve).fetch("http://site.test/", CLIENT)
 
 
 async def test_slow_name_server_is_not_waited_for() -> None:
@@ -303,7 +305,7 @@ async def test_slow_name_server_is_not_waited_for() -> None:
         raise AssertionError
 
     with pytest.raises(FetchFailed, match="looked up"):
-        await Web().fetcher(resolve=resolve, resolve_timeout_s=0.01).fetch("http://site.test/")
+        await Web().fetcher(resolve=resolve, resolve_timeout_s=0.01).fetch("http://site.test/", CLIENT)
 
 
 async def test_host_that_never_ends_hits_the_total_time_limit() -> None:
@@ -312,35 +314,62 @@ async def test_host_that_never_ends_hits_the_total_time_limit() -> None:
         raise AssertionError
 
     with pytest.raises(FetchFailed, match=r"within 0\.01 s"):
-        await Web(handler).fetcher(timeout_s=0.01).fetch("http://site.test/")
+        await Web(handler).fetcher(timeout_s=0.01).fetch("http://site.test/", CLIENT)
+
+
+class Held:
+    """A host that answers when it may."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        await self.may_answer.wait()
+        return httpx.Response(200, content=b"image")
+
+
+async def start(fetcher: Fetcher, *clients: str) -> list[asyncio.Future[bytes]]:
+    """Begin a fetch for each client; those that are refused have ended."""
+    fetches = [asyncio.ensure_future(fetcher.fetch("http://site.test/", client)) for client in clients]
+    await asyncio.wait(fetches, timeout=0)
+    return fetches
 
 
 async def test_fetch_beyond_the_concurrency_limit_is_refused_at_once_and_later_ones_are_served() -> None:
-    go_on = asyncio.Event()
-
-    async def handler(request: httpx.Request) -> httpx.Response:
-        await go_on.wait()
-        return httpx.Response(200, content=b"image")
-
-    fetcher = Web(handler).fetcher(max_concurrent=2)
-    under_way = [asyncio.ensure_future(fetcher.fetch("http://site.test/")) for _ in range(2)]
-    await asyncio.wait(under_way, timeout=0)
+    host = Held()
+    fetcher = Web(host.answer).fetcher(max_concurrent=2)
+    under_way = await start(fetcher, "one", "two")
 
     with pytest.raises(Unavailable):
-        await fetcher.fetch("http://site.test/")
-    go_on.set()
+        await fetcher.fetch("http://site.test/", "three")
+    host.may_answer.set()
 
     assert await asyncio.gather(*under_way) == [b"image", b"image"]
-    assert await fetcher.fetch("http://site.test/") == b"image"
+    assert await fetcher.fetch("http://site.test/", "one") == b"image"
+
+
+async def test_client_takes_half_of_all_fetches_at_most_and_the_next_one_half_of_the_rest() -> None:
+    host = Held()
+    fetcher = Web(host.answer).fetcher(max_concurrent=16)
+
+    fetches = {client: await start(fetcher, *[client] * 20) for client in ("one", "two", "three", "four", "five")}
+    under_way = {client: sum(not fetch.done() for fetch in of_one) for client, of_one in fetches.items()}
+    [once_more] = await start(fetcher, "one")
+    host.may_answer.set()
+    ends = await asyncio.gather(*[fetch for of_one in fetches.values() for fetch in of_one], return_exceptions=True)
+
+    assert under_way == {"one": 8, "two": 4, "three": 2, "four": 1, "five": 1}
+    assert isinstance(once_more.exception(), Unavailable)
+    assert Counter(map(type, ends)) == {bytes: 16, Unavailable: 84}
 
 
 async def test_refused_fetches_take_no_place() -> None:
     fetcher = Web().fetcher(max_concurrent=1)
     for _ in range(3):
         with pytest.raises(RequestError):
-            await fetcher.fetch("http://inside.test/")
+            await fetcher.fetch("http://inside.test/", CLIENT)
 
-    assert await fetcher.fetch("http://site.test/") == b"image"
+    assert await fetcher.fetch("http://site.test/", CLIENT) == b"image"
 
 
 @pytest.mark.parametrize(
@@ -354,6 +383,6 @@ async def test_refused_fetches_take_no_place() -> None:
 )
 async def test_each_outcome_is_one_log_line_without_path_or_query(url: str, expected: dict[str, Any]) -> None:
     with capture_logs() as lines, contextlib.suppress(UrlRefused):
-        await Web().fetcher().fetch(url)
+        await Web().fetcher().fetch(url, CLIENT)
 
     assert lines == [{"event": "image_fetch", "log_level": "info", **expected}]

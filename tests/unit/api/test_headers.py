@@ -4,10 +4,10 @@ import httpx
 import pytest
 from fakeredis import FakeServer
 
-from fakes import FakeFetcher, MakeClient
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common.errors import StartupError
-from samples import base64_body, make_png
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -100,5 +100,7 @@ async def test_no_origin_is_allowed_by_default(client: httpx.AsyncClient) -> Non
 def test_origin_that_could_never_match_stops_the_start(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
     monkeypatch.setenv("CORS_ALLOW_ORIGINS", origins)
 
-    with pytest.raises(StartupError, match=r"CORS_ALLOW_ORIGINS: .* is no origin: write it like https://app\.example"):
+    with pytest.raises(
+        StartupError, match=r"CORS_ALLOW_ORIGINS: .* is not an origin: write it like https://app\.example"
+    ):
         ApiSettings.from_environment()

@@ -8,12 +8,12 @@ import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import FakeFetcher, MakeClient
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed
 from image_analysis_common.models import JobStatus
-from samples import base64_body, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -83,7 +83,7 @@ async def test_other_request_with_the_key_is_422(
 async def test_request_that_is_being_taken_in_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def fetch(_url: str) -> bytes:
+    async def fetch(_url: str, _client: str) -> bytes:
         entered.set()
         await go_on.wait()
         return IMAGE

@@ -9,9 +9,9 @@ import pytest
 from fakeredis import FakeRedis as SyncRedis
 from fakeredis import FakeServer
 
-from fakes import MakeClient
-from samples import base64_body, make_png
-from steps import Steps
+from support.fakes import MakeClient
+from support.samples import base64_body, make_png
+from support.steps import Steps
 
 pytestmark = pytest.mark.anyio
 

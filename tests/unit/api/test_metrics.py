@@ -8,13 +8,13 @@ import pytest
 from fakeredis import FakeServer
 from prometheus_client import REGISTRY, Metric
 
-from fakes import FakeFetcher, MakeClient
-from image_analysis_api.backlog import MAX_MODELS, Backlog
+from image_analysis_api.queue_metrics import MAX_MODELS, Backlog
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import UrlRefused
 from image_analysis_common.settings import BUNDLED_MODEL
-from samples import base64_body, make_png
-from scraping import values
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_png
+from support.scraping import values
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import MakeClient
 from image_analysis_common import keys
 from image_analysis_common.models import ModelRef
-from samples import base64_body, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -109,8 +109,8 @@ async def test_unknown_model_is_404_that_names_the_known_ones(client: httpx.Asyn
 
     details = [(answer.status_code, answer.json()["code"], answer.json()["detail"]) for answer in answers]
     assert details == [
-        (404, "model_not_found", f"There is no such model. Known are: acme/pets, {MODEL.id}."),
-        (404, "model_not_found", "There is no such model. Known are: acme/pets."),
+        (404, "model_not_found", f"There is no such model. Known models: acme/pets, {MODEL.id}."),
+        (404, "model_not_found", "There is no such model. Known models: acme/pets."),
     ]
     assert not [key async for key in redis.scan_iter("analysis_job:*")]
 

@@ -8,11 +8,11 @@ import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
 from image_analysis_common import keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from samples import base64_body, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -61,10 +61,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "empty option": ({"content": IMAGE, "params": {"priority": ""}}, "priority must be normal or high."),
     "twice in the query": ({"content": IMAGE, "params": {"top_k": ["3", "3"]}}, "top_k is given more than once"),
     "twice in the form": ({"files": {"file": IMAGE}, "data": {"top_k": ["3", "4"]}}, "top_k is given more than once"),
-    "unknown field": ({"files": {"file": IMAGE}, "data": {"image_data": "x"}}, "a field that does not exist"),
-    "form without an image": ({"files": {"top_k": (None, "3")}}, "Send exactly one of the form's part file and"),
-    "two sources": ({"files": {"file": IMAGE}, "data": {"image_url": "http://x.example/"}}, "Send exactly one of"),
-    "two files": ({"files": [("file", IMAGE), ("file", IMAGE)]}, "more than 1 part(s) named file"),
+    "unknown field": ({"files": {"file": IMAGE}, "data": {"image_data": "x"}}, "an unknown field"),
+    "form without an image": ({"files": {"top_k": (None, "3")}}, "Send exactly one image in the form"),
+    "two sources": ({"files": {"file": IMAGE}, "data": {"image_url": "http://x.example/"}}, "Send exactly one image"),
+    "two files": ({"files": [("file", IMAGE), ("file", IMAGE)]}, "too many parts named file: send at most 1"),
     "empty image": ({"content": b""}, "The body is empty"),
 }
 

@@ -9,12 +9,12 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from fakes import MakeClient
-from image_analysis_api.rate_limit import client_address
+from image_analysis_api.access.rate_limit import client_address
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common.errors import StartupError
 from image_analysis_common.logs import configure_logs
-from samples import base64_body, make_png
+from support.fakes import MakeClient
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 STATUS = "/analysis-status/"

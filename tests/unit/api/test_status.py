@@ -10,7 +10,7 @@ from fakeredis.aioredis import FakeRedis
 from image_analysis_common import keys
 from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
-from samples import base64_body, make_png
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from hashlib import sha256
 from uuid import UUID
 
 import httpx
@@ -9,12 +10,12 @@ import pytest
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
-from announcements import MODEL, announce, cache_result, make_result
-from fakes import FakeFetcher, MakeClient
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed, StartupError, UrlRefused
-from samples import base64_body, make_jpeg, make_png
+from support.announcements import MODEL, announce, cache_result, make_result
+from support.fakes import FakeFetcher, MakeClient
+from support.samples import base64_body, make_jpeg, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +65,20 @@ async def test_image_by_url_is_queued(client: httpx.AsyncClient, redis: FakeRedi
 
     assert answer.status_code == 202
     assert await redis.get(keys.image(answer.json()["job_id"])) == image
+
+
+async def test_fetches_count_for_the_owner_of_the_key_or_the_address(
+    client: httpx.AsyncClient, make_client: MakeClient, fetcher: FakeFetcher
+) -> None:
+    guarded = await make_client(api_keys=f"alice:{sha256(b'a').hexdigest()}")
+    guarded.headers["X-API-Key"] = "a"
+    fetcher.answers[url := "https://photos.example/cat.jpg"] = make_jpeg(2)
+
+    for each in (client, guarded):
+        await each.post("/analyze-image", json={"image_url": url})
+        await each.post("/analyze-images", json={"images": [{"image_url": url}]})
+
+    assert fetcher.clients == ["198.51.100.7"] * 2 + ["key:alice"] * 2
 
 
 @pytest.mark.parametrize("error", [UrlRefused("Use a public address."), FetchFailed("It did not answer.")])
@@ -226,5 +241,5 @@ async def test_full_queue_is_refused_and_says_when_to_come_again(make_client: Ma
 def test_queue_that_could_not_hold_the_largest_image_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAX_QUEUE_BYTES", "19999999")
 
-    with pytest.raises(StartupError, match=r"MAX_QUEUE_BYTES: .* less than twice MAX_IMAGE_BYTES"):
+    with pytest.raises(StartupError, match=r"MAX_QUEUE_BYTES: .* at least twice MAX_IMAGE_BYTES"):
         ApiSettings.from_environment()

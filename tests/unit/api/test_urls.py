@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from image_analysis_api.urls import URL_LENGTH_MAX, WebUrl
+from image_analysis_api.outbound.urls import URL_LENGTH_MAX, WebUrl
 from image_analysis_common.errors import FetchFailed, UrlRefused
 
 

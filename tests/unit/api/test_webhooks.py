@@ -11,20 +11,20 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from announcements import announce, cache_result, make_result
-from fakes import MakeClient
 from image_analysis_api import webhook_secrets
 from image_analysis_api.deliverer.backoff import choose_delay_s
-from image_analysis_api.egress import Destinations
-from image_analysis_api.receivers import MAX_DELIVERIES
+from image_analysis_api.outbound.client import Destinations
+from image_analysis_api.outbound.urls import URL_LENGTH_MAX, WebUrl
+from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.settings import ApiSettings, DelivererSettings
-from image_analysis_api.urls import URL_LENGTH_MAX, WebUrl
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
 from image_analysis_common import keys
 from image_analysis_common.errors import StartupError
 from image_analysis_common.records import JobRecord
-from receivers import OTHER_SECRET, SECRET
-from samples import base64_body, make_png
+from support.announcements import announce, cache_result, make_result
+from support.fakes import MakeClient
+from support.receivers import OTHER_SECRET, SECRET
+from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
@@ -70,14 +70,14 @@ async def test_known_result_is_told_too(client: httpx.AsyncClient, redis: FakeRe
 
 
 REFUSALS = {
-    "ftp://receiver.example/": "webhook_url is refused: the URL must begin with http:// or https://.",
-    "receiver": "webhook_url is refused: the URL must begin with http:// or https://.",
-    "https://user:word@receiver.example/": "webhook_url is refused: the URL must not hold a user name or password.",
-    "https://receiver.example:22/": "webhook_url is refused: the URL's port must be one of these: 80, 443.",
-    "http://127.0.0.1/": "webhook_url is refused: the URL's host has no public address to connect to; check the name.",
-    "http://[::ffff:10.0.0.1]/": "webhook_url is refused: the URL's host has no public address",
-    "http://169.254.169.254/": "webhook_url is refused: the URL's host has no public address",
-    "http://0x7f.1/": "webhook_url is refused: the URL's host must be a name",
+    "ftp://receiver.example/": "webhook_url is refused. The URL must begin with http:// or https://.",
+    "receiver": "webhook_url is refused. The URL must begin with http:// or https://.",
+    "https://user:word@receiver.example/": "webhook_url is refused. The URL must not contain a user name or password.",
+    "https://receiver.example:22/": "webhook_url is refused. The URL's port must be one of these: 80, 443.",
+    "http://127.0.0.1/": "webhook_url is refused. The URL's host has no public address to connect to: check the name.",
+    "http://[::ffff:10.0.0.1]/": "webhook_url is refused. The URL's host has no public address",
+    "http://169.254.169.254/": "webhook_url is refused. The URL's host has no public address",
+    "http://0x7f.1/": "webhook_url is refused. The URL's host must be a name",
 }
 
 
@@ -272,6 +272,9 @@ def test_attempts_back_off_to_one_an_hour() -> None:
         ("Wed, 21 Oct 2015 07:28:00 GMT", 1),
         (format_datetime(datetime.now(UTC) + timedelta(hours=9), usegmt=True), 3600),
         ("Wed, 21 Oct 2065 07:28:00", 1),
+        ("9" * 5000, 1),
+        ("Wed, 21 Jan 99999999999999999999 07:28:00 GMT", 1),
+        ("Wed, 21 Jan 2065 07:28:00 +99999999999999999999", 1),
     ],
 )
 def test_receiver_may_ask_for_more_time_within_an_hour(retry_after: str, wait_s: float) -> None:

@@ -7,9 +7,9 @@ from fakeredis import FakeServer
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from fakes import MakeApp
-from samples import base64_body, make_png
-from steps import WHOLE_RUN, Steps
+from support.fakes import MakeApp
+from support.samples import base64_body, make_png
+from support.steps import WHOLE_RUN, Steps
 
 SOCKET = "/ws/analysis-status/{}"
 API_KEYS = f"alice:{sha256(b'a').hexdigest()},bob:{sha256(b'b').hexdigest()}"

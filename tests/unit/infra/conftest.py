@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manifests import Manifest, build
+from support.manifests import Manifest, build
 
 KUBERNETES = Path(__file__).parents[3] / "infra" / "kubernetes"
 WAYS = {

@@ -1,4 +1,4 @@
-"""The composition against the services' settings: what the README lists can be set there too."""
+"""The composition against the services' settings: what the documents list can be set there too."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The manifests against the schema of Kubernetes, the composition, the settings and the README; no cluster is asked."""
+"""The manifests against Kubernetes' schema, the composition, the settings and the documents; no cluster is asked."""
 
 import json
 import re
@@ -15,7 +15,8 @@ import yaml
 
 from image_analysis_api.settings import ApiSettings
 from image_analysis_worker.settings import WorkerSettings
-from manifests import YAML, Manifest
+from support.documents import INFRA
+from support.manifests import YAML, Manifest
 
 ROOT = Path(__file__).parents[3]
 OLDEST_VERSION, NEWEST_VERSION = "1.30", "1.37"
@@ -178,8 +179,8 @@ def test_no_variable_uses_one_that_comes_later(manifests: list[Manifest]) -> Non
         assert set(re.findall(r"\$\((\w+)\)", " ".join(container.get("args", [])))) <= known
 
 
-def test_every_secret_is_one_that_the_readme_tells_to_make(manifests: list[Manifest]) -> None:
-    told = set(re.findall(r"--from-literal=([\w-]+)=", (ROOT / "README.md").read_text()))
+def test_every_secret_is_one_that_the_documents_make(manifests: list[Manifest]) -> None:
+    told = set(re.findall(r"--from-literal=([\w-]+)=", INFRA.read_text()))
     sources = [v["valueFrom"] for c in find_containers(manifests).values() for v in c["env"] if "valueFrom" in v]
 
     assert {source["secretKeyRef"]["name"] for source in sources} == {"image-analysis"}
@@ -220,8 +221,8 @@ def test_limits_are_those_of_the_composition(manifests: list[Manifest]) -> None:
         )
 
 
-def test_requests_are_at_least_what_the_readme_measured(manifests: list[Manifest]) -> None:
-    rows = re.findall(r"^\| `(\w+)`(?: \(CPU\))? \|.*\| (\d+ MB) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_requests_are_at_least_what_was_measured(manifests: list[Manifest]) -> None:
+    rows = re.findall(r"^\| `(\w+)`(?: \(CPU\))? \|.*\| (\d+ MB) \|$", INFRA.read_text(), re.MULTILINE)
     containers = find_containers(manifests)
 
     assert {name for name, _ in rows} == containers.keys()

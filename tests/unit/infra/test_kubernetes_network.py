@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from image_analysis_api.addresses import AddressPolicy
+from image_analysis_api.outbound.addresses import AddressPolicy
 from image_analysis_api.settings import ApiSettings
-from manifests import Manifest
+from support.manifests import Manifest
 
 NAMESPACE = "kubernetes.io/metadata.name"
 NAME = "app.kubernetes.io/name"

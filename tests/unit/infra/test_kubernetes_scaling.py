@@ -14,7 +14,7 @@ from rq.registry import StartedJobRegistry
 
 from image_analysis_common.tasks import MAX_ATTEMPTS, queue_name
 from image_analysis_worker.settings import WorkerSettings
-from manifests import Manifest
+from support.manifests import Manifest
 
 
 class Documented(BaseModel):

@@ -1,4 +1,4 @@
-"""Alerts and dashboard against the README's table of metrics, which the integration tests hold to real processes."""
+"""Alerts and dashboard against the documents' table of metrics, which the integration tests hold to real processes."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,8 @@ import promql_parser
 import pytest
 import yaml
 
-from observability import ALERTS, FOLDER, PANELS, RULES
+from support.documents import INFRA
+from support.observability import ALERTS, FOLDER, PANELS, RULES
 
 ROOT = Path(__file__).parents[3]
 ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker|deliverer) \| (Histogram)?", re.MULTILINE)
@@ -20,7 +21,7 @@ TARGET_LABELS = {"job", "instance"}
 def documented() -> dict[str, set[str]]:
     """The labels of every series that the service exposes; a histogram is three of them."""
     series = {"up": TARGET_LABELS}
-    for name, cell, histogram in ROW.findall((ROOT / "README.md").read_text()):
+    for name, cell, histogram in ROW.findall(INFRA.read_text()):
         labels = set(re.findall(r"`(\w+)`", cell)) | TARGET_LABELS
         if histogram:
             series |= {f"{name}_bucket": labels | {"le"}, f"{name}_sum": labels, f"{name}_count": labels}
@@ -68,7 +69,7 @@ def test_query_reads_what_is_exposed_by_labels_that_are_there(query: str) -> Non
 def test_every_metric_of_ours_is_on_the_dashboard() -> None:
     shown = {name for query in PANELS.values() for name in used(query)}
 
-    metrics = {name for name, *_ in ROW.findall((ROOT / "README.md").read_text())}
+    metrics = {name for name, *_ in ROW.findall(INFRA.read_text())}
 
     assert {name for name in metrics if not any(series.startswith(name) for series in shown)} == set()
 
@@ -76,7 +77,7 @@ def test_every_metric_of_ours_is_on_the_dashboard() -> None:
 def test_every_alert_says_what_to_do_and_is_played_in_the_tests() -> None:
     played = {
         test["alertname"]
-        for case in yaml.safe_load((ROOT / "tests" / "alerts.yml").read_text())["tests"]
+        for case in yaml.safe_load((ROOT / "tests" / "operators" / "alerts.yml").read_text())["tests"]
         for test in case["alert_rule_test"]
         if test.get("exp_alerts")
     }

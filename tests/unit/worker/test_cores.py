@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from image_analysis_worker.cores import count_usable_cores, has_cpu_flag
+from image_analysis_worker.engines.cores import count_usable_cores, has_cpu_flag
 
 HOST = len(os.sched_getaffinity(0))
 

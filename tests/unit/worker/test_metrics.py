@@ -8,11 +8,11 @@ from prometheus_client import REGISTRY
 from image_analysis_common.errors import CorruptImage
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.hand import Work
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.outcomes import note_end
 from image_analysis_worker.metrics import Stages
-from image_analysis_worker.outcomes import log_end
-from scraping import values
-from waiting import wait_until
+from support.scraping import values
+from support.waiting import wait_until
 
 RESULT = AnalysisResult(
     label="cat", confidence=1, predictions=[], model=ModelRef(id="m", revision="1", preprocessing="1")
@@ -23,30 +23,48 @@ def seconds(stages: Stages) -> dict[str, float]:
     return {stage: value for (stage,), value in values(stages.collect(), "worker_stage_seconds_total").items()}
 
 
+def make_work(outcome: AnalysisResult | Exception | None) -> Work:
+    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
+    work = Work("1", "2", record, b"", attempts_left=3, is_suspect=False)
+    if outcome is not None:
+        work.end(outcome)
+    return work
+
+
+def durations() -> float:
+    return REGISTRY.get_sample_value("image_analysis_job_duration_seconds_count") or 0
+
+
 @pytest.mark.parametrize(
-    ("outcome", "attempts_left", "labels"),
+    ("outcome", "status", "labels"),
     [
-        (RESULT, 3, {"outcome": "completed", "code": ""}),
-        (CorruptImage("no image"), 3, {"outcome": "failed", "code": "corrupt_image"}),
-        (RuntimeError("a fault"), 3, {"outcome": "retried", "code": "internal_error"}),
-        (RuntimeError("a fault"), 1, {"outcome": "failed", "code": "internal_error"}),
+        (RESULT, JobStatus.COMPLETED, {"outcome": "completed", "code": ""}),
+        (CorruptImage("no image"), JobStatus.FAILED, {"outcome": "failed", "code": "corrupt_image"}),
+        (RuntimeError("a fault"), JobStatus.PENDING, {"outcome": "retried", "code": "internal_error"}),
+        (RuntimeError("a fault"), JobStatus.FAILED, {"outcome": "failed", "code": "internal_error"}),
+        (RESULT, JobStatus.CANCELLED, {"outcome": "cancelled", "code": ""}),
+        (CorruptImage("no image"), JobStatus.CANCELLED, {"outcome": "cancelled", "code": ""}),
+        (None, JobStatus.CANCELLED, {"outcome": "cancelled", "code": ""}),
     ],
 )
-def test_job_counts_once_by_how_it_ended(
-    outcome: AnalysisResult | Exception, attempts_left: int, labels: dict[str, str]
+def test_job_counts_once_by_the_end_that_was_written(
+    outcome: AnalysisResult | Exception | None, status: JobStatus, labels: dict[str, str]
 ) -> None:
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    work = Work("1", "2", record, b"", attempts_left=attempts_left, is_suspect=False)
-
     def counts() -> tuple[float, float]:
-        jobs = REGISTRY.get_sample_value("image_analysis_jobs_total", labels) or 0
-        return jobs, REGISTRY.get_sample_value("image_analysis_job_duration_seconds_count") or 0
+        return REGISTRY.get_sample_value("image_analysis_jobs_total", labels) or 0, durations()
 
-    jobs, durations = counts()
-    work.end(outcome)
-    log_end(work)
+    jobs, ended = counts()
+    note_end(make_work(outcome), status)
 
-    assert counts() == (jobs + 1, durations + 1)
+    assert counts() == (jobs + 1, ended + 1)
+
+
+def test_end_that_was_not_written_does_not_count() -> None:
+    ended = durations()
+
+    note_end(make_work(RESULT), None)
+
+    assert durations() == ended
 
 
 def test_stage_under_way_counts_before_it_ends() -> None:

@@ -9,8 +9,8 @@ from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import AnalysisResult, CachedResult, JobFailure, JobStatus, ModelRef, Prediction
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.records import Records
-from samples import make_png
+from image_analysis_worker.jobs.records import Records
+from support.samples import make_png
 
 JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
 IMAGE = make_png()
@@ -46,7 +46,7 @@ class Steps:
             pipeline.execute()
 
     def begin(self) -> None:
-        self._run(self._records.begin)
+        self._run(self._records.begin, PENDING)
 
     def retry(self) -> None:
         self._run(self._records.retry)

@@ -14,11 +14,11 @@ import uvicorn
 from prometheus_client import REGISTRY
 from uvicorn.config import STARTUP_FAILURE
 
-from image_analysis_api import backlog
+from image_analysis_api import queue_metrics as backlog
 from image_analysis_api.app import create_app
-from image_analysis_api.connections import bound
+from image_analysis_api.server.connections import bound
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.store import check_version
+from image_analysis_api.store.client import check_version
 from image_analysis_common.errors import StartupError, StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs

@@ -58,10 +58,10 @@ def main() -> None:
         entry = f"{name}:{sha256(key.encode()).hexdigest()}"
         ApiKey.parse(entry)
     except ValueError:
-        sys.exit("Give the key one name, of letters, digits and . _ - alone: `just key alice`")
+        sys.exit("Give one name, of letters, digits, and . _ - only: `just key alice`.")
     sys.stdout.write(
-        f"The key, for its owner; it is shown this once and stored nowhere:\n\n  {key}\n\n"
-        f"Its entry for API_KEYS, which separates entries by commas:\n\n  {entry}\n"
+        f"The key, for its owner. It is shown only now and stored nowhere:\n\n  {key}\n\n"
+        f"Its entry for API_KEYS, where commas separate the entries:\n\n  {entry}\n"
     )
 
 

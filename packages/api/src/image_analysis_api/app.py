@@ -9,40 +9,38 @@ from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from image_analysis_api import (
-    batch_routes,
-    health,
-    jobs,
-    models,
-    openapi,
-    openapi_webhooks,
-    problems,
-    routes,
-    store,
-    streams,
-)
-from image_analysis_api.analysis import Analysis
-from image_analysis_api.batches import Batches
-from image_analysis_api.bodies import BoundBodies
-from image_analysis_api.cancellation import Cancellation
-from image_analysis_api.catalog import Catalog
-from image_analysis_api.context import RequestContext
-from image_analysis_api.egress import Destinations, Egress
-from image_analysis_api.fetch import Fetcher
-from image_analysis_api.idempotency import Idempotency
-from image_analysis_api.intake import bound_pillow
-from image_analysis_api.listing import Listing
-from image_analysis_api.places import Places
-from image_analysis_api.queue import JobQueue
-from image_analysis_api.rate_limit import RateLimiter
-from image_analysis_api.receivers import Receivers
+from image_analysis_api.access.idempotency import Idempotency
+from image_analysis_api.access.rate_limit import RateLimiter
+from image_analysis_api.intake.reading import bound_pillow
+from image_analysis_api.jobs.batches import Batches
+from image_analysis_api.jobs.cancellation import Cancellation
+from image_analysis_api.jobs.listing import Listing
+from image_analysis_api.jobs.model_registry import Catalog
+from image_analysis_api.jobs.position import Places
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.submit import Analysis
+from image_analysis_api.openapi import document as openapi
+from image_analysis_api.openapi import webhooks as openapi_webhooks
+from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.fetcher import Fetcher
+from image_analysis_api.outbound.resolver import Resolver
+from image_analysis_api.outbound.webhook_urls import Receivers
+from image_analysis_api.routes import analyses as routes
+from image_analysis_api.routes import batches as batch_routes
+from image_analysis_api.routes import events as streams
+from image_analysis_api.routes import health, models
+from image_analysis_api.routes import owned_jobs as jobs
+from image_analysis_api.server import problems
+from image_analysis_api.server.body_budget import BoundBodies
+from image_analysis_api.server.request_context import RequestContext
 from image_analysis_api.settings import ApiSettings
-from image_analysis_api.waiting_room import WaitingRoom
+from image_analysis_api.store import client as store
+from image_analysis_api.waiting.room import WaitingRoom
 
 DESCRIPTION = """Classify images with your own models, asynchronously.
 
-Submit an image, get a job ID at once, ask for the result. Every error is a problem document (RFC 9457) with a stable
-`code`; quote its `request_id` when you report it.
+Submit an image, get a job ID at once, then ask for the result. Every error is a problem document (RFC 9457) with a
+stable `code`; quote its `request_id` when you report it.
 """
 
 
@@ -55,7 +53,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     redis = redis or store.connect(settings.redis_dsn)
     destinations = Destinations.of(settings)
     fetcher = fetcher or Fetcher(
-        Egress(destinations, max_lookups=settings.fetch_max_concurrent),
+        Egress(destinations, Resolver(settings.fetch_dns_servers)),
         max_bytes=settings.max_image_bytes,
         timeout_s=settings.fetch_timeout_seconds,
         max_concurrent=settings.fetch_max_concurrent,

@@ -16,7 +16,7 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 REQUESTS = Counter(
     "image_analysis_http_requests_total",
-    "Requests that have been answered; status `aborted` is one that ended without an answer",
+    "Requests answered; the status `aborted` is a request that ended without an answer",
     ["method", "route", "status"],
 )
 LATENCY = Histogram(
@@ -28,12 +28,12 @@ LATENCY = Histogram(
 PROBLEMS = Counter("image_analysis_http_problems_total", "Requests refused or failed, by the problem's code", ["code"])
 SUBMISSIONS = Counter(
     "image_analysis_submissions_total",
-    "Images: `queued`, `coalesced` with a job that runs the same image, `cached`, or `refused` as one of a batch",
+    "Images: `queued`, `coalesced` with a job that runs the same image, `cached`, or `refused` in a batch",
     ["outcome"],
 )
 RATE_LIMIT_VERDICTS = Counter(
     "image_analysis_rate_limit_verdicts_total",
-    "What the rate limit said of requests that cost: `admitted`, `refused`, or `uncounted` without Redis",
+    "Submissions `admitted` and `refused` by the rate limit, or `uncounted` without Redis",
     ["verdict"],
 )
 FETCHES = Counter(

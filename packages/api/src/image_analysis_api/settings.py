@@ -2,7 +2,7 @@
 
 import re
 from importlib.metadata import version
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
@@ -11,6 +11,8 @@ from pydantic_settings import NoDecode
 from image_analysis_api.api_keys import ApiKey
 from image_analysis_api.webhook_secrets import WebhookSecret
 from image_analysis_common.settings import SharedSettings
+
+_NAME_SERVER = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 def _split(value: object) -> object:
@@ -34,11 +36,24 @@ def _split_secrets(value: object) -> object:
     return [WebhookSecret.parse(entry) for entry in parts] if isinstance(parts := _split(value), list) else parts
 
 
+def _check_name_server(server: str) -> str:
+    parts = _NAME_SERVER.fullmatch(server)
+    try:
+        ip_address(parts["six"] or parts["four"] if parts else server)
+        if parts and parts["port"] and not 0 < int(parts["port"]) < 2**16:
+            raise ValueError("no such port")
+    except ValueError as error:
+        raise ValueError(
+            f"{server!r} is no name server: write it like 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:5353"
+        ) from error
+    return server
+
+
 def _check_origins(origins: frozenset[str]) -> frozenset[str]:
     # A browser sends scheme, host and port in lower case, and nothing behind them: another form would never match.
     for origin in origins:
         if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+", origin):
-            raise ValueError(f"{origin!r} is no origin: write it like https://app.example:8443, or * for every one")
+            raise ValueError(f"{origin!r} is not an origin: write it like https://app.example:8443, or * for all")
     return origins
 
 
@@ -46,6 +61,9 @@ CommaSeparated = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
 Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_split)]
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split_keys)]
 Origins = Annotated[CommaSeparated, AfterValidator(_check_origins)]
+NameServers = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_name_server)], ...], NoDecode, BeforeValidator(_split)
+]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
 WebhookSecrets = Annotated[tuple[WebhookSecret, ...], NoDecode, BeforeValidator(_split_secrets)]
 
@@ -56,6 +74,7 @@ class EgressSettings(SharedSettings):
     fetch_allowed_ports: Ports = frozenset({80, 443})
     fetch_allowed_hosts: CommaSeparated = frozenset()
     fetch_allowed_networks: Networks = ()
+    fetch_dns_servers: NameServers = ()
     webhook_secret: WebhookSecrets = ()
 
 
@@ -100,7 +119,7 @@ class ApiSettings(EgressSettings):
     def check_room(cls, max_bytes: int, others: ValidationInfo) -> int:
         """Check that there is room for the largest image, in base64 too."""
         if max_bytes < 2 * others.data.get("max_image_bytes", 0):
-            raise ValueError("less than twice MAX_IMAGE_BYTES, which leaves no room for the largest image")
+            raise ValueError("it must be at least twice MAX_IMAGE_BYTES, or the largest image does not fit")
         return max_bytes
 
     @property

@@ -80,14 +80,14 @@ def main() -> None:
         case [name] if NAME.fullmatch(name):
             owner = name
         case _:
-            sys.exit("Give the name of one owner of API keys, nothing where there are no keys, or --new.")
+            sys.exit("Give the name of one owner of API keys, no name if the service has no keys, or --new.")
     entries = [entry.strip() for entry in os.environ.get("WEBHOOK_SECRET", "").split(",") if entry.strip()]
     if not entries:
-        sys.exit("WEBHOOK_SECRET is not set: make one with `just webhook-secret --new`")
+        sys.exit("WEBHOOK_SECRET is not set: make one with `just webhook-secret --new`.")
     try:
         secret = WebhookSecret.parse(entries[0])
     except ValueError as error:
-        sys.exit(f"WEBHOOK_SECRET: {error}")
+        sys.exit(f"WEBHOOK_SECRET: {error}.")
     sys.stdout.write(f"{secret.of(owner)}\n")
 
 

@@ -46,24 +46,24 @@ class ImageTooLarge(RequestError):
 
 
 class BatchTooLarge(RequestError):
-    """More images in one request than may be."""
+    """Too many images or bytes in one batch."""
 
     status = 413
     code = "batch_too_large"
 
 
 class UrlRefused(RequestError):
-    """The URL is malformed, or leads where the service does not go."""
+    """The URL is malformed, or leads to a place that the service does not connect to."""
 
     code = "url_refused"
 
 
 class HostUnknown(UrlRefused):
-    """There is no such host: clients are told no more than of one that leads inside."""
+    """There is no such host; the message is that of a private one, so that nobody can list internal names."""
 
 
 class FetchFailed(RequestError):
-    """The URL's host did not give an image; it may on another try."""
+    """The URL's host did not return an image; another attempt may succeed."""
 
     code = "fetch_failed"
     retryable = True
@@ -77,14 +77,14 @@ class WebhooksDisabled(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No key, or none that is known."""
+    """The API key is missing or unknown."""
 
     status = 401
     code = "unauthorized"
 
 
 class KeysRequired(RequestError):
-    """The call is about the caller's own, and the service does not know its callers."""
+    """The call is about the caller's own jobs, and the service has no API keys."""
 
     status = 403
     code = "keys_required"
@@ -125,7 +125,7 @@ class ModelNotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The path exists, for other methods."""
+    """The path exists, but not for this method."""
 
     status = 405
     code = "method_not_allowed"
@@ -140,7 +140,7 @@ class RequestTimeout(RequestError):
 
 
 class RequestInProgress(RequestError):
-    """The same request is being taken in at this moment."""
+    """A request with the same Idempotency-Key is still being read."""
 
     status = 409
     code = "request_in_progress"
@@ -148,21 +148,21 @@ class RequestInProgress(RequestError):
 
 
 class IdempotencyKeyReused(RequestError):
-    """The key came with another request before."""
+    """The key was used for a different request."""
 
     status = 422
     code = "idempotency_key_reused"
 
 
 class UnsupportedMediaType(RequestError):
-    """The body is of a kind that the service does not read."""
+    """The body has a content type that the service does not read."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class RateLimited(RequestError):
-    """The client has used up its quota; `retry_after_s` seconds from now there is room again."""
+    """The client has used up its requests; it may send one again in `retry_after_s` seconds."""
 
     status = 429
     code = "rate_limited"
@@ -188,8 +188,19 @@ class StoreUnavailable(Unavailable):
     code = "store_unavailable"
 
 
+class UnreadableRecord(Unavailable):
+    """Another release wrote a record that this process cannot read; a process of that release can."""
+
+    code = "unreadable_record"
+
+    def __init__(
+        self, detail: str = "Another release of the service wrote this record: try again in a few seconds."
+    ) -> None:
+        super().__init__(detail)
+
+
 class QueueFull(Unavailable):
-    """Too much waits already; in `retry_after_s` seconds there should be room again."""
+    """Too many images wait; there should be room in `retry_after_s` seconds."""
 
     code = "queue_full"
 
@@ -199,20 +210,20 @@ class QueueFull(Unavailable):
 
 
 class TooManyDeliveries(Unavailable):
-    """So many webhooks have still to be told that no job can ask for one more."""
+    """Too many webhooks are pending for a job to request another one."""
 
     code = "too_many_deliveries"
     retry_after_s = 60
 
 
 class TooManyWaiters(Unavailable):
-    """This process, or the client's share of it, holds as many open waits as it may."""
+    """This process, or the client's share of it, has no room for another waiting client."""
 
     code = "too_many_waiters"
 
 
 class NoWorker(Unavailable):
-    """No worker of the model was heard of lately."""
+    """No worker of the model has reported lately."""
 
     code = "no_worker"
 
@@ -222,7 +233,7 @@ class JobError(ServiceError):
 
 
 class CorruptImage(JobError):
-    """The header promised an image, the rest does not hold one."""
+    """The header is that of an image, but the rest cannot be decoded."""
 
     code = "corrupt_image"
 
@@ -234,15 +245,9 @@ class UnsupportedDimensions(JobError):
 
 
 class ImageExpired(JobError):
-    """The image's bytes were gone before a worker came to them."""
+    """The image expired before a worker took the job."""
 
     code = "image_expired"
-
-
-class JobCancelled(JobError):
-    """Its owner took it back before a worker came to it."""
-
-    code = "job_cancelled"
 
 
 class JobTimeout(JobError):
@@ -252,7 +257,7 @@ class JobTimeout(JobError):
 
 
 class WorkerLost(JobError):
-    """Every attempt at the job ended with its worker."""
+    """The worker died on every attempt at the job."""
 
     code = "worker_lost"
 

@@ -3,12 +3,37 @@
 import logging
 import logging.config
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from image_analysis_common import tracing
 from image_analysis_common.settings import SharedSettings
+
+
+class Output:
+    """Standard output as loggers write to it: a line that cannot be written is dropped, so no work depends on its log.
+
+    That happens where the log's reader has gone (EPIPE), the disk is full (ENOSPC), or the process was started without
+    a standard output. There is no buffer in which such a line could wait for the next one to fail as well.
+    """
+
+    def __init__(self) -> None:
+        buffer = getattr(sys.stdout, "buffer", None)
+        self._raw = getattr(buffer, "raw", buffer)
+        self.is_terminal = buffer is not None and sys.stdout.isatty()
+
+    def write(self, text: str) -> None:
+        """Write a whole line."""
+        rest = text.encode(errors="backslashreplace")
+        with suppress(OSError, ValueError):  # a stream that was closed is a ValueError
+            while rest and self._raw is not None:
+                rest = rest[self._raw.write(rest) or len(rest) :]
+
+    def flush(self) -> None:
+        """Do nothing; loggers expect it."""
 
 
 def configure_logs(settings: SharedSettings, service: str) -> None:
@@ -30,7 +55,8 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
         add_service,
         *([tracing.add_trace_id] if tracing.is_wanted() else []),
     ]
-    is_console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
+    output = Output()
+    is_console = settings.log_format == "console" or (settings.log_format == "auto" and output.is_terminal)
     # Tracebacks as plain text: those with local variables would hold images and passwords.
     renderers: list[Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
@@ -48,7 +74,7 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
                     "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
                 }
             },
-            "handlers": {"out": {"class": "logging.StreamHandler", "stream": sys.stdout, "formatter": "line"}},
+            "handlers": {"out": {"class": "logging.StreamHandler", "stream": output, "formatter": "line"}},
             # At INFO, httpx logs whole URLs with their query; at DEBUG, httpcore logs headers.
             "loggers": {"httpx": {"level": "WARNING"}, "httpcore": {"level": "WARNING"}},
             "root": {"handlers": ["out"], "level": settings.log_level},
@@ -58,7 +84,7 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
     # Our own lines take the short way, past the standard library: 40 microseconds instead of 120.
     structlog.configure(
         processors=[*shared, *renderers],
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
 

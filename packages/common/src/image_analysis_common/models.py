@@ -14,11 +14,11 @@ MAX_TOP_K = 100
 DEEP_SUFFIX = "+100"
 """What sets the cache field of a result with up to `MAX_TOP_K` predictions apart."""
 
-Confidence = Annotated[float, Field(ge=0, le=1, description="Share of the model's belief, from 0 to 1")]
+Confidence = Annotated[float, Field(ge=0, le=1, description="How sure the model is, from 0 to 1")]
 
 
 class JobStatus(StrEnum):
-    """Where a job stands; the last three are final."""
+    """The status of a job; the last three are final."""
 
     PENDING = "PENDING"
     PROCESSING = "PROCESSING"
@@ -38,7 +38,7 @@ class FrozenModel(BaseModel):
 
 
 class ModelRef(FrozenModel):
-    """One state of one model: results of two different references are never mixed."""
+    """One revision of one model: results of different revisions are never mixed."""
 
     id: str = Field(description="Hub ID, or the folder's name")
     revision: str = Field(description="Commit on the hub, or a digest of the checkpoint's files")
@@ -51,16 +51,16 @@ class ModelRef(FrozenModel):
 
 
 class Prediction(FrozenModel):
-    """One label and how much the model believes in it."""
+    """One label and how sure the model is of it."""
 
     label: str
     confidence: Confidence
 
 
 class AnalysisResult(FrozenModel):
-    """What a model says of an image: the best label first, then the best few of all."""
+    """What a model sees in an image: the best label, then the best few with their confidences."""
 
-    label: str = Field(description="The label that the model believes in most")
+    label: str = Field(description="The best label")
     confidence: Confidence
     predictions: list[Prediction] = Field(
         description="The best labels, best first: `top_k` at most, none below `min_confidence`"
@@ -99,7 +99,7 @@ class ModelAnnouncement(FrozenModel):
     model: ModelRef
     labels: list[str]
     accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
-    backend: str = Field("torch", description="What computes")
+    backend: str = Field("torch", description="The engine that runs the model")
     device: str
     dtype: str
     max_batch_size: int

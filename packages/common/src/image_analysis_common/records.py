@@ -1,10 +1,17 @@
-"""A job's record: the Redis hash under `keys.job(job_id)` that its status is read from."""
+"""A job's record: the Redis hash under `keys.job(job_id)` that its status is read from.
 
-from collections.abc import Mapping
+While a release is rolled out, a process meets records of another one. What it cannot read is an `UnreadableRecord`, and
+the rule for it is the same everywhere. Where the caller asks for this one record, it gets the error. Where several are
+read, this one is left out. Work on it is left for a process that can read it. It is never ended or deleted.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from image_analysis_common import keys
+from image_analysis_common.errors import UnreadableRecord
 from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, FrozenModel, JobFailure, JobStatus
 
 # Lua for every script that ends jobs: lays a copy of an ended job's record ready for its webhook, due now. Those that
@@ -42,6 +49,26 @@ local function advance(record, fields, ttl)
 end
 """
 )
+
+Model = TypeVar("Model", bound=FrozenModel)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        raise UnreadableRecord from error
+
+
+def read_json(kind: type[Model], text: bytes | str) -> Model:
+    """Read a value that was written as JSON.
+
+    Raises:
+        UnreadableRecord: another release wrote it.
+    """
+    with _reading():
+        return kind.model_validate_json(text)
 
 
 class JobRecord(FrozenModel):
@@ -93,8 +120,16 @@ class JobRecord(FrozenModel):
 
     @classmethod
     def from_hash(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Read what `to_hash` wrote; `fields` is the raw answer of HGETALL and not empty."""
-        text = {name.decode(): value.decode() for name, value in fields.items()}
+        """Read what `to_hash` wrote; `fields` is the raw answer of HGETALL and not empty.
+
+        Raises:
+            UnreadableRecord: another release wrote it.
+        """
+        with _reading():
+            return cls._from_text({name.decode(): value.decode() for name, value in fields.items()})
+
+    @classmethod
+    def _from_text(cls, text: Mapping[str, str]) -> Self:
         result, error, time_ms = text.get("result"), text.get("error"), text.get("processing_time_ms")
         top_k, min_confidence = text.get("top_k"), text.get("min_confidence")
         return cls(
@@ -121,9 +156,15 @@ class Progress:
 
     @classmethod
     def from_hash(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Read the raw answer of HGETALL, which is not empty."""
-        history = fields.get(b"history", fields[b"status"]).decode().split()
-        return cls(JobRecord.from_hash(fields), tuple(map(JobStatus, history)))
+        """Read the raw answer of HGETALL, which is not empty.
+
+        Raises:
+            UnreadableRecord: another release wrote it.
+        """
+        record = JobRecord.from_hash(fields)
+        with _reading():
+            history = fields.get(b"history", fields[b"status"]).decode().split()
+            return cls(record, tuple(map(JobStatus, history)))
 
 
 def _to_json(value: bool | float | FrozenModel) -> str:

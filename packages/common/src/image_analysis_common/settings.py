@@ -56,4 +56,4 @@ class SharedSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             faults = [f"{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors()]
-            raise StartupError("; ".join(faults)) from error
+            raise StartupError("; ".join(faults) + ".") from error

@@ -4,7 +4,11 @@ import re
 from pathlib import PurePosixPath
 
 ANALYZE_IMAGE = "image_analysis_worker.books.stock.analyze_image"
-"""Task function: keyword argument `job_id`; the image lies under `keys.image(job_id)`."""
+"""Task function: keyword argument `job_id`; the image lies under `keys.image(job_id)`.
+
+The function has moved to `image_analysis_worker.rq.task`. Jobs keep its old name for one more release, which workers of
+the release before this one know as well; this release answers to both names.
+"""
 
 SERIALIZER = "json"
 """RQ's default is pickle, with which whoever can write to Redis runs code."""

@@ -4,6 +4,7 @@ One trace goes from a request through the queue to its job's end; between the se
 """
 
 import os
+import threading
 
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -33,9 +34,9 @@ def start_tracing(service: str) -> None:
     if not is_wanted():
         return
     if os.environ.get("OTEL_TRACES_EXPORTER", "") not in ("", "otlp"):
-        raise StartupError("OTEL_TRACES_EXPORTER: otlp is the only exporter here; none switches it off.")
+        raise StartupError("OTEL_TRACES_EXPORTER: otlp is the only supported exporter, and none switches traces off.")
     if next((value for name in PROTOCOLS if (value := os.environ.get(name))), PROTOCOL) != PROTOCOL:
-        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {PROTOCOL} is the only protocol here.")
+        raise StartupError(f"OTEL_EXPORTER_OTLP_PROTOCOL: {PROTOCOL} is the only supported protocol.")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace import TracerProvider
@@ -47,6 +48,15 @@ def start_tracing(service: str) -> None:
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+
+
+def flush_traces(timeout_s: float) -> None:
+    """Send the spans that have ended, before a process ends without its exit handlers."""
+    if flush := getattr(trace.get_tracer_provider(), "force_flush", None):
+        # The SDK ignores the time limit that it can be given, and a collector may hang.
+        thread = threading.Thread(target=flush, daemon=True)
+        thread.start()
+        thread.join(timeout_s)
 
 
 def traceparent() -> dict[str, str]:

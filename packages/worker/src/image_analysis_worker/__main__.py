@@ -16,19 +16,19 @@ from image_analysis_common.logs import configure_logs
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.tracing import start_tracing
 from image_analysis_common.versions import check_redis_version
-from image_analysis_worker.books.ledger import Books
-from image_analysis_worker.books.upkeep import Upkeep
-from image_analysis_worker.checkpoint import find_checkpoint
-from image_analysis_worker.cores import count_usable_cores
-from image_analysis_worker.hand import Hand
-from image_analysis_worker.heartbeat import Heartbeat
-from image_analysis_worker.inference import Inference
-from image_analysis_worker.loader import Loader
-from image_analysis_worker.model import Model
+from image_analysis_worker.engines.checkpoint import find_checkpoint
+from image_analysis_worker.engines.cores import count_usable_cores
+from image_analysis_worker.engines.engine import Model
+from image_analysis_worker.jobs.in_flight import Hand
+from image_analysis_worker.jobs.records import Records, connect
 from image_analysis_worker.outage import Outage
-from image_analysis_worker.records import Records, connect
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.maintenance import Upkeep
 from image_analysis_worker.settings import WorkerSettings
-from image_analysis_worker.watch import Watch
+from image_analysis_worker.threads.heartbeat import Heartbeat
+from image_analysis_worker.threads.inference import Inference
+from image_analysis_worker.threads.loader import Loader
+from image_analysis_worker.threads.watchdog import Watch
 
 EXIT_FORCED = 1
 
@@ -54,7 +54,7 @@ def main() -> None:
         redis = connect(settings.redis_dsn)
         version = Outage().insist(lambda: str(redis.info("server")["redis_version"]))
         check_redis_version(version)
-        from image_analysis_worker.classifier import Classifier
+        from image_analysis_worker.engines.torch import Classifier
 
         checkpoint = find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name)
         exit_code = serve(settings, Classifier.load(checkpoint, settings))
@@ -133,7 +133,6 @@ def _stop_on_signals(is_stopping: threading.Event) -> None:
         first_s = first_s or time.monotonic()
         if is_stopping.is_set() and time.monotonic() - first_s > FORCE_AFTER_S:
             log.warning("worker_killed")
-            sys.stdout.flush()
             os._exit(EXIT_FORCED)
         is_stopping.set()
 

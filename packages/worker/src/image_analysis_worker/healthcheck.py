@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 
 from image_analysis_common import keys
 from image_analysis_common.errors import StartupError
+from image_analysis_worker.jobs.records import connect
 from image_analysis_worker.name import find_process
-from image_analysis_worker.records import connect
 from image_analysis_worker.settings import WorkerSettings
 
 
@@ -25,11 +25,11 @@ def main() -> None:
         settings = WorkerSettings.from_environment()
         model = settings.model_name
         if not has_heartbeat(connect(settings.redis_dsn), model):
-            sys.exit(f"no worker of {model} on this host has reported in the last {keys.WORKER_TTL_S} s")
+            sys.exit(f"No worker of {model} on this host has reported in the last {keys.WORKER_TTL_S} s.")
     except StartupError as error:
         sys.exit(str(error))
     except RedisError as error:
-        sys.exit(f"Redis cannot be asked: {error}")
+        sys.exit(f"Redis cannot be reached: {error}")
 
 
 def has_heartbeat(redis: Redis, model: str) -> bool:

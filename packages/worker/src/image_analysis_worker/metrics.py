@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 JOBS = Counter(
     "image_analysis_jobs_total",
-    "Attempts at jobs that have ended: `completed`, `retried`, or `failed` with a code",
+    "Attempts at jobs that have ended: `completed`, `cancelled`, and `retried` or `failed` with a code",
     ["outcome", "code"],
 )
 JOB_DURATION = Histogram(

@@ -11,9 +11,10 @@ import structlog
 from image_analysis_api.deliverer.courier import TIMEOUT_S, Courier
 from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import MAX_CONCURRENT, Rounds
-from image_analysis_api.egress import Destinations, Egress
+from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.settings import DelivererSettings
-from image_analysis_api.store import check_version, connect
+from image_analysis_api.store.client import check_version, connect
 from image_analysis_common.errors import StartupError, StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
@@ -38,7 +39,7 @@ def main() -> None:
 async def _deliver(settings: DelivererSettings) -> None:
     is_enabled = bool(settings.webhook_secret)
     redis = connect(settings.redis_dsn)
-    egress = Egress(Destinations.of(settings), max_lookups=MAX_CONCURRENT, read_timeout_s=TIMEOUT_S)
+    egress = Egress(Destinations.of(settings), Resolver(settings.fetch_dns_servers), read_timeout_s=TIMEOUT_S)
     courier = Courier(egress, settings.webhook_secret)
     outbox = Outbox(redis, socket.gethostname())
     rounds = Rounds(outbox, courier, max_concurrent=MAX_CONCURRENT if is_enabled else 0)
@@ -47,7 +48,7 @@ async def _deliver(settings: DelivererSettings) -> None:
     if is_enabled:
         log.info("deliverer_started")
     else:
-        log.warning("webhooks_disabled", action="set WEBHOOK_SECRET for the API and the deliverer")
+        log.warning("webhooks_disabled", action="Set WEBHOOK_SECRET for the API and the deliverer.")
     await rounds.run()
     await courier.aclose()
     await redis.aclose()

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import uniform
 
+from image_analysis_api.server.counts import read_count
+
 FIRST_S, FACTOR, LONGEST_S = 1.0, 4.0, 3600.0
 """After 1, 4, 16 seconds and so on, then every hour: some thirty times in a day."""
 
@@ -19,9 +21,9 @@ def choose_delay_s(attempts: int, retry_after: str = "") -> float:
 
 def _read_s(retry_after: str) -> float:
     """Read `Retry-After`: seconds, or a date; 0 where it is neither."""
-    if retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after[:9])
+    if (delay_s := read_count(retry_after)) is not None:
+        return float(delay_s)
     try:
         return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):  # a date without a zone has no difference to ours
+    except (ValueError, TypeError, OverflowError):  # no zone: no difference to ours; a year of 20 digits: no C integer
         return 0.0

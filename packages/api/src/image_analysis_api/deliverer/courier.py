@@ -7,20 +7,17 @@ from enum import StrEnum
 from uuid import UUID
 
 import httpx
-import structlog
 
 from image_analysis_api.deliverer.outbox import Delivery
-from image_analysis_api.egress import Egress
-from image_analysis_api.schemas import AnalysisStatus
-from image_analysis_api.urls import WebUrl
+from image_analysis_api.outbound.client import Egress
+from image_analysis_api.outbound.urls import WebUrl
+from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
-from image_analysis_common.errors import FetchFailed, HostUnknown, UrlRefused
+from image_analysis_common.errors import FetchFailed, HostUnknown, UnreadableRecord, UrlRefused
 from image_analysis_common.records import JobRecord
 
 TIMEOUT_S = 15.0
 """For a whole attempt: shorter than a lease."""
-
-log = structlog.get_logger(__name__)
 
 
 class Verdict(StrEnum):
@@ -58,18 +55,12 @@ class Courier:
     async def attempt(self, delivery: Delivery) -> Report:
         """Send the job's status; raises nothing, whatever is at the other end."""
         try:
-            record = JobRecord.from_hash(delivery.record)
-        except (KeyError, ValueError):
-            # Another release wrote it: a deliverer of that one can read it.
-            log.exception("webhook_unreadable", job_id=delivery.job_id)
-            return Report(Verdict.RETRIED, "unreadable")
-        try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._send(delivery.job_id, record)
+                return await self._send(delivery.job_id, JobRecord.from_hash(delivery.record))
         except UrlRefused as error:
             verdict = Verdict.RETRIED if isinstance(error, HostUnknown) else Verdict.REFUSED
             return Report(verdict, type(error).__name__)
-        except (FetchFailed, httpx.HTTPError, OSError) as error:
+        except (FetchFailed, UnreadableRecord, httpx.HTTPError, OSError) as error:
             return Report(Verdict.RETRIED, type(error).__name__)
 
     async def _send(self, job_id: str, record: JobRecord) -> Report:

@@ -26,11 +26,11 @@ def main() -> None:
             dsn, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
         )
         if not redis.exists(keys.deliverer(socket.gethostname())):
-            sys.exit(f"no deliverer on this host has reported in the last {keys.WORKER_TTL_S} s")
+            sys.exit(f"No deliverer on this host has reported in the last {keys.WORKER_TTL_S} s.")
     except StartupError as error:
         sys.exit(str(error))
     except RedisError as error:
-        sys.exit(f"Redis cannot be asked: {error}")
+        sys.exit(f"Redis cannot be reached: {error}")
 
 
 if __name__ == "__main__":

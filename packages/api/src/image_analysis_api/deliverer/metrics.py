@@ -4,7 +4,7 @@ from prometheus_client import Counter
 
 ATTEMPTS = Counter(
     "image_analysis_webhook_attempts_total",
-    "Attempts at telling a webhook: `delivered`, `retried` later, or given up as `rejected`, `refused` or `expired`",
+    "Delivery attempts: `delivered`, `retried` later, or given up as `rejected`, `refused` or `expired`",
     ["outcome"],
 )
 for _outcome in ("delivered", "retried", "rejected", "refused", "expired"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store import reaching_redis
+from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 
 LEASE_S = 30.0
@@ -21,15 +21,22 @@ ASIDE_S = 2.0
 MAX_SCANNED = 200
 """So many are looked at in one step, 0.2 ms of Redis."""
 
-# A receiver (host and port) may have as many attempts under way as are left for all others: a slow one takes half of
-# them at most, the next one half of the rest. Where of all that were looked at none can be taken, they step aside, so
-# that those behind them are seen at once. One whose copy has gone was forgotten, or lay here for too long.
+# A receiver (host and port, however the URL writes them) may have as many attempts under way as are left for all
+# others: a slow one takes half of them at most, the next one half of the rest. Where of all that were looked at none
+# can be taken, they step aside, so that those behind them are seen at once. One whose copy has gone was forgotten, or
+# lay here for too long.
 CLAIM = f"""
 local free, lease, aside, busy = tonumber(ARGV[1]), ARGV[2], ARGV[3], {{}}
 for at = 4, #ARGV, 2 do busy[ARGV[at]] = tonumber(ARGV[at + 1]) end
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local function move(job_id, delay) redis.call('ZADD', KEYS[1], string.format('%.3f', now + delay), job_id) end
+local function receiver_of(url)
+  local scheme, authority = string.match(string.lower(url), '^(%a+)://([^/?#]*)')
+  local host, port = string.match(authority or '', '^(.*):(%d*)$')
+  host = string.gsub(host or authority or '', '%.$', '')
+  return host .. ':' .. (tonumber(port) or scheme == 'http' and 80 or 443)
+end
 local found, passed = {{}}, {{}}
 for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, {MAX_SCANNED})) do
   if #found == free then break end
@@ -38,7 +45,7 @@ for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT
   if not url then
     redis.call('ZREM', KEYS[1], job_id)
   else
-    local receiver = string.match(string.lower(url), '^%a+://([^/?#]*)') or ''
+    local receiver = receiver_of(url)
     local under_way = busy[receiver] or 0
     if under_way < free - #found then
       busy[receiver] = under_way + 1
@@ -108,7 +115,10 @@ class Outbox:
         claimed = []
         for job_id, receiver, pairs in found:
             record = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            age_s = float(now) - float(record[b"ended_s"])
+            try:
+                age_s = float(now) - float(record[b"ended_s"])
+            except (KeyError, ValueError):  # another release wrote it: its copy lives no longer than the period
+                age_s = 0
             claimed.append(Delivery(job_id.decode(), receiver.decode(), int(record[b"attempts"]), age_s, record))
         return claimed, max(float(wait), 0) if wait else None
 

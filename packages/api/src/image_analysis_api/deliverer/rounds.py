@@ -104,12 +104,18 @@ class Rounds:
         del self._under_way[task]
         self._has_news.set()
         if not task.cancelled() and (error := task.exception()):
-            # A last line of defence: when the lease has run out, the delivery is tried again.
+            # The attempt's end could not be noted: another attempt follows when the lease has run out.
             log.error("webhook_crashed", exc_info=error)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        report = await self._courier.attempt(delivery)
-        delay_s = self._choose_delay_s(delivery.attempts, report.retry_after)
+        try:
+            report = await self._courier.attempt(delivery)
+            delay_s = self._choose_delay_s(delivery.attempts, report.retry_after)
+        except Exception as error:
+            # The last line of defense: whatever it is, the delivery backs off like any other, and ends with its day.
+            log.exception("webhook_crashed", job_id=delivery.job_id)
+            report = Report(Verdict.RETRIED, type(error).__name__)
+            delay_s = self._choose_delay_s(delivery.attempts, report.retry_after)
         is_last = report.verdict is Verdict.RETRIED and delivery.age_s + delay_s > keys.DELIVERY_PERIOD_S
         if report.verdict is Verdict.RETRIED and not is_last:
             await self._insist(lambda: self._outbox.retry(delivery, delay_s))

@@ -1,0 +1,113 @@
+"""`Idempotency-Key` (IETF draft httpapi-idempotency-key-header-07): a request that is sent twice is taken in once.
+
+A key is claimed before the work, with the ID that the work will get, and work is there under its ID the moment that it
+is taken in: so a crash leaves either a claim that soon lapses, or work that is found again.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from hashlib import sha256
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from redis.asyncio import Redis
+from starlette.requests import Request
+
+from image_analysis_api.access.admission import caller
+from image_analysis_api.store.client import reaching_redis
+from image_analysis_common import keys
+from image_analysis_common.errors import IdempotencyKeyReused, RequestError, RequestInProgress, StoreUnavailable
+
+HEADER = "Idempotency-Key"
+PATTERN = r"^[!-~]([ -~]{0,253}[!-~])?$"
+
+# What an earlier request left counts while its work is there (ARGV[3] and the ID name it), or may still come.
+CLAIM = """
+local fingerprint, id, work, busy, ttl = unpack(ARGV)
+local now = redis.call('TIME')[1]
+local kept = redis.call('HMGET', KEYS[1], 'fingerprint', 'id', 'claimed_s')
+if kept[1] then
+  local is_done = redis.call('EXISTS', work .. kept[2]) == 1
+  if is_done or now - kept[3] < tonumber(busy) then
+    if kept[1] ~= fingerprint then return 'other' end
+    return is_done and kept[2] or 'busy'
+  end
+end
+redis.call('HSET', KEYS[1], 'fingerprint', fingerprint, 'id', id, 'claimed_s', now)
+redis.call('EXPIRE', KEYS[1], ttl)
+return false
+"""
+# Work that was taken in keeps its claim, even if the answer never came.
+RELEASE = """
+if redis.call('HGET', KEYS[1], 'id') == ARGV[1] and redis.call('EXISTS', ARGV[2] .. ARGV[1]) == 0 then
+  redis.call('DEL', KEYS[1])
+end
+"""
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Idempotency:
+    """Remembers which work a key has led to; `busy_s` is how long taking in one image can last."""
+
+    def __init__(self, redis: Redis, *, busy_s: float) -> None:
+        self._busy_s = busy_s
+        self._claim = redis.register_script(CLAIM)
+        self._release = redis.register_script(RELEASE)
+
+    async def once(
+        self,
+        request: Request,
+        owner: str | None,
+        work: str,
+        fingerprint: Callable[[], Awaitable[str]],
+        take_in: Callable[[UUID], Awaitable[T]],
+        replay: Callable[[UUID], Awaitable[T]],
+        *,
+        rounds: int = 1,
+    ) -> T:
+        """Take a request in under a new ID; one that came before is answered with the ID that it got.
+
+        `work` begins the Redis keys of what is taken in, which may be in so many `rounds`, one after the other.
+        Requests without a key cost nothing here.
+
+        Raises:
+            RequestError: the key makes no sense.
+            IdempotencyKeyReused: it came with another request.
+            RequestInProgress: the request that it came with is being taken in now.
+        """
+        identifier = uuid4()
+        text = request.headers.get(HEADER)
+        if text is None:
+            return await take_in(identifier)
+        if not re.match(PATTERN, text):
+            raise RequestError(f"{HEADER} must have 1 to 255 printable ASCII characters: use a new UUID.")
+        # The draft writes it as a quoted string, many clients without quotes.
+        text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
+        key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
+        mine = f"{work}{await fingerprint()}"
+        async with reaching_redis():
+            found = await self._claim(
+                keys=[key], args=[mine, str(identifier), work, self._busy_s * rounds, keys.WAITING_JOB_TTL_S]
+            )
+        match found:
+            case None:
+                pass
+            case b"other":
+                raise IdempotencyKeyReused(f"This {HEADER} was used for a different request: use a new one.")
+            case b"busy":
+                raise RequestInProgress(f"A request with this {HEADER} is still being read: try again in a second.")
+            case bytes():
+                log.info("request_replayed", id=found.decode())
+                return await replay(UUID(found.decode()))
+        try:
+            return await take_in(identifier)
+        except BaseException:
+            # Refused or broken: the key is free for another try. If Redis is away, the claim lapses by itself.
+            with suppress(StoreUnavailable):
+                async with reaching_redis():
+                    await self._release(keys=[key], args=[str(identifier), work])
+            raise

@@ -1,0 +1,1 @@
+"""The OpenAPI document beyond what the signatures say."""

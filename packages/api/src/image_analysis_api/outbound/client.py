@@ -1,0 +1,165 @@
+"""The way out of the service on a stranger's word: names are looked up once, addresses checked and then asked.
+
+Knows nothing of images or jobs. What a URL may look like is the business of `urls`, which addresses are
+public that of `addresses`; what is asked for, and how long that may take in all, is the caller's.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Self
+
+import httpx
+
+from image_analysis_api.outbound.addresses import AddressPolicy, IpAddress
+from image_analysis_api.outbound.urls import WebUrl
+from image_analysis_api.settings import EgressSettings
+from image_analysis_common.errors import FetchFailed, HostUnknown, UrlRefused
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+# A name may have many addresses; a caller must not make us knock at all of them.
+_ATTEMPTS_MAX = 3
+
+_HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "image-analysis"}
+
+# One text for a name that does not exist and one that leads inside, so that nobody can list our internal names.
+_NO_PUBLIC_ADDRESS = "The URL's host has no public address to connect to: check the name."
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """Where connections may go: to permitted addresses, on some ports.
+
+    Other ports than `ports` are open on `hosts` (whose addresses are checked like any) and at addresses in the policy's
+    allowed networks.
+    """
+
+    policy: AddressPolicy
+    ports: frozenset[int]
+    hosts: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: EgressSettings) -> Self:
+        return cls(
+            AddressPolicy(allowed_networks=settings.fetch_allowed_networks),
+            settings.fetch_allowed_ports,
+            frozenset(host.lower().removesuffix(".") for host in settings.fetch_allowed_hosts),
+        )
+
+    def check(self, target: WebUrl, addresses: Iterable[IpAddress]) -> None:
+        """Check the addresses that a URL's host has.
+
+        Raises:
+            UrlRefused: there is none, or one may not be connected to, or not on this port.
+        """
+        found = list(addresses)
+        if not found or not all(map(self.policy.permits, found)):
+            raise UrlRefused(_NO_PUBLIC_ADDRESS)
+        if not self._is_open(target) and not all(map(self.policy.is_allowed, found)):
+            raise self._refuse_port()
+
+    def check_form(self, target: WebUrl) -> None:
+        """Refuse, without looking anything up, a URL that no lookup could make right.
+
+        Raises:
+            UrlRefused: its host is an address that may not be connected to, or its port is open nowhere.
+        """
+        if target.is_literal:
+            self.check(target, [ip_address(target.host)])
+        elif not self._is_open(target) and not self.policy.allowed_networks:
+            raise self._refuse_port()
+
+    def _is_open(self, target: WebUrl) -> bool:
+        return target.port in self.ports or target.host in self.hosts
+
+    def _refuse_port(self) -> UrlRefused:
+        return UrlRefused(f"The URL's port must be one of these: {', '.join(map(str, sorted(self.ports)))}.")
+
+
+class Egress:
+    """Asks web servers for strangers; safe for concurrent use within one event loop.
+
+    `resolve` gives a host's addresses or raises `socket.gaierror`, as a `Resolver` does; `transport` stands in for the
+    network.
+    """
+
+    def __init__(
+        self,
+        destinations: Destinations,
+        resolve: Resolve,
+        *,
+        resolve_timeout_s: float = 3.0,
+        connect_timeout_s: float = 3.0,
+        read_timeout_s: float = 5.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._destinations = destinations
+        self._resolve_timeout_s = resolve_timeout_s
+        self._timeouts_s = {
+            "connect": connect_timeout_s,
+            "read": read_timeout_s,
+            "write": read_timeout_s,
+            "pool": connect_timeout_s,
+        }
+        self._resolve = resolve
+        # A bare transport, not a client: a client keeps cookies, reads proxies and netrc from the environment, and
+        # logs whole URLs. No connection is kept, for the next one to the same address may be for another name.
+        self._transport = transport or httpx.AsyncHTTPTransport(
+            trust_env=False, http2=False, limits=httpx.Limits(max_keepalive_connections=0), retries=0
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections; requests under way fail."""
+        await self._transport.aclose()
+
+    async def ask(
+        self, method: str, target: WebUrl, headers: Mapping[str, str], content: bytes = b""
+    ) -> httpx.Response:
+        """Send a request to an address of the URL's host that was checked; return the answer, its body unread.
+
+        The caller closes the answer.
+
+        Raises:
+            UrlRefused: the URL leads where we do not go.
+            HostUnknown: there is no such name.
+            FetchFailed: the name cannot be looked up now.
+            httpx.HTTPError, OSError: no web server answered.
+        """
+        *first, last = (await self._addresses(target))[:_ATTEMPTS_MAX]
+        for address in first:
+            with contextlib.suppress(httpx.ConnectError, httpx.ConnectTimeout):
+                return await self._send(method, target, address, headers, content)
+        return await self._send(method, target, last, headers, content)
+
+    async def _addresses(self, target: WebUrl) -> list[IpAddress]:
+        addresses = [ip_address(address) for address in await self._found(target)]
+        self._destinations.check(target, addresses)
+        return addresses
+
+    async def _found(self, target: WebUrl) -> list[str]:
+        if target.is_literal:
+            return [target.host]
+        try:
+            async with asyncio.timeout(self._resolve_timeout_s):
+                return await self._resolve(target.host, target.port)
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                raise HostUnknown(_NO_PUBLIC_ADDRESS) from error
+            raise FetchFailed("The name of the URL's host could not be looked up: check it, or try again.") from error
+
+    async def _send(
+        self, method: str, target: WebUrl, address: IpAddress, headers: Mapping[str, str], content: bytes
+    ) -> httpx.Response:
+        """Ask the very address that was checked, in the name of the host: nobody resolves the name again."""
+        request = httpx.Request(
+            method,
+            target.url.copy_with(host=str(address)),
+            headers={"Host": target.url.netloc.decode("ascii"), **_HEADERS, **headers},
+            content=content or None,
+            extensions={"timeout": self._timeouts_s, "sni_hostname": target.host},
+        )
+        return await self._transport.handle_async_request(request)

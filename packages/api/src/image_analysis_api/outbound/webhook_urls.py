@@ -1,0 +1,40 @@
+"""Which webhooks a job may ask for: decided when it is submitted, by what can be known then."""
+
+from redis.asyncio import Redis
+
+from image_analysis_api.outbound.client import Destinations
+from image_analysis_api.outbound.urls import WebUrl
+from image_analysis_api.store.client import reaching_redis
+from image_analysis_common import keys
+from image_analysis_common.errors import TooManyDeliveries, UrlRefused, WebhooksDisabled
+
+MAX_DELIVERIES = 100_000
+"""Each takes some 2 kB of Redis, for up to a day where its receiver does not answer."""
+
+
+class Receivers:
+    """Checks the URLs of webhooks; a name's addresses are checked when it is asked, for they may change."""
+
+    def __init__(self, redis: Redis, destinations: Destinations, *, is_enabled: bool) -> None:
+        self._redis = redis
+        self._destinations = destinations
+        self._is_enabled = is_enabled
+
+    async def check(self, url: str) -> None:
+        """Check that the end of a job can be told there.
+
+        Raises:
+            WebhooksDisabled: the service could not sign.
+            UrlRefused: the URL is malformed, or leads where we do not go.
+            TooManyDeliveries: `MAX_DELIVERIES` have still to be made.
+        """
+        if not self._is_enabled:
+            raise WebhooksDisabled("This service sends no webhooks: its operator has to set WEBHOOK_SECRET.")
+        try:
+            self._destinations.check_form(WebUrl.parse(url))
+        except UrlRefused as error:
+            raise UrlRefused(f"webhook_url is refused. {error.detail}") from error
+        async with reaching_redis():
+            pending = await self._redis.zcard(keys.DELIVERIES)
+        if pending >= MAX_DELIVERIES:
+            raise TooManyDeliveries("Too many webhooks are pending: try again later, or ask for the status instead.")

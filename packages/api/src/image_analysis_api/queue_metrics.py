@@ -1,0 +1,121 @@
+"""What waits, to be done or to be told, and who works, read from Redis for each scrape; the same in every API process.
+
+RQ's keys stand here by their names: the script reads all of them in one step.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from typing import cast
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from image_analysis_common import keys, tasks
+
+TIMEOUT_S = 0.5
+"""A scrape is answered without Redis too, long before Prometheus gives it up."""
+
+MAX_MODELS = 50
+"""Models of other deployments on the same Redis show up as well: of those that workers announce, the latest few."""
+
+STATES = ("idle", "busy", "suspended")
+
+# The oldest job is not always the first: those of dead workers come back to the front. A worker that has died is still
+# listed for a while, but its own key has gone.
+READ = """
+local is_suspended, found = redis.call('EXISTS', 'rq:suspended'), {}
+for _, name in ipairs(ARGV) do
+  local oldest, states, key = '', {}, 'rq:queue:' .. name
+  for _, job in ipairs(redis.call('LRANGE', key, 0, 999)) do
+    local created = redis.call('HGET', 'rq:job:' .. job, 'created_at')
+    if created and (oldest == '' or created < oldest) then oldest = created end
+  end
+  for _, worker in ipairs(redis.call('SMEMBERS', 'rq:workers:' .. name)) do
+    local is_busy = redis.call('HGET', worker, 'state') == 'busy' -- there is none before the first job
+    if redis.call('EXISTS', worker) == 1 then
+      table.insert(states, is_busy and 'busy' or is_suspended == 1 and 'suspended' or 'idle')
+    end
+  end
+  table.insert(found, {redis.call('LLEN', key), oldest, states})
+end
+local due = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
+return {redis.call('TIME')[1], found, redis.call('ZCARD', KEYS[1]), due or ''}
+"""
+
+
+def connect(dsn: str) -> Redis:
+    """Make a client for scrapes, which have a thread of their own."""
+    return Redis.from_url(
+        dsn,
+        protocol=2,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class Backlog(Collector):
+    """Reads the queues and workers of every model; where Redis is away, says only that."""
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self._redis = redis
+        self._read = redis.register_script(READ)
+        self._own = model
+
+    def describe(self) -> Iterable[Metric]:
+        return []  # or registering it would read Redis
+
+    def collect(self) -> Iterable[Metric]:
+        is_up = GaugeMetricFamily("image_analysis_redis_up", "Whether Redis answers")
+        try:
+            memory = self._redis.info("memory")
+            known = cast(list[bytes], self._redis.zrevrange(keys.MODELS, 0, MAX_MODELS - 1))
+            models = list(dict.fromkeys([self._own, *(model.decode() for model in known)]))
+            now_s, found, pending, due_s = self._read(
+                keys=[keys.DELIVERIES], args=[tasks.queue_name(model) for model in models]
+            )
+        except (RedisError, OSError):
+            is_up.add_metric([], 0)
+            yield is_up
+            return
+        is_up.add_metric([], 1)
+        yield is_up
+        used, limit = memory["used_memory"], memory["maxmemory"]
+        yield GaugeMetricFamily("image_analysis_redis_memory_used_bytes", "Memory that Redis uses", value=used)
+        yield GaugeMetricFamily("image_analysis_redis_memory_max_bytes", "Its maxmemory; 0 is no limit", value=limit)
+        yield from _describe_queues(int(now_s), zip(models, found, strict=True))
+        yield GaugeMetricFamily(
+            "image_analysis_webhooks_pending",
+            "Webhooks not yet delivered, including those between two attempts",
+            value=pending,
+        )
+        yield GaugeMetricFamily(
+            "image_analysis_webhooks_overdue_seconds",
+            "How long the oldest due webhook has waited for a deliverer; 0 if none is due",
+            value=max(int(now_s) - float(due_s), 0) if due_s else 0,
+        )
+
+
+def _describe_queues(now_s: int, queues: Iterable[tuple[str, tuple[int, bytes, list[bytes]]]]) -> Iterable[Metric]:
+    depth = GaugeMetricFamily("image_analysis_queue_jobs", "Jobs that wait for a worker", labels=["model"])
+    age = GaugeMetricFamily(
+        "image_analysis_queue_oldest_job_age_seconds",
+        "Time since the oldest waiting job was accepted; 0 if none waits",
+        labels=["model"],
+    )
+    workers = GaugeMetricFamily(
+        "image_analysis_workers", "Live workers: `idle`, `busy` or `suspended`", labels=["model", "state"]
+    )
+    for model, (waiting, oldest, states) in queues:
+        depth.add_metric([model], waiting)
+        since_s = datetime.fromisoformat(oldest.decode()).timestamp() if oldest else now_s
+        age.add_metric([model], max(now_s - since_s, 0))
+        counts = Counter(state.decode() for state in states)
+        for state in STATES:
+            workers.add_metric([model, state], counts[state])
+    return depth, age, workers

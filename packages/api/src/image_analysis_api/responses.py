@@ -1,0 +1,178 @@
+"""The bodies that clients get; the OpenAPI document is made from them."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from image_analysis_api.jobs.listing import Entry
+from image_analysis_api.jobs.position import NOWHERE, Place
+from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
+from image_analysis_common.records import JobRecord
+from image_analysis_common.settings import BUNDLED_MODEL
+
+EXAMPLE_JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
+
+
+class Answer(BaseModel):
+    """A body that the service sends: what has a default is in it all the same."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class JobAccepted(Answer):
+    """The image is in the queue."""
+
+    job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    status: JobStatus = Field(examples=["PENDING"])
+    message: str = Field(examples=[f"Accepted. Ask GET /analysis-status/{EXAMPLE_JOB_ID} for the result."])
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class AnalysisStatus(Answer):
+    """The status of a job, with its result or its error once it has ended."""
+
+    job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    status: JobStatus
+    result: AnalysisResult | None = Field(None, description="Set when status is COMPLETED")
+    error: JobFailure | None = Field(None, description="Set when status is FAILED")
+    cached: bool = Field(False, description="Whether the result came from the cache")
+    processing_time_ms: float | None = Field(
+        None,
+        description="Time from the worker's first touch to the result, in milliseconds; the original run's if cached",
+    )
+    queue_position: int | None = Field(
+        None,
+        description="Only while the job waits: its place in the queue, 1 being the next",
+        ge=1,
+        exclude_if=_is_none,
+    )
+    estimated_wait_ms: int | None = Field(
+        None,
+        description="Only while the job waits: how long it will wait at the queue's current pace, if there is one",
+        ge=0,
+        exclude_if=_is_none,
+    )
+
+    @classmethod
+    def of(cls, job_id: UUID, record: JobRecord, place: Place = NOWHERE) -> Self:
+        return cls(
+            job_id=job_id,
+            status=record.status,
+            result=record.answer,
+            error=record.error,
+            cached=record.cached,
+            processing_time_ms=record.processing_time_ms,
+            queue_position=place.queue_position,
+            estimated_wait_ms=place.estimated_wait_ms,
+        )
+
+
+class BatchCounts(Answer):
+    """How many of a batch's jobs have which status."""
+
+    PENDING: int = 0
+    PROCESSING: int = 0
+    COMPLETED: int = 0
+    FAILED: int = 0
+    CANCELLED: int = 0
+
+
+class BatchStatus(Answer):
+    """The jobs of one batch, in the order of its images."""
+
+    batch_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    total: int = Field(
+        description="How many images the batch had; jobs that have expired or were forgotten are not in the list"
+    )
+    counts: BatchCounts
+    jobs: list[AnalysisStatus]
+
+    @classmethod
+    def of(cls, batch_id: UUID, total: int, jobs: list[AnalysisStatus]) -> Self:
+        return cls(
+            batch_id=batch_id, total=total, counts=BatchCounts(**Counter(job.status.value for job in jobs)), jobs=jobs
+        )
+
+
+class BatchAccepted(BatchStatus):
+    """The batch was accepted. An image that was refused is a job that has FAILED."""
+
+    message: str
+
+
+class ModelStatus(BaseModel):
+    """A model that jobs can ask for, as its latest worker describes it."""
+
+    id: str = Field(description="Send it as `model` when you submit an image", examples=[BUNDLED_MODEL])
+    is_default: bool = Field(description="Whether it analyzes the images that are sent without a `model`")
+    revision: str = Field(description="Commit on the hub, or a digest of the checkpoint's files")
+    labels_count: int = Field(description="How many labels it knows")
+    accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
+    backend: str = Field(description="The engine that runs the model", examples=["torch"])
+    device: str = Field(description="The device that it runs on", examples=["cpu"])
+    precision: str = Field(examples=["float32", "bfloat16"])
+    max_batch_size: int = Field(description="Most images that go through it together")
+    inference_ms: float = Field(description="Time of one image through the warm model, in milliseconds")
+    workers: int = Field(description="Workers that have reported in the last 10 seconds; without one, jobs wait")
+    queue_depth: int = Field(description="Jobs that wait for a worker")
+
+
+class ModelDetails(ModelStatus):
+    """A model with its labels."""
+
+    labels: list[str]
+
+
+class ModelList(BaseModel):
+    """Every model that a worker has served in the last day, sorted by ID."""
+
+    models: list[ModelStatus]
+
+
+class ListedAnalysis(AnalysisStatus):
+    """A job in a list."""
+
+    submitted_at: datetime
+
+    @classmethod
+    def of_entry(cls, entry: Entry) -> Self:
+        status = AnalysisStatus.of(entry.job_id, entry.record)
+        return cls(**dict(status), submitted_at=entry.submitted_at)
+
+
+class AnalysisList(BaseModel):
+    """A page of the caller's jobs, newest first."""
+
+    analyses: list[ListedAnalysis]
+    next_cursor: str | None = Field(description="Send it as `cursor` for the next page; null at the end")
+
+
+class Health(Answer):
+    """The process is up."""
+
+    status: str = Field("healthy", examples=["healthy"])
+    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class Readiness(Health):
+    """The service accepts and analyzes images."""
+
+    status: str = Field("ready", examples=["ready"])
+    model: str = Field(description="The default model", examples=["vit-tiny-cifar10"])
+
+
+class Problem(Answer):
+    """An error in the form of RFC 9457. `code` is stable and for programs, `detail` is for people."""
+
+    type: str = "about:blank"
+    title: str = Field(examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    detail: str = Field(description="What happened and what to do", examples=["image_data is not valid base64."])
+    code: str = Field(examples=["invalid_base64"])
+    request_id: str = Field(description="Quote it when you report the error")

@@ -1,0 +1,34 @@
+"""The health calls: whether the process lives, and whether it can do its work."""
+
+from typing import cast
+
+from fastapi import APIRouter, Request, status
+
+from image_analysis_api.openapi.document import describe_errors
+from image_analysis_api.responses import Health, Readiness
+from image_analysis_api.settings import ApiSettings
+from image_analysis_api.store.client import Store
+from image_analysis_common.errors import NoWorker, StoreUnavailable
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health", summary="Whether the service is up")
+@router.get("/health/live", name="read_liveness", summary="Whether the process runs")
+async def read_health() -> Health:
+    """Answer 200 while the process runs; depends on nothing else."""
+    return Health()
+
+
+@router.get(
+    "/health/ready",
+    summary="Whether the service is ready",
+    responses={
+        status.HTTP_200_OK: {"description": "Redis answers and there is a worker"},
+        **describe_errors(StoreUnavailable, NoWorker),
+    },
+)
+async def read_readiness(request: Request) -> Readiness:
+    """Answer 200 while Redis answers and a worker of the default model has reported in the last 10 seconds."""
+    await cast(Store, request.app.state.store).check_worker()
+    return Readiness(model=cast(ApiSettings, request.app.state.settings).model_name)

@@ -1,0 +1,1 @@
+"""HTTP below the routes: connections, request context, the memory budget of bodies, error documents."""

@@ -1,0 +1,215 @@
+"""What the API reads from Redis and notes there; the one place that translates Redis's errors."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import cast
+from uuid import UUID
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from image_analysis_api.store.pipelining import PipeliningRedis
+from image_analysis_common import keys
+from image_analysis_common.errors import NoWorker, StoreUnavailable, UnreadableRecord
+from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
+from image_analysis_common.records import SCHEDULE, JobRecord, Progress, read_json
+from image_analysis_common.versions import check_redis_version
+
+TIMEOUT_S = 0.8
+"""An outage is an answer in under a second; redis-py would retry for 4 s on a refused port, 59 s on a hung peer."""
+
+MAX_CONNECTIONS = 100
+"""More calls than this at once wait for one another, for `TIMEOUT_S` at most; redis-py's own pool would refuse them."""
+
+FIND = """
+local live = redis.call('ZCOUNT', KEYS[3], redis.call('TIME')[1] - ARGV[1], '+inf')
+return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2]), live}
+"""
+
+# Lua for the scripts that write records: notes an owner's job in the sorted set of the owner's jobs, by its time in
+# milliseconds, and drops those that must have expired.
+ENLIST = f"""
+local function enlist(list, job_id)
+  local clock, lifetime = redis.call('TIME'), {keys.WAITING_JOB_TTL_S + keys.ENDED_JOB_TTL_S}
+  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  redis.call('ZADD', list, string.format('%.0f', now), job_id)
+  redis.call('ZREMRANGEBYSCORE', list, 0, string.format('%.0f', now - lifetime * 1000))
+  redis.call('EXPIRE', list, lifetime)
+end
+"""
+
+# The count of answers has the lifetime of the result, which it never changes; a job that was refused has no answer.
+ADD = (
+    ENLIST
+    + SCHEDULE
+    + """
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+if KEYS[2] ~= '' and redis.call('INCR', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+if ARGV[2] ~= '' then enlist(KEYS[3], ARGV[1]) end
+if ARGV[4] == '1' then schedule(KEYS[1]) end
+"""
+)
+
+
+def connect(dsn: str) -> Redis:
+    """Make a client that fails fast and never retries; it connects when it is first used."""
+    pool = BlockingConnectionPool.from_url(
+        dsn,
+        max_connections=MAX_CONNECTIONS,
+        protocol=2,  # even a Redis that is too old can say so
+        timeout=TIMEOUT_S,
+        socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return PipeliningRedis.from_pool(pool)
+
+
+@asynccontextmanager
+async def reaching_redis() -> AsyncIterator[None]:
+    """Turn whatever Redis's client raises into `StoreUnavailable`, with the cause behind it.
+
+    The client bounds each step of a call, such as connecting; this bounds all of them together, by `TIMEOUT_S` too.
+    """
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable("The service cannot reach its store: try again in a few seconds.") from error
+
+
+async def check_version(dsn: str) -> None:
+    """Refuse a Redis that is too old.
+
+    Raises:
+        StartupError: it is.
+        StoreUnavailable: it cannot be asked now.
+    """
+    redis = connect(dsn)
+    async with reaching_redis():
+        version = str((await redis.info("server"))["redis_version"])
+        await redis.aclose()
+    check_redis_version(version)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is known of an image and of the model that shall look at it.
+
+    `field` names where in the image's hash the result stands or would stand; it is empty while the model is not known.
+    """
+
+    field: str
+    cached: CachedResult | None
+    is_known: bool
+    has_worker: bool
+
+
+class Store:
+    """Job records, cached results and what workers say of themselves."""
+
+    def __init__(self, redis: Redis, model: str) -> None:
+        self._redis = redis
+        self._model = model
+        self._find = redis.register_script(FIND)
+        self._add = redis.register_script(ADD)
+
+    async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Finding:
+        """Look for the result of an image by a model's present revision; another revision's result is none.
+
+        Only a result that keeps more predictions serves a deep request; it serves any other, too.
+        """
+        model = model or self._model
+        async with reaching_redis():
+            announced, pairs, live = await self._find(
+                keys=[keys.announcement(model), keys.result(image_hash), keys.workers(model)], args=[keys.WORKER_TTL_S]
+            )
+        if announced is None:
+            return Finding("", None, is_known=False, has_worker=False)
+        try:
+            field = read_json(ModelAnnouncement, announced).model.cache_field
+            results = dict(zip(pairs[::2], pairs[1::2], strict=True))
+            deep_field = field + DEEP_SUFFIX
+            found = results.get(deep_field.encode())
+            if is_deep:
+                field = deep_field
+            else:
+                found = results.get(field.encode(), found)
+            cached = read_json(CachedResult, found) if found else None
+        except UnreadableRecord:
+            field, cached = "", None  # The image is analyzed once more.
+        return Finding(field, cached, is_known=True, has_worker=bool(live))
+
+    async def add_record(self, job_id: UUID, record: JobRecord) -> None:
+        """Note a job that has ended as it came: a cached result has answered it."""
+        script_keys, args = _ended(job_id, record)
+        async with reaching_redis():
+            await self._add(keys=script_keys, args=args)
+
+    async def find_record(self, job_id: UUID) -> JobRecord | None:
+        """Read a job's record.
+
+        Raises:
+            UnreadableRecord: another release wrote it.
+        """
+        async with reaching_redis():
+            fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(str(job_id))))
+        return JobRecord.from_hash(fields) if fields else None
+
+    async def find_progress(self, job_ids: Sequence[str]) -> list[Progress | UnreadableRecord | None]:
+        """Read several jobs in one round trip; the error stands for one that cannot be read."""
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            for job_id in job_ids:
+                pipeline.hgetall(keys.job(job_id))
+            found = await pipeline.execute()
+        return [_read_progress(fields) if fields else None for fields in found]
+
+    async def check_worker(self) -> None:
+        """Check that Redis takes something in and that a worker of the model was heard of lately.
+
+        Raises:
+            StoreUnavailable, NoWorker
+        """
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            # A Redis that is full or read-only answers what is asked, and no image gets in.
+            pipeline.set(keys.PROBE, "", ex=keys.WORKER_TTL_S)
+            pipeline.time()
+            pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
+            _, (now_s, _), latest = await pipeline.execute()
+        if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
+            raise NoWorker("No worker serves the model: images are accepted and wait. Start a worker.")
+
+
+def _read_progress(fields: dict[bytes, bytes]) -> Progress | UnreadableRecord:
+    try:
+        return Progress.from_hash(fields)
+    except UnreadableRecord as error:
+        return error
+
+
+def write_ended(pipeline: Pipeline, job_id: UUID, record: JobRecord) -> None:
+    """Do as `Store.add_record` does, as one command of a pipeline; the job may have been refused, too."""
+    script_keys, args = _ended(job_id, record)
+    pipeline.eval(ADD, len(script_keys), *script_keys, *args)
+
+
+def _ended(job_id: UUID, record: JobRecord) -> tuple[list[str], list[str | int]]:
+    identifier, owner = str(job_id), record.owner or ""
+    answered = keys.answered(record.image_hash) if record.cached else ""
+    return (
+        [keys.job(identifier), answered, keys.jobs_of(owner)],
+        [
+            identifier,
+            owner,
+            keys.ENDED_JOB_TTL_S,
+            int(record.webhook_url is not None),
+            *chain.from_iterable(record.to_hash().items()),
+        ],
+    )

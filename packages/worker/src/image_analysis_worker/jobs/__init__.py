@@ -1,0 +1,1 @@
+"""Jobs in flight: their records, outcomes and spans."""

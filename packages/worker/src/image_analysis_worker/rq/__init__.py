@@ -1,0 +1,1 @@
+"""RQ's registries and queues: the only package that imports rq."""

@@ -1,0 +1,165 @@
+"""Staying alive in RQ's books and Redis's lists, and looking after the jobs of workers that are not."""
+
+from typing import cast
+
+import structlog
+from pydantic import ValidationError
+from redis.client import Pipeline
+from rq.job import Job
+from rq.job import JobStatus as RqStatus
+from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import current_timestamp
+from rq.worker_registration import clean_worker_registry, register, unregister
+
+from image_analysis_common import keys
+from image_analysis_common.errors import StartupError
+from image_analysis_common.models import ModelAnnouncement
+from image_analysis_worker.jobs.records import read_step
+from image_analysis_worker.rq.batch_worker import Books
+
+SWEEP_LOCK_MS = 1000
+
+# Notes, as RQ does, when a job was first seen between pop and start; brings back those that are there for too long.
+# In one step: a note that came after the job's start would make its next pop look like a loss.
+FIND_LOST = """
+local now, found = redis.call('TIME'), {}
+for _, job in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  local note = KEYS[1] .. ':first_seen:' .. job
+  local first_seen = redis.call('GET', note)
+  if not first_seen then
+    redis.call('SET', note, now[1] .. '.' .. string.format('%06d', now[2]), 'EX', 60)
+  elseif now[1] + now[2] / 1000000 - first_seen > tonumber(ARGV[1]) then
+    redis.call('LREM', KEYS[1], 1, job)
+    redis.call('LPUSH', KEYS[2], job)
+    redis.call('DEL', note)
+    table.insert(found, job)
+  end
+end
+return found
+"""
+log = structlog.get_logger(__name__)
+
+
+class Upkeep:
+    """What a worker does every few seconds, whatever it has in hand."""
+
+    def __init__(self, books: Books, announcement: ModelAnnouncement) -> None:
+        self._books = books
+        self._redis = books.connection
+        self._announcement = announcement
+        self._find_lost = self._redis.register_script(FIND_LOST)
+
+    def open(self) -> None:
+        """Enter the worker into RQ's books and announce its model.
+
+        Raises:
+            StartupError: live workers serve a model with other labels by the same name.
+        """
+        model_id = self._announcement.model.id
+        # Of two that start at the same time, one sees the other: the transaction fails when a key changes meanwhile.
+        self._redis.transaction(self._join, keys.announcement(model_id), keys.workers(model_id))
+        self._books.register_birth()  # type: ignore[no-untyped-call]
+        self.beat()
+
+    def _join(self, pipeline: Pipeline) -> None:
+        """Announce the model, unless live workers answer with other labels to its name."""
+        model_id = self._announcement.model.id
+        now_s, _ = self._redis.time()
+        live = pipeline.zcount(keys.workers(model_id), now_s - keys.WORKER_TTL_S, "+inf")
+        labels = _read_labels(pipeline.get(keys.announcement(model_id))) if live else None
+        if labels is not None and labels != set(self._announcement.labels):
+            raise StartupError(
+                f"Live workers serve a model called {model_id} with other labels: "
+                "give this one another name with MODEL_NAME, or stop them first."
+            )
+        pipeline.multi()
+        self._announce(pipeline, now_s)
+
+    def _announce(self, pipeline: Pipeline, now_s: int) -> None:
+        model_id = self._announcement.model.id
+        pipeline.set(keys.announcement(model_id), self._announcement.model_dump_json(), ex=keys.ANNOUNCEMENT_TTL_S)
+        pipeline.zadd(keys.workers(model_id), {self._books.name: now_s})
+        pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
+        pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
+
+    def beat(self) -> None:
+        """Say that the worker and the jobs in its hand are alive, on the server's clock."""
+        books, model_id = self._books, self._announcement.model.id
+        now_s, _ = self._redis.time()
+        with self._redis.pipeline() as pipeline:
+            books.heartbeat(pipeline=pipeline)
+            # After an outage the worker may have been taken for dead and struck off.
+            pipeline.hset(books.key, mapping=books.serialize())
+            register(books, pipeline)
+            for execution in list(books.executions.values()):
+                execution.heartbeat(execution.job.started_job_registry, keys.WORKER_TTL_S, pipeline)
+            self._announce(pipeline, now_s)
+            pipeline.zadd(keys.MODELS, {model_id: now_s})
+            pipeline.zremrangebyscore(keys.MODELS, 0, now_s - keys.ANNOUNCEMENT_TTL_S)
+            pipeline.expire(keys.MODELS, keys.ANNOUNCEMENT_TTL_S)
+            pipeline.exists(WORKERS_SUSPENDED)
+            *_, is_suspended = pipeline.execute()
+        books.is_suspended = bool(is_suspended)
+
+    def close(self) -> None:
+        """Take the worker off every list at once."""
+        with self._redis.pipeline() as pipeline:
+            unregister(self._books, pipeline)
+            pipeline.delete(self._books.key, self._books.executions_key)
+            pipeline.zrem(keys.workers(self._announcement.model.id), self._books.name)
+            pipeline.execute()
+
+    def sweep(self) -> None:
+        """Bring the jobs of dead workers back into the queue; one worker does it for all.
+
+        RQ's own lock for this outlives a worker that dies with it by 15 minutes.
+        """
+        queue = self._books.queues[0]
+        if not self._redis.set(keys.sweep(queue.name), self._books.name, nx=True, px=SWEEP_LOCK_MS):
+            return
+        for registry in (queue.finished_job_registry, queue.failed_job_registry):
+            registry.cleanup()
+        self._sweep_started()
+        clean_worker_registry(queue)
+        self._sweep_intermediate()
+
+    def _sweep_started(self) -> None:
+        """Queue the jobs again whose execution has expired.
+
+        RQ does it from what it has read before, and would bring back a job that has ended and is forgotten by now.
+        """
+        books, key = self._books, self._books.entries.started_key
+        if not (expired := self._redis.zrangebyscore(key, 0, current_timestamp())):
+            return
+        executions = [execution.decode() for execution in cast(list[bytes], expired)]
+        jobs = zip(Job.fetch_many(executions, self._redis, books.serializer), executions, strict=True)
+        # What has left this status needs nobody any more: its execution is a remnant.
+        lost = [
+            (job, execution) for job, execution in jobs if job and job.get_status(refresh=False) == RqStatus.STARTED
+        ]
+        with self._redis.pipeline() as pipeline:
+            for job, execution in lost:
+                books.records.retry(pipeline, job.id, rq=books.entries.abandon(job, execution))
+            pipeline.zrem(key, *executions)
+            answers = pipeline.execute()
+        for (job, _), answer in zip(lost, answers, strict=False):
+            if read_step(answer):
+                log.warning("job_abandoned", job_id=job.id, worker=job.worker_name, attempts_left=job.retries_left)
+
+    def _sweep_intermediate(self) -> None:
+        """Bring back jobs between pop and start, where a live worker leaves them for milliseconds.
+
+        RQ waits a minute, and counts it as an attempt, though nothing was begun.
+        """
+        queue = self._books.queues[0]
+        found = self._find_lost(keys=[queue.intermediate_queue_key, queue.key], args=[keys.HEARTBEAT_INTERVAL_S - 1])
+        for job_id in cast(list[bytes], found):
+            log.warning("job_found", job_id=job_id.decode())
+
+
+def _read_labels(announced: bytes | str | None) -> set[str] | None:
+    """Return the labels of an announcement; None for none, and for one of another release that cannot be read."""
+    try:
+        return set(ModelAnnouncement.model_validate_json(announced or b"").labels)
+    except ValidationError:
+        return None

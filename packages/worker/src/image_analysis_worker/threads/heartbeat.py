@@ -1,0 +1,84 @@
+"""The thread that says every few seconds that this worker is there, as long as it gets anywhere."""
+
+import os
+import threading
+
+import structlog
+from redis.exceptions import RedisError
+
+from image_analysis_common import keys
+from image_analysis_common.errors import JobTimeout
+from image_analysis_common.tracing import flush_traces
+from image_analysis_worker.jobs.in_flight import Hand
+from image_analysis_worker.outage import FIRST_WAIT_S, Outage
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.maintenance import Upkeep
+from image_analysis_worker.threads.watchdog import Watch
+
+EXIT_STUCK = 70
+"""The exit code of a worker that ended itself because a step never came back."""
+
+FLUSH_S = 2.0
+"""How long such a worker waits for the collector of its traces."""
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat(threading.Thread):
+    """Beats and sweeps until it is stopped; ends the process when a step is stuck."""
+
+    def __init__(self, upkeep: Upkeep, books: Books, hand: Hand, outage: Outage, watch: Watch) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._upkeep = upkeep
+        self._books = books
+        self._hand = hand
+        self._outage = outage
+        self._watch = watch
+        self._is_stopped = threading.Event()
+
+    def run(self) -> None:
+        interval_s = min(keys.HEARTBEAT_INTERVAL_S, self._watch.limit_s / 2)
+        # At once when it starts: where workers die young, no other may live long enough to sweep. After an outage the
+        # first beat counts: until then the jobs in hand look abandoned.
+        wait_s = 0.0
+        was_stuck = False
+        while not self._is_stopped.wait(wait_s):
+            wait_s = interval_s
+            is_stuck = self._watch.find_stuck() is not None
+            # Twice: a process that was frozen finds every step too long when it thaws.
+            if is_stuck and was_stuck:
+                self._end_process()
+            was_stuck = is_stuck
+            try:
+                self._upkeep.beat()
+                # While Redis was away nobody could beat: the others get the time to do so before they count as dead.
+                if self._outage.back_for_s > keys.WORKER_TTL_S:
+                    self._upkeep.sweep()
+                self._outage.note(None)
+            except RedisError as error:
+                self._outage.note(error)
+                wait_s = FIRST_WAIT_S
+
+    def stop(self) -> None:
+        self._is_stopped.set()
+        self.join()
+
+    def _end_process(self) -> None:
+        """Fail the job that is stuck if it is alone, give back what is not stuck, and end at once.
+
+        A thread in a C call cannot be stopped, so the process goes. Several jobs that are stuck together come back one
+        by one.
+        """
+        stuck = list(self._watch.find_stuck() or ())
+        log.error("worker_stuck", limit_s=self._watch.limit_s, job_ids=[work.job_id for work in stuck])
+        try:
+            in_hand = self._hand.close()
+            self._books.give_back([work for work in in_hand if work not in stuck])
+            if len(stuck) == 1 and (stuck[0] in in_hand or self._hand.holds(stuck[0])):
+                limit_s = f"{self._watch.limit_s:g} s"
+                stuck[0].end(JobTimeout(f"The image took longer than {limit_s}: send a smaller one."))
+                self._books.finish(stuck)
+        except RedisError as error:
+            log.warning("store_unavailable", cause=repr(error))
+        flush_traces(FLUSH_S)
+        os._exit(EXIT_STUCK)

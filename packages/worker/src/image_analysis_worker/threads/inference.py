@@ -1,0 +1,62 @@
+"""The thread that keeps the hardware busy: batch after batch through the model, and their ends into the books."""
+
+import threading
+
+import structlog
+from redis.exceptions import RedisError
+
+from image_analysis_worker.engines.engine import Model
+from image_analysis_worker.jobs.in_flight import Hand, Work
+from image_analysis_worker.jobs.outcomes import make_result
+from image_analysis_worker.metrics import BATCH_SIZE, STAGES
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.threads.watchdog import Watch
+
+log = structlog.get_logger(__name__)
+
+
+class Inference(threading.Thread):
+    """Runs batches until the hand is closed."""
+
+    def __init__(
+        self, model: Model, books: Books, hand: Hand, outage: Outage, watch: Watch, *, max_size: int, wait_s: float
+    ) -> None:
+        super().__init__(name="inference")
+        self._model = model
+        self._books = books
+        self._hand = hand
+        self._outage = outage
+        self._watch = watch
+        self._max_size = max_size
+        self._wait_s = wait_s
+
+    def run(self) -> None:
+        try:
+            while (batch := self._hand.next_batch(self._max_size, self._wait_s)) is not None:
+                sound = [work for work in batch if not work.has_ended]
+                if sound:
+                    BATCH_SIZE.observe(len(sound))
+                with self._watch.step(batch), STAGES.spend("inference", *(work.stages for work in sound)):
+                    self._classify(sound)
+                self._outage.insist(lambda batch=batch: self._books.finish(batch))  # type: ignore[misc]
+                self._hand.let_go(batch)
+        except RedisError:
+            pass  # Told to stop while Redis is away: the batch runs again elsewhere.
+
+    def _classify(self, works: list[Work]) -> None:
+        if not works:
+            return
+        try:
+            answers = self._model.classify([work.input for work in works], max(work.top_k for work in works))
+        except Exception as error:
+            # A last line of defence: one input may have spoiled the batch for the others.
+            log.exception("batch_broke", size=len(works))
+            if len(works) == 1:
+                works[0].end(error)
+                return
+            for work in works:
+                self._classify([work])
+            return
+        for work, predictions in zip(works, answers, strict=True):
+            work.end(make_result(predictions[: work.top_k], self._model.ref))

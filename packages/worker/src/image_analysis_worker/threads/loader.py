@@ -1,0 +1,89 @@
+"""The thread that keeps the model fed: takes jobs from the queue and has their images decoded, ahead of the model."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
+
+from redis.exceptions import RedisError
+
+from image_analysis_worker.engines.engine import Decoder
+from image_analysis_worker.jobs.in_flight import Hand, Work
+from image_analysis_worker.metrics import STAGES
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.threads.watchdog import Watch
+
+POLL_S = 1
+"""How long a pop blocks: a worker that is told to stop waits no longer for its loader."""
+
+
+class Loader(threading.Thread):
+    """Fills the hand until it is closed."""
+
+    def __init__(
+        self,
+        books: Books,
+        hand: Hand,
+        outage: Outage,
+        watch: Watch,
+        *,
+        open_decoder: Callable[[], Decoder],
+        decoders: int,
+    ) -> None:
+        super().__init__(name="loader")
+        self._books = books
+        self._hand = hand
+        self._outage = outage
+        self._watch = watch
+        self._open_decoder = open_decoder
+        self._is_suspect_next = False
+        self._undecoded: SimpleQueue[Work] = SimpleQueue()
+        # Each has its own process, with one full-size picture in memory. A daemon, unlike an executor's thread,
+        # does not keep the process from ending when it hangs in a C call.
+        self._decoders = [threading.Thread(target=self._decode, name="decoder", daemon=True) for _ in range(decoders)]
+
+    def run(self) -> None:
+        for decoder in self._decoders:
+            decoder.start()
+        # Told to stop while Redis is away, there is an error left: what was popped comes back by itself.
+        with suppress(RedisError), self._watch.loop() as turn:
+            while not self._outage.is_stopping.is_set():
+                turn()
+                self._load(turn)
+
+    def _load(self, turn: Callable[[], None]) -> None:
+        room = self._hand.wait_for_room(POLL_S)
+        if self._books.is_suspended:
+            self._outage.is_stopping.wait(POLL_S)
+            return
+        if not room:
+            return
+        limit = 1 if self._is_suspect_next else room
+
+        def take() -> tuple[list[Work], bool]:
+            turn()  # at each attempt: an outage may last
+            return self._books.take(limit, wait_s=POLL_S, is_alone=self._hand.is_empty)
+
+        works, self._is_suspect_next = self._outage.insist(take)
+        if not self._hand.hold(works):
+            self._books.give_back(works)
+            return
+        for work in works:
+            self._undecoded.put(work)
+        if self._is_suspect_next:
+            self._hand.wait_until_empty(POLL_S)
+
+    def _decode(self) -> None:
+        decoder = self._open_decoder()
+        while True:
+            work = self._undecoded.get()
+            if not work.has_ended and self._hand.holds(work):
+                with self._watch.step([work]), STAGES.spend("decode", work.stages):
+                    try:
+                        work.input = decoder.decode(work.image)
+                        work.image = b""
+                    except Exception as error:  # noqa: BLE001
+                        # A last line of defence besides JobError: the job ends with it, its neighbors go on.
+                        work.end(error)
+            self._hand.offer(work)

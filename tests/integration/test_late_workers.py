@@ -1,0 +1,234 @@
+"""A worker takes a step too late: it was frozen, others considered it dead, and its job is theirs or deleted by now."""
+
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from structlog.testing import capture_logs
+
+from image_analysis_common import keys
+from image_analysis_common.models import ModelAnnouncement
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.maintenance import Upkeep
+from support.direct import QUEUE, Client, read, registries
+from support.interruptions import InterruptedRedis
+from support.steps import MODEL, RESULT
+
+ANNOUNCEMENT = ModelAnnouncement(
+    model=MODEL, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1
+)
+
+
+@pytest.fixture
+def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
+    with InterruptedRedis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def late(connection: Redis) -> Books:
+    """The worker that is late; its connection can be interrupted."""
+    return Books("m", connection, Records("m", cache_ttl_s=60))
+
+
+@pytest.fixture
+def other(redis: Redis) -> Books:
+    """The worker that takes over."""
+    return Books("m", redis, Records("m", cache_ttl_s=60))
+
+
+@pytest.fixture
+def client(redis: Redis, redis_url: str) -> Iterator[Client]:
+    client = Client(redis_url)
+    yield client
+    client.close()
+
+
+def take(books: Books) -> Work:
+    [work], _ = books.take(1, wait_s=1, is_alone=True)
+    return work
+
+
+def consider_dead(redis: Redis, other: Books) -> None:
+    """Let the time of all executions run out, and another worker look after them."""
+    for entry in redis.zrange(f"rq:wip:{QUEUE}", 0, -1):
+        redis.zadd(f"rq:wip:{QUEUE}", {entry: 1})
+    redis.delete(keys.sweep(QUEUE))
+    Upkeep(other, ANNOUNCEMENT).sweep()
+
+
+def run(books: Books) -> None:
+    work = take(books)
+    work.end(RESULT)
+    books.finish([work])
+
+
+def traces(redis: Redis, job_id: str) -> list[str]:
+    """Name what Redis holds of a job, but for what says how a worker is."""
+    return sorted(key.decode() for key in redis.scan_iter(f"*{job_id}*"))
+
+
+def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
+    redis: Redis, late: Books, other: Books, client: Client
+) -> None:
+    upkeep = Upkeep(late, ANNOUNCEMENT)
+    upkeep.open()
+    job_id = client.submit()
+    work = take(late)
+    consider_dead(redis, other)
+    run(other)
+    client.cancel(job_id)
+
+    upkeep.beat()
+    work.end(RESULT)
+    late.finish([work])
+
+    assert (traces(redis, job_id), registries(redis)) == ([], {})
+
+
+@pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])
+def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
+    redis: Redis, late: Books, other: Books, client: Client, outcome: object
+) -> None:
+    job_id = client.submit()
+    work = take(late)
+    consider_dead(redis, other)
+    run(other)
+    ended = redis.hgetall(keys.job(job_id)), redis.hgetall(f"rq:job:{job_id}"), registries(redis)
+
+    work.end(outcome)  # type: ignore[arg-type]
+    with capture_logs() as lines:
+        late.finish([work])
+
+    assert (redis.hgetall(keys.job(job_id)), redis.hgetall(f"rq:job:{job_id}"), registries(redis)) == ended
+    assert [line["event"] for line in lines] == ["end_discarded"]
+
+
+def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
+    redis: Redis, late: Books, other: Books, client: Client
+) -> None:
+    job_id = client.submit()
+    work = take(late)
+    consider_dead(redis, other)
+    again = take(other)
+
+    work.end(RuntimeError("a fault"))
+    late.finish([work])
+    meanwhile = read(redis, job_id), registries(redis).keys()
+    again.end(RESULT)
+    other.finish([again])
+
+    assert meanwhile == (["PROCESSING"], {"wip"})
+    assert (read(redis, job_id), registries(redis)) == (["COMPLETED"], {"finished": [job_id]})
+
+
+def test_job_that_is_given_back_too_late_is_not_queued_again(
+    redis: Redis, late: Books, other: Books, client: Client
+) -> None:
+    job_id = client.submit()
+    work = take(late)
+    consider_dead(redis, other)
+    run(other)
+    client.cancel(job_id)
+
+    late.give_back([work])
+
+    assert (traces(redis, job_id), registries(redis)) == ([], {})
+
+
+def test_popped_job_that_another_has_run_meanwhile_is_not_begun(
+    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    job_id = client.submit()
+
+    def meanwhile() -> None:
+        redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}", "LEFT", "LEFT")
+        run(other)
+        client.cancel(job_id)
+
+    connection.before_write = meanwhile
+
+    assert late.take(1, wait_s=1, is_alone=True) == ([], False)
+    assert (traces(redis, job_id), registries(redis), late.executions) == ([], {}, {})
+
+
+def test_popped_job_that_another_has_begun_meanwhile_is_not_begun_twice(
+    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    job_id, begun = client.submit(), list[Work]()
+
+    def meanwhile() -> None:
+        redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}", "LEFT", "LEFT")
+        begun.append(take(other))
+
+    connection.before_write = meanwhile
+
+    assert late.take(1, wait_s=1, is_alone=True) == ([], False)
+    begun[0].end(RESULT)
+    other.finish(begun)
+    assert (read(redis, job_id), registries(redis)) == (["COMPLETED"], {"finished": [job_id]})
+
+
+def test_sweep_that_comes_after_the_job_was_forgotten_brings_nothing_back(
+    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+) -> None:
+    job_id = client.submit()
+    work = take(other)
+
+    def meanwhile() -> None:
+        work.end(RESULT)
+        other.finish([work])
+        client.cancel(job_id)
+
+    connection.before_write = meanwhile
+    consider_dead(redis, late)
+
+    assert (traces(redis, job_id), registries(redis)) == ([], {})
+
+
+def test_cancelled_job_of_a_dead_worker_is_not_run_again(
+    redis: Redis, late: Books, other: Books, client: Client
+) -> None:
+    job_id = client.submit()
+    take(late)
+    client.cancel(job_id)
+
+    consider_dead(redis, other)
+
+    assert other.take(1, wait_s=1, is_alone=True)[0] == []
+    assert (read(redis, job_id), registries(redis)) == (["CANCELLED"], {"canceled": [job_id]})
+
+
+@pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])
+def test_end_whose_answer_is_lost_is_written_and_noted_once(
+    redis: Redis, late: Books, connection: InterruptedRedis, client: Client, outcome: object
+) -> None:
+    job_id = client.submit()
+    work = take(late)
+    work.attempts_left = 1
+    work.end(outcome)  # type: ignore[arg-type]
+
+    connection.loses_answer = True
+    with capture_logs() as lines:
+        with pytest.raises(RedisConnectionError):
+            late.finish([work])
+        written = redis.hgetall(keys.job(job_id))
+        late.finish([work])
+
+    assert redis.hgetall(keys.job(job_id)) == written
+    assert [line["event"] for line in lines] == ["job_completed" if outcome is RESULT else "job_failed"]
+
+
+def test_run_of_a_job_that_was_deleted_from_rqs_books_still_answers(redis: Redis, late: Books, client: Client) -> None:
+    leader, follower = client.submit(), client.submit()
+    work = take(late)
+    redis.delete(f"rq:job:{leader}", f"rq:wip:{QUEUE}")
+
+    work.end(RESULT)
+    late.finish([work])
+
+    assert read(redis, leader, follower) == ["COMPLETED", "COMPLETED"]
+    assert (registries(redis), redis.exists(f"rq:job:{leader}")) == ({}, 0)

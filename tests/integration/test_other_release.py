@@ -1,0 +1,62 @@
+"""A worker meets jobs of another release: it leaves them where another worker finds them, and takes the others."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
+from image_analysis_common import keys
+from image_analysis_common.models import JobStatus, ModelAnnouncement
+from image_analysis_common.records import JobRecord
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.maintenance import Upkeep
+from support.steps import MODEL
+from support.waiting import wait_until
+
+QUEUE_KEY = "rq:queue:analysis-m"
+ANNOUNCEMENT = ModelAnnouncement(
+    model=MODEL, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1
+)
+
+
+def submit(redis_url: str, count: int) -> list[str]:
+    async def submit() -> list[str]:
+        job_ids = [uuid4() for _ in range(count)]
+        async with connect(redis_url) as redis:
+            for n, job_id in enumerate(job_ids):
+                record = JobRecord(status=JobStatus.PENDING, image_hash=f"{n}" * 64)
+                await JobQueue(redis, "m").enqueue(job_id, b"image", record, request_id="r")
+        return list(map(str, job_ids))
+
+    return asyncio.run(submit())
+
+
+@pytest.fixture
+def books(redis: Redis) -> Books:
+    return Books("m", redis, Records("m", cache_ttl_s=60))
+
+
+def test_unreadable_job_stays_for_another_worker_and_the_others_are_taken(
+    redis: Redis, redis_url: str, books: Books
+) -> None:
+    first, unreadable, foreign, last = submit(redis_url, 4)
+    redis.hset(keys.job(unreadable), "status", "PAUSED")
+    redis.hset(f"rq:job:{foreign}", "created_at", "another form")
+
+    works, _ = books.take(8, wait_s=1, is_alone=True)
+    books.give_back(works)
+    works, _ = books.take(8, wait_s=1, is_alone=True)
+
+    def is_back() -> bool:
+        Upkeep(books, ANNOUNCEMENT).sweep()
+        return redis.llen(QUEUE_KEY) == 2
+
+    wait_until(is_back, "it is in the queue again", 10)
+    assert [work.job_id for work in works] == [first, last]
+    assert set(redis.lrange(QUEUE_KEY, 0, -1)) == {unreadable.encode(), foreign.encode()}
+    assert redis.hget(keys.job(foreign), "status") == b"PENDING"
+    assert redis.exists(keys.image(unreadable), keys.image(foreign)) == 2

@@ -1,0 +1,107 @@
+"""Jobs of the same image share one run: what its end means for each of them."""
+
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+
+from image_analysis_common import keys
+from image_analysis_common.errors import CorruptImage, JobTimeout
+from image_analysis_common.records import JobRecord
+from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import Books
+from support.direct import Client, read, registries
+from support.interruptions import InterruptedRedis
+from support.steps import RESULT
+
+
+@pytest.fixture
+def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
+    with InterruptedRedis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def books(connection: Redis) -> Books:
+    return Books("m", connection, Records("m", cache_ttl_s=60))
+
+
+@pytest.fixture
+def client(redis: Redis, redis_url: str) -> Iterator[Client]:
+    client = Client(redis_url)
+    yield client
+    client.close()
+
+
+def take(books: Books) -> list[Work]:
+    return books.take(1, wait_s=1, is_alone=True)[0]
+
+
+def code(redis: Redis, job_id: str) -> str | None:
+    error = JobRecord.from_hash(redis.hgetall(keys.job(job_id))).error
+    return error and error.code
+
+
+def use_up_attempts(redis: Redis, job_id: str) -> None:
+    redis.hset(f"rq:job:{job_id}", "retries_left", 0)
+
+
+def lose_image(redis: Redis, job_id: str) -> None:
+    redis.delete(keys.image(job_id))
+
+
+HOPELESS = {"worker_lost": use_up_attempts, "image_expired": lose_image}
+
+
+@pytest.mark.parametrize(
+    "error", [CorruptImage("It is damaged."), JobTimeout("It took too long."), RuntimeError("a fault")]
+)
+def test_failure_of_the_run_is_that_of_all_who_wait_for_it(
+    redis: Redis, books: Books, client: Client, error: Exception
+) -> None:
+    jobs = [client.submit(), client.submit()]
+    [work] = take(books)
+    jobs.append(client.submit())
+    work.attempts_left = 1
+    work.end(error)
+
+    books.finish([work])
+
+    assert [code(redis, job_id) for job_id in jobs] == [getattr(error, "code", "internal_error")] * 3
+
+
+@pytest.mark.parametrize("expected", HOPELESS)
+def test_job_that_cannot_run_any_more_fails_with_its_followers(
+    redis: Redis, books: Books, client: Client, expected: str
+) -> None:
+    jobs = [client.submit(), client.submit()]
+    HOPELESS[expected](redis, jobs[0])
+
+    assert take(books) == []
+    assert [code(redis, job_id) for job_id in jobs] == [expected] * 2
+    assert registries(redis) == {"failed": jobs[:1]}
+
+
+@pytest.mark.parametrize("expected", HOPELESS)
+@pytest.mark.parametrize("comes", ["before", "meanwhile"])
+def test_image_that_comes_when_its_leader_can_only_fail_gets_a_run_of_its_own(
+    redis: Redis, books: Books, connection: InterruptedRedis, client: Client, expected: str, comes: str
+) -> None:
+    leader, late = client.submit(), list[str]()
+    HOPELESS[expected](redis, leader)
+
+    def submit() -> None:
+        late.append(client.submit())
+
+    if comes == "before":
+        submit()
+    else:
+        connection.before_write = submit
+    assert take(books) == []
+    [work] = take(books)
+    work.end(RESULT)
+    books.finish([work])
+
+    assert (read(redis, leader, *late), code(redis, leader)) == (["FAILED", "COMPLETED"], expected)
+    assert registries(redis) == {"failed": [leader], "finished": late}

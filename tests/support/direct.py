@@ -1,0 +1,51 @@
+"""What the API does to jobs, called directly, and what Redis then holds of them; all for the model `m`."""
+
+import asyncio
+from uuid import UUID, uuid4
+
+from redis import Redis
+
+from image_analysis_api.jobs.cancellation import Cancellation
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.store.client import connect
+from image_analysis_common import keys
+from image_analysis_common.models import JobStatus
+from image_analysis_common.records import JobRecord
+
+QUEUE = "analysis-m"
+IMAGE_HASH = "1" * 64
+
+
+class Client:
+    """Submits one image and cancels jobs as the API does."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._redis = connect(redis_url)
+
+    def submit(self) -> str:
+        job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=IMAGE_HASH)
+        self._runner.run(JobQueue(self._redis, "m").enqueue(job_id, b"image", record, request_id="r"))
+        return str(job_id)
+
+    def cancel(self, job_id: str) -> None:
+        self._runner.run(Cancellation(self._redis).cancel(UUID(job_id), None))
+
+    def close(self) -> None:
+        self._runner.run(self._redis.aclose())
+        self._runner.close()
+
+
+def read(redis: Redis, *jobs: str) -> list[str]:
+    """Return the statuses of jobs."""
+    return [bytes(redis.hget(keys.job(job_id), "status")).decode() for job_id in jobs]
+
+
+def registries(redis: Redis) -> dict[str, list[str]]:
+    """Name what RQ's books hold, but for what is empty."""
+    found = {
+        "waiting": redis.lrange(f"rq:queue:{QUEUE}", 0, -1),
+        "between": redis.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1),
+        **{name: redis.zrange(f"rq:{name}:{QUEUE}", 0, -1) for name in ("wip", "finished", "failed", "canceled")},
+    }
+    return {name: [job.decode() for job in jobs] for name, jobs in found.items() if jobs}

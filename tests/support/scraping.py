@@ -1,0 +1,26 @@
+"""Reading what a process tells Prometheus."""
+
+from collections.abc import Iterable
+
+import httpx
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+PREFIX = "image_analysis_"
+
+
+def scrape(url: str) -> list[Metric]:
+    """Read the service's own metrics from a process."""
+    text = httpx.get(url, timeout=5, trust_env=False).raise_for_status().text
+    return [family for family in text_string_to_metric_families(text) if family.name.startswith(PREFIX)]
+
+
+def full_name(family: Metric) -> str:
+    """Name a family as the documents and PromQL do; the parser cuts the suffix of counters off."""
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def values(families: Iterable[Metric], name: str) -> dict[tuple[str, ...], float]:
+    """Find the values of all samples of that name, by the values of their labels in the labels' order."""
+    samples = [sample for family in families for sample in family.samples if sample.name == PREFIX + name]
+    return {tuple(value for _, value in sorted(sample.labels.items())): sample.value for sample in samples}

@@ -1,0 +1,114 @@
+"""The bodies of all requests together have a bound."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fakeredis.aioredis import FakeRedis
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
+
+from image_analysis_api.server.body_budget import BoundBodies
+from image_analysis_common import keys
+from image_analysis_common.errors import Unavailable
+from support.fakes import MakeApp, MakeClient
+from support.samples import base64_body, make_png
+from support.steps import Steps
+from support.waiting import eventually
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_body_that_would_pass_the_bound_of_all_is_refused_and_room_comes_back(make_client: MakeClient) -> None:
+    client = await make_client(max_image_bytes=5000, max_bodies_bytes=10_000)
+    has_sent, may_end = asyncio.Event(), asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b" " * 6000
+        has_sent.set()
+        await may_end.wait()
+
+    slow = asyncio.create_task(client.post("/analyze-image", content=drip()))
+    await has_sent.wait()
+
+    refused = await client.post("/analyze-image", content=b" " * 4001)
+    small = await client.post("/analyze-image", json=base64_body(make_png()))
+    may_end.set()
+    await slow
+    after = await client.post("/analyze-image", content=b" " * 4001)
+
+    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "unavailable", "5")
+    assert small.status_code == 202
+    assert (slow.result().status_code, after.status_code) == (415, 415)
+
+
+async def test_what_a_route_fetches_counts_until_it_has_answered() -> None:
+    async def fetch(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["hold"](6)
+        if scope["rest"]:
+            await bound({"type": "http", "rest": scope["rest"] - 1}, receive, send)
+
+    bound = BoundBodies(fetch, max_bytes=12)
+
+    for _ in range(2):
+        await bound({"type": "http", "rest": 1}, receive_nothing, send_nothing)
+        with pytest.raises(Unavailable):
+            await bound({"type": "http", "rest": 2}, receive_nothing, send_nothing)
+
+
+async def test_body_counts_no_more_once_its_answer_begins() -> None:
+    """A client that does not read its answer keeps no room."""
+    is_sending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200})
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"12345678"}
+
+    async def send_slowly(message: Message) -> None:
+        is_sending.set()
+        await may_end.wait()
+
+    bound = BoundBodies(answer, max_bytes=12)
+    slow = asyncio.create_task(bound({"type": "http"}, receive, send_slowly))
+    await is_sending.wait()
+
+    await bound({"type": "http"}, receive, send_nothing)
+    may_end.set()
+    await slow
+
+
+async def test_body_counts_no_more_while_its_client_waits(
+    app: FastAPI, client: httpx.AsyncClient, steps: Steps, redis: FakeRedis
+) -> None:
+    async def is_waiting() -> bool:
+        return len(app.state.waiting_room) == 1
+
+    waiting = asyncio.create_task(post(client, Prefer="wait=30"))
+    await eventually(is_waiting, "the client waits")
+
+    assert (await post(client)).status_code == 202
+    [key] = [key async for key in redis.scan_iter(keys.leader("*", "*"))]
+    steps.complete((await redis.get(key)).decode())
+    assert (await waiting).status_code == 200
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> FastAPI:
+    return make_app(max_image_bytes=5000, max_bodies_bytes=10_000)
+
+
+async def post(client: httpx.AsyncClient, **headers: str) -> httpx.Response:
+    image = make_png().ljust(5000, b"\0")
+    return await client.post("/analyze-image", files={"file": image}, headers=headers)
+
+
+async def receive_nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def send_nothing(message: Message) -> None:
+    pass

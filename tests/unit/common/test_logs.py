@@ -1,0 +1,80 @@
+"""What becomes of a log line that nobody can take."""
+
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+import pytest
+import structlog
+
+from image_analysis_common.logs import configure_logs
+from image_analysis_common.settings import SharedSettings
+
+
+@pytest.fixture(params=["auto", "console", "json"])
+def settings(request: pytest.FixtureRequest) -> SharedSettings:
+    return SharedSettings(log_format=request.param)
+
+
+@pytest.fixture(params=["pipe without a reader", "full disk", "closed from the start"])
+def broken_output(request: pytest.FixtureRequest) -> Iterator[IO[str] | None]:
+    """A standard output that takes nothing; None is what Python makes of a closed file descriptor."""
+    if request.param == "closed from the start":
+        yield None
+    elif request.param == "full disk":
+        with open("/dev/full", "w") as output:  # noqa: PTH123
+            yield output
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as output:
+            yield output
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The standard library's root logger, which gets its handlers back in the end."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(False)
+
+
+def test_line_that_cannot_be_written_is_dropped(
+    broken_output: IO[str] | None,
+    settings: SharedSettings,
+    root_logger: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    complaints = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", broken_output)
+    monkeypatch.setattr(sys, "stderr", complaints)
+    configure_logs(settings, "api")
+
+    for _ in range(3):
+        structlog.get_logger().info("job_started", image="x" * 10_000)
+        root_logger.warning("from a library: %s", "x" * 10_000)
+
+    assert complaints.getvalue() == ""
+
+
+def test_each_line_is_one_write_that_waits_in_no_buffer(
+    settings: SharedSettings, root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as lines, os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        configure_logs(settings, "api")
+
+        structlog.get_logger().info("job_started", label="Katze \N{CAT}")
+        ours = lines.read(io.DEFAULT_BUFFER_SIZE)
+        root_logger.warning("from a library")
+        theirs = lines.read(io.DEFAULT_BUFFER_SIZE)
+
+    assert b"job_started" in ours
+    assert b"from a library" in theirs
+    assert [line.count(b"\n") for line in (ours, theirs)] == [1, 1]
