@@ -104,7 +104,7 @@ def app(make_app: MakeApp) -> FastAPI:
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with connect(app) as client:
         yield client
-    await app.state.waiting_room.aclose()
+    await app.state.services.waiting_room.aclose()
 
 
 @pytest.fixture

@@ -130,7 +130,7 @@ async def test_batch_is_asked_for_as_long_as_one_of_its_jobs_is_there(
 
 
 async def has_waiters(app: FastAPI) -> bool:
-    return len(app.state.waiting_room) > 0
+    return len(app.state.services.waiting_room) > 0
 
 
 async def test_wait_lasts_until_the_last_job_has_ended(

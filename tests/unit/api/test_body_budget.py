@@ -85,7 +85,7 @@ async def test_body_counts_no_more_while_its_client_waits(
     app: FastAPI, client: httpx.AsyncClient, steps: Steps, redis: FakeRedis
 ) -> None:
     async def is_waiting() -> bool:
-        return len(app.state.waiting_room) == 1
+        return len(app.state.services.waiting_room) == 1
 
     waiting = asyncio.create_task(post(client, Prefer="wait=30"))
     await eventually(is_waiting, "the client waits")

@@ -47,7 +47,7 @@ async def submit(client: httpx.AsyncClient, seed: int = 0) -> str:
 
 async def waited(app: FastAPI, count: int) -> None:
     async def are_there() -> bool:
-        return len(app.state.waiting_room) == count
+        return len(app.state.services.waiting_room) == count
 
     await eventually(are_there, f"{count} wait")
 
@@ -128,7 +128,7 @@ async def test_refusals_are_those_of_the_status(
     answer = await client.get(EVENTS.format(job_id))
 
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert len(app.state.waiting_room) == 0
+    assert len(app.state.services.waiting_room) == 0
 
 
 async def test_only_the_owner_may_follow(make_client: MakeClient) -> None:
@@ -173,10 +173,10 @@ async def test_stream_ends_when_the_process_is_about_to(app: FastAPI, client: ht
     following = asyncio.create_task(client.get(EVENTS.format(job_id)))
     await waited(app, 1)
 
-    app.state.waiting_room.dismiss()
+    app.state.services.waiting_room.dismiss()
 
     assert [body["status"] for _, body in read_events((await following).text)] == ["PENDING"]
-    assert len(app.state.waiting_room) == 0
+    assert len(app.state.services.waiting_room) == 0
 
 
 async def test_outage_refuses_a_new_stream(client: httpx.AsyncClient, redis_server: FakeServer) -> None:

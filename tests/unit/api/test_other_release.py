@@ -51,7 +51,7 @@ async def test_job_by_itself_is_a_503_to_try_again(
 
     for path in ("", "?wait=30", "/events"):
         check_unreadable(await client.get(f"/analysis-status/{job_id}{path}"))
-    assert len(app.state.waiting_room) == 0
+    assert len(app.state.services.waiting_room) == 0
 
 
 async def test_job_with_an_unreadable_history_can_be_asked_for_and_not_followed(
@@ -80,7 +80,7 @@ async def test_wait_for_a_job_that_was_just_taken_in_ends_as_usual(
     posting = asyncio.create_task(submit(client, Prefer="wait=30"))
 
     async def find_job() -> Any:
-        return len(app.state.waiting_room) and [key async for key in redis.scan_iter(keys.job("*"))]
+        return len(app.state.services.waiting_room) and [key async for key in redis.scan_iter(keys.job("*"))]
 
     [key] = await eventually(find_job, "the client waits")
     job_id = key.decode().removeprefix(keys.job(""))

@@ -38,7 +38,7 @@ async def queued_job(app: FastAPI, redis: FakeRedis, waiters: int = 1) -> str:
     """Name the job that somebody waits for, once that is so."""
 
     async def find() -> Any:
-        return len(app.state.waiting_room) == waiters and await redis.lindex(QUEUE_KEY, 0)
+        return len(app.state.services.waiting_room) == waiters and await redis.lindex(QUEUE_KEY, 0)
 
     return bytes(await eventually(find, "a job is queued and waited for")).decode()
 
@@ -131,7 +131,7 @@ async def test_wait_ends_when_the_process_is_about_to(
     posting = asyncio.create_task(post(client, "wait=30"))
     await queued_job(app, redis)
 
-    app.state.waiting_room.dismiss()
+    app.state.services.waiting_room.dismiss()
 
     assert (await posting).status_code == 202
 

@@ -60,7 +60,7 @@ def test_websocket_closes_as_a_restart_when_the_process_is_about_to_end(make_app
         job_id = client.post("/analyze-image", json=base64_body(make_png())).json()["job_id"]
         with client.websocket_connect(SOCKET.format(job_id)) as socket:
             assert socket.receive_json()["status"] == "PENDING"
-            client.portal.call(app.state.waiting_room.dismiss)  # type: ignore[union-attr]
+            client.portal.call(app.state.services.waiting_room.dismiss)  # type: ignore[union-attr]
             with pytest.raises(WebSocketDisconnect) as closed:
                 socket.receive_json()
 

@@ -79,7 +79,7 @@ def test_model_without_a_usable_name_is_one_line(monkeypatch: pytest.MonkeyPatch
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
 
-    with pytest.raises(StartupError, match=r"MODEL_NAME: .* cannot name the model: set a name$"):
+    with pytest.raises(StartupError, match=r"MODEL_NAME: .* cannot name the model: set a name\.$"):
         SharedSettings.from_environment()
 
 

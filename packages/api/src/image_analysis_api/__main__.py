@@ -73,7 +73,7 @@ def main() -> None:
             ws_max_size=1024,  # clients have nothing to say
             ws_per_message_deflate=False,  # its windows would be most of what a waiter costs
         ),
-        before_shutdown=app.state.waiting_room.dismiss,
+        before_shutdown=app.state.services.waiting_room.dismiss,
     )
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again when all is done
         server.run()

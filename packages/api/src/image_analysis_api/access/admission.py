@@ -4,39 +4,45 @@ All of it is decided on the headers, in one round trip to Redis: a refused reque
 place in the queue.
 """
 
-from typing import cast
+from collections.abc import Sequence
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from image_analysis_api.access.rate_limit import RateLimiter, client_address
-from image_analysis_api.api_keys import find_owner
-from image_analysis_api.settings import ApiSettings
+from image_analysis_api.api_keys import ApiKey, find_owner
 from image_analysis_common import keys
 from image_analysis_common.errors import BatchTooLarge, RateLimited, Unauthorized
 
 CHALLENGE = 'Bearer realm="image-analysis"'
 
 
-class Admit:
-    """Dependency: counts `cost` requests of the caller, 0 only looks; returns the key's owner, None without `API_KEYS`.
+class Admission:
+    """Finds out whose a request is, and counts it.
 
-    A key has a quota of its own, wherever it is used. A request without a right one counts against its address,
-    so that trying keys ends as 429, and cannot lock out the keys of others behind that address.
+    A key has a quota of its own, wherever it is used. A request without a valid key counts against its address, so
+    that guessing keys ends as 429 and cannot lock out the keys of others behind that address.
     """
 
-    def __init__(self, cost: int) -> None:
-        self.cost = cost
+    def __init__(self, api_keys: Sequence[ApiKey], limiter: RateLimiter) -> None:
+        self._api_keys = api_keys
+        self._limiter = limiter
 
-    async def __call__(self, request: HTTPConnection) -> str | None:
-        api_keys = cast(ApiSettings, request.app.state.settings).api_keys
-        presented = _presented_key(request.headers) if api_keys else ""
-        owner = find_owner(api_keys, presented) if presented else None
-        is_refused = bool(api_keys) and owner is None
+    async def admit(self, request: HTTPConnection, cost: int) -> str | None:
+        """Count `cost` requests of the caller, 0 to only look; return the key's owner, None without `API_KEYS`.
+
+        Raises:
+            Unauthorized: keys are required, and this is none of them.
+            RateLimited: the caller has used up its quota.
+            StoreUnavailable: the requests cannot be counted.
+        """
+        presented = _presented_key(request.headers) if self._api_keys else ""
+        owner = find_owner(self._api_keys, presented) if presented else None
+        is_refused = bool(self._api_keys) and owner is None
         if owner:
             structlog.contextvars.bind_contextvars(owner=owner)
-        await _count(request, owner, 1 if is_refused else self.cost)
+        await self._count(request, owner, 1 if is_refused else cost)
         if is_refused:
             request.state.headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if presented else "")
             raise Unauthorized(
@@ -44,34 +50,32 @@ class Admit:
             )
         return owner
 
+    async def admit_images(self, request: HTTPConnection, owner: str | None, images: int) -> None:
+        """Count the images of a request that was counted once already: all of them or none.
 
-async def admit_images(request: HTTPConnection, owner: str | None, images: int) -> None:
-    """Count a request as one for each of its images, beyond the one that it was let in for: all of them or none.
+        Raises:
+            BatchTooLarge: the quota can never admit this many.
+            RateLimited: it cannot now.
+        """
+        limiter = self._limiter
+        if images > limiter.max_requests:
+            raise BatchTooLarge(
+                f"Each of the {images} images counts as a request, and the limit is {limiter.max_requests} requests in "
+                f"{limiter.interval_s} s: send at most {limiter.max_requests} images at once."
+            )
+        await self._count(request, owner, images - 1, counted=1)
 
-    Raises:
-        BatchTooLarge: so many can never pass.
-        RateLimited: they cannot now.
-    """
-    limiter = cast(RateLimiter, request.app.state.limiter)
-    if images > limiter.max_requests:
-        raise BatchTooLarge(
-            f"Each of the {images} images counts as a request, and the limit is {limiter.max_requests} requests in "
-            f"{limiter.interval_s} s: send at most {limiter.max_requests} images at once."
-        )
-    await _count(request, owner, images - 1, counted=1)
-
-
-async def _count(request: HTTPConnection, owner: str | None, cost: int, *, counted: int = 0) -> None:
-    limiter = cast(RateLimiter, request.app.state.limiter)
-    verdict = await limiter.admit(keys.rate_limit(caller(request, owner)), cost, counted=counted)
-    if verdict:
-        request.state.headers.update(limiter.headers(verdict))
-    if verdict and not verdict.is_admitted:
-        raise RateLimited(
-            f"The limit is {limiter.max_requests} requests in {limiter.interval_s} s: "
-            f"try again in {verdict.reset_s} s.",
-            retry_after_s=verdict.reset_s,
-        )
+    async def _count(self, request: HTTPConnection, owner: str | None, cost: int, *, counted: int = 0) -> None:
+        limiter = self._limiter
+        verdict = await limiter.admit(keys.rate_limit(caller(request, owner)), cost, counted=counted)
+        if verdict:
+            request.state.headers.update(limiter.headers(verdict))
+        if verdict and not verdict.is_admitted:
+            raise RateLimited(
+                f"The limit is {limiter.max_requests} requests in {limiter.interval_s} s: "
+                f"try again in {verdict.reset_s} s.",
+                retry_after_s=verdict.reset_s,
+            )
 
 
 def caller(request: HTTPConnection, owner: str | None) -> str:

@@ -5,10 +5,10 @@ is taken in: so a crash leaves either a claim that soon lapses, or work that is 
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import TypeVar
 from uuid import UUID, uuid4
 
 import structlog
@@ -46,43 +46,50 @@ if redis.call('HGET', KEYS[1], 'id') == ARGV[1] and redis.call('EXISTS', ARGV[2]
 end
 """
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Claim:
+    """The ID under which to take the request in, or under which it was taken in before."""
+
+    id: UUID
+    is_replay: bool = False
+
+
 class Idempotency:
-    """Remembers which work a key has led to; `busy_s` is how long taking in one image can last."""
+    """Remembers which work a key led to; `busy_s` is how long taking in one image can last."""
 
     def __init__(self, redis: Redis, *, busy_s: float) -> None:
         self._busy_s = busy_s
         self._claim = redis.register_script(CLAIM)
         self._release = redis.register_script(RELEASE)
 
-    async def once(
+    @asynccontextmanager
+    async def claim(
         self,
         request: Request,
         owner: str | None,
         work: str,
         fingerprint: Callable[[], Awaitable[str]],
-        take_in: Callable[[UUID], Awaitable[T]],
-        replay: Callable[[UUID], Awaitable[T]],
         *,
         rounds: int = 1,
-    ) -> T:
-        """Take a request in under a new ID; one that came before is answered with the ID that it got.
+    ) -> AsyncIterator[Claim]:
+        """Claim a request's key while the block takes the request in; an error in the block frees the key again.
 
-        `work` begins the Redis keys of what is taken in, which may be in so many `rounds`, one after the other.
-        Requests without a key cost nothing here.
+        `work` is the prefix of the Redis keys under which the work can be found by its ID. Taking it in may need
+        several `rounds`, each as long as one image. Requests without a key cost nothing here.
 
         Raises:
-            RequestError: the key makes no sense.
+            RequestError: the key is malformed.
             IdempotencyKeyReused: it came with another request.
             RequestInProgress: the request that it came with is being taken in now.
         """
-        identifier = uuid4()
+        claim = Claim(uuid4())
         text = request.headers.get(HEADER)
         if text is None:
-            return await take_in(identifier)
+            yield claim
+            return
         if not re.match(PATTERN, text):
             raise RequestError(f"{HEADER} must have 1 to 255 printable ASCII characters: use a new UUID.")
         # The draft writes it as a quoted string, many clients without quotes.
@@ -91,23 +98,22 @@ class Idempotency:
         mine = f"{work}{await fingerprint()}"
         async with reaching_redis():
             found = await self._claim(
-                keys=[key], args=[mine, str(identifier), work, self._busy_s * rounds, keys.WAITING_JOB_TTL_S]
+                keys=[key], args=[mine, str(claim.id), work, self._busy_s * rounds, keys.WAITING_JOB_TTL_S]
             )
         match found:
-            case None:
-                pass
             case b"other":
                 raise IdempotencyKeyReused(f"This {HEADER} was used for a different request: use a new one.")
             case b"busy":
                 raise RequestInProgress(f"A request with this {HEADER} is still being read: try again in a second.")
             case bytes():
                 log.info("request_replayed", id=found.decode())
-                return await replay(UUID(found.decode()))
+                yield Claim(UUID(found.decode()), is_replay=True)
+                return
         try:
-            return await take_in(identifier)
+            yield claim
         except BaseException:
             # Refused or broken: the key is free for another try. If Redis is away, the claim lapses by itself.
             with suppress(StoreUnavailable):
                 async with reaching_redis():
-                    await self._release(keys=[key], args=[str(identifier), work])
+                    await self._release(keys=[key], args=[str(claim.id), work])
             raise

@@ -1,80 +1,41 @@
-"""The analysis calls: parse, call the use case, choose a status, return a model."""
+"""The calls about one image: submit it, ask for its job, cancel it, list your jobs."""
 
-from typing import Annotated, Any, cast
+from fastapi import APIRouter, Request, Response, status
 
-from fastapi import APIRouter, Depends, Path, Request, Response, status
-
-from image_analysis_api.access.admission import Admit, caller
-from image_analysis_api.access.idempotency import Idempotency
+from image_analysis_api.access.admission import caller
 from image_analysis_api.intake.reading import BodyLimits
 from image_analysis_api.intake.submissions import read_submission
-from image_analysis_api.jobs.submit import Analysis, Taken, parse_job_id
+from image_analysis_api.jobs.cancellation import Outcome
+from image_analysis_api.jobs.submit import Taken, parse_job_id
 from image_analysis_api.openapi.bodies import ANALYZE_IMAGE_BODY, OPTION_PARAMETERS
 from image_analysis_api.openapi.document import IDEMPOTENCY_KEY, describe_errors
-from image_analysis_api.openapi.parameters import ACCEPTED_HEADERS, PREFER, PREFERENCE_APPLIED, WAIT
-from image_analysis_api.responses import EXAMPLE_JOB_ID, AnalysisStatus, JobAccepted
-from image_analysis_api.settings import ApiSettings
+from image_analysis_api.openapi.parameters import ACCEPTED_HEADERS, LIST_PARAMETERS, PREFER, PREFERENCE_APPLIED, WAIT
+from image_analysis_api.responses import AnalysisList, AnalysisStatus, JobAccepted, ListedAnalysis
+from image_analysis_api.routes.parameters import (
+    LACKS_WORKER,
+    SUBMISSION_ERRORS,
+    FoundServices,
+    JobId,
+    Reader,
+    Submitter,
+)
+from image_analysis_api.server.counts import read_count
+from image_analysis_api.services import Services
 from image_analysis_api.waiting.preferences import wait_as_asked, wait_as_preferred
 from image_analysis_common import keys
 from image_analysis_common.errors import (
     FetchFailed,
-    IdempotencyKeyReused,
-    ImageTooLarge,
     InvalidBase64,
     JobNotFound,
-    ModelNotFound,
-    QueueFull,
-    RateLimited,
+    KeysRequired,
     RequestError,
-    RequestInProgress,
-    RequestTimeout,
     StoreUnavailable,
-    TooManyDeliveries,
-    Unavailable,
     UnreadableRecord,
     UnsupportedImage,
-    UnsupportedMediaType,
-    UrlRefused,
-    WebhooksDisabled,
 )
+from image_analysis_common.models import JobStatus
 
-
-async def get_analysis(request: Request) -> Analysis:
-    """Find the use case that the app was built with; a coroutine, for FastAPI runs a function in a thread."""
-    return cast(Analysis, request.app.state.analysis)
-
-
-LACKS_WORKER = " No worker serves its model now: the job waits for one."
-
-SUBMISSION_ERRORS = (
-    RequestError,
-    ModelNotFound,
-    RequestInProgress,
-    IdempotencyKeyReused,
-    UrlRefused,
-    RequestTimeout,
-    ImageTooLarge,
-    UnsupportedMediaType,
-    RateLimited,
-    QueueFull,
-    StoreUnavailable,
-    TooManyDeliveries,
-    Unavailable,
-    UnreadableRecord,
-    WebhooksDisabled,
-)
-"""What can be wrong with a submission, of one image or of many."""
-
-
-def describe_id(call: str) -> Any:
-    """Describe an ID in a path, which a call returned."""
-    return Path(
-        description=f"The ID that {call} returned", examples=[EXAMPLE_JOB_ID], json_schema_extra={"format": "uuid"}
-    )
-
-
-JobId = Annotated[str, describe_id("POST /analyze-image")]
-UseCase = Annotated[Analysis, Depends(get_analysis)]
+MAX_LIMIT = 100
 router = APIRouter(tags=["analysis"])
 
 
@@ -98,7 +59,7 @@ router = APIRouter(tags=["analysis"])
     openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY, PREFER]},
 )
 async def analyze_image(
-    request: Request, response: Response, owner: Annotated[str | None, Depends(Admit(cost=1))], analysis: UseCase
+    request: Request, response: Response, owner: Submitter, services: FoundServices
 ) -> AnalysisStatus | JobAccepted:
     """Submit one image, as bytes or as a URL, and get a job ID at once.
 
@@ -113,10 +74,10 @@ async def analyze_image(
     With `Prefer: wait=N`, the answer is a 200 with the finished status as soon as the job ends, if that is within N
     seconds. Otherwise it is the usual 202.
     """
-    answer, lacks_worker = await _take_in(request, owner, analysis)
+    answer, lacks_worker = await _take_in(request, owner, services)
     request.state.release()
     if not answer.status.is_final:
-        answer = await wait_as_preferred(request, response, answer, owner)
+        answer = await wait_as_preferred(services.waiting_room, request, response, answer, owner)
     if answer.status.is_final:
         return answer
     location = f"/analysis-status/{answer.job_id}"
@@ -131,19 +92,15 @@ async def analyze_image(
     )
 
 
-async def _take_in(request: Request, owner: str | None, analysis: Analysis) -> Taken:
+async def _take_in(request: Request, owner: str | None, services: Services) -> Taken:
     """Read the image and take it in. The body is freed when this returns; the client may wait for much longer."""
-    settings = cast(ApiSettings, request.app.state.settings)
+    settings, analysis = services.settings, services.analysis
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
-    return await cast(Idempotency, request.app.state.idempotency).once(
-        request,
-        owner,
-        keys.job(""),
-        submission.fingerprint,
-        lambda job_id: analysis.submit(job_id, submission, owner, caller(request, owner)),
-        lambda job_id: analysis.replay(job_id, owner),
-    )
+    async with services.idempotency.claim(request, owner, keys.job(""), submission.fingerprint) as claim:
+        if claim.is_replay:
+            return await analysis.replay(claim.id, owner)
+        return await analysis.submit(claim.id, submission, owner, caller(request, owner))
 
 
 @router.get(
@@ -156,10 +113,7 @@ async def _take_in(request: Request, owner: str | None, analysis: Analysis) -> T
     openapi_extra={"parameters": [WAIT]},
 )
 async def read_analysis_status(
-    request: Request,
-    job_id: JobId,
-    owner: Annotated[str | None, Depends(Admit(cost=0))],
-    analysis: UseCase,
+    request: Request, job_id: JobId, owner: Reader, services: FoundServices
 ) -> AnalysisStatus:
     """Get a job's status, with its result once it is COMPLETED or its error once it is FAILED.
 
@@ -167,5 +121,69 @@ async def read_analysis_status(
     comes as soon as the job ends, or after that many seconds with its status then.
     """
     identifier = parse_job_id(job_id)
-    await wait_as_asked(request, [identifier], owner)
-    return await analysis.status(identifier, owner)
+    await wait_as_asked(services.waiting_room, request, [identifier], owner)
+    return await services.analysis.status(identifier, owner)
+
+
+@router.delete(
+    "/analysis/{job_id}",
+    summary="Cancel or forget a job",
+    response_model=None,
+    responses={
+        status.HTTP_200_OK: {"model": AnalysisStatus, "description": "The job was waiting and is CANCELLED"},
+        status.HTTP_202_ACCEPTED: {
+            "model": AnalysisStatus,
+            "description": "The job is running and will be CANCELLED when it ends",
+        },
+        status.HTTP_204_NO_CONTENT: {"description": "The job had ended and is forgotten"},
+        **describe_errors(RequestError, JobNotFound, StoreUnavailable),
+    },
+)
+async def cancel_analysis(
+    response: Response, job_id: JobId, owner: Reader, services: FoundServices
+) -> AnalysisStatus | Response:
+    """Cancel a job that has not ended; forget one that has.
+
+    A waiting job leaves the queue, together with its image. A running job ends as CANCELLED, and its result is dropped.
+    An ended job is forgotten, and so is the cached result of its image, unless another job was answered with it.
+    Other jobs with the same image get their answer in any case. Cancelling twice changes nothing more; a forgotten job
+    is a 404.
+    """
+    identifier = parse_job_id(job_id)
+    match await services.cancellation.cancel(identifier, owner):
+        case Outcome.FORGOTTEN:
+            return Response(status_code=status.HTTP_204_NO_CONTENT)
+        case Outcome.ENDING:
+            response.status_code = status.HTTP_202_ACCEPTED
+            return AnalysisStatus(job_id=identifier, status=JobStatus.PROCESSING)
+        case Outcome.CANCELLED:
+            return AnalysisStatus(job_id=identifier, status=JobStatus.CANCELLED)
+
+
+@router.get(
+    "/analyses",
+    summary="List your jobs",
+    responses={
+        status.HTTP_200_OK: {"description": "Your jobs, newest first"},
+        **describe_errors(RequestError, KeysRequired, StoreUnavailable),
+    },
+    openapi_extra={"parameters": LIST_PARAMETERS},
+)
+async def list_analyses(request: Request, owner: Reader, services: FoundServices) -> AnalysisList:
+    """List the jobs that were submitted under your API key's name, newest first, until they expire.
+
+    For the next page, send `next_cursor` as `cursor`; null is the end. With a `status`, a page may have fewer than
+    `limit` jobs before the end. If the service has no API keys, it does not know its callers: the answer is a 403.
+    """
+    if owner is None:
+        raise KeysRequired("This service does not know its callers: its operator has to set API_KEYS.")
+    query = request.query_params
+    limit, wanted = read_count(query.get("limit", "20")), query.get("status")
+    if limit is None or not 1 <= limit <= MAX_LIMIT:
+        raise RequestError(f"limit must be a whole number from 1 to {MAX_LIMIT}.")
+    if wanted is not None and wanted not in JobStatus.__members__:
+        raise RequestError(f"status must be one of {', '.join(JobStatus)}.")
+    entries, next_cursor = await services.listing.page(
+        owner, limit=limit, status=JobStatus(wanted) if wanted else None, cursor=query.get("cursor")
+    )
+    return AnalysisList(analyses=[ListedAnalysis.of_entry(entry) for entry in entries], next_cursor=next_cursor)

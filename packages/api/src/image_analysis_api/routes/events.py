@@ -10,14 +10,14 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.websockets import WebSocketState
 
-from image_analysis_api.access.admission import Admit, caller
+from image_analysis_api.access.admission import caller
 from image_analysis_api.jobs.submit import parse_job_id
 from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.openapi.parameters import EVENT_STREAM
 from image_analysis_api.responses import AnalysisStatus
-from image_analysis_api.routes.analyses import JobId
+from image_analysis_api.routes.parameters import FoundServices, JobId, Reader
 from image_analysis_api.server.counts import read_count
-from image_analysis_api.waiting.room import Waiter, dismissed_on_disconnect, find_room
+from image_analysis_api.waiting.room import Waiter, dismissed_on_disconnect
 from image_analysis_common.errors import (
     JobNotFound,
     RequestError,
@@ -31,15 +31,14 @@ from image_analysis_common.records import JobRecord
 RECONNECT_MS = 1000
 """How long a browser waits before it comes again."""
 
-ADMIT = Admit(cost=0)
 router = APIRouter(tags=["analysis"])
 
 
 async def wait_for_job(
-    request: Request, job_id: JobId, owner: Annotated[str | None, Depends(ADMIT)]
+    request: Request, job_id: JobId, owner: Reader, services: FoundServices
 ) -> AsyncIterator[Waiter]:
     """Keep a place in the waiting room until the answer is sent."""
-    async with find_room(request).enter(parse_job_id(job_id), owner, caller(request, owner)) as waiter:
+    async with services.waiting_room.enter(parse_job_id(job_id), owner, caller(request, owner)) as waiter:
         yield waiter
 
 
@@ -101,14 +100,14 @@ def _describe(job_id: UUID, waiter: Waiter, step: int) -> str:
 
 
 @router.websocket("/ws/analysis-status/{job_id}")
-async def follow_job_by_websocket(websocket: WebSocket, job_id: str) -> None:
+async def follow_job_by_websocket(websocket: WebSocket, job_id: str, services: FoundServices) -> None:
     """Send what `follow_job` sends, as text messages; refuse by a close code, which a browser can read."""
     await websocket.accept()
     code, reason = status.WS_1000_NORMAL_CLOSURE, ""
     try:
-        owner, identifier = await ADMIT(websocket), parse_job_id(job_id)
+        owner, identifier = await services.admission.admit(websocket, 0), parse_job_id(job_id)
         async with (
-            find_room(websocket).enter(identifier, owner, caller(websocket, owner)) as waiter,
+            services.waiting_room.enter(identifier, owner, caller(websocket, owner)) as waiter,
             dismissed_on_disconnect(waiter, websocket.receive),
         ):
             async for step in waiter.steps():

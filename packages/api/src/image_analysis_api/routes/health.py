@@ -1,13 +1,10 @@
 """The health calls: whether the process lives, and whether it can do its work."""
 
-from typing import cast
-
-from fastapi import APIRouter, Request, status
+from fastapi import APIRouter, status
 
 from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.responses import Health, Readiness
-from image_analysis_api.settings import ApiSettings
-from image_analysis_api.store.client import Store
+from image_analysis_api.routes.parameters import FoundServices
 from image_analysis_common.errors import NoWorker, StoreUnavailable
 
 router = APIRouter(tags=["health"])
@@ -28,7 +25,7 @@ async def read_health() -> Health:
         **describe_errors(StoreUnavailable, NoWorker),
     },
 )
-async def read_readiness(request: Request) -> Readiness:
+async def read_readiness(services: FoundServices) -> Readiness:
     """Answer 200 while Redis answers and a worker of the default model has reported in the last 10 seconds."""
-    await cast(Store, request.app.state.store).check_worker()
-    return Readiness(model=cast(ApiSettings, request.app.state.settings).model_name)
+    await services.store.check_worker()
+    return Readiness(model=services.settings.model_name)

@@ -1,13 +1,12 @@
 """The calls that list the models."""
 
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request, status
+from fastapi import APIRouter, Depends, Path, status
 
-from image_analysis_api.access.admission import Admit
-from image_analysis_api.jobs.model_registry import Catalog
 from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.responses import ModelDetails, ModelList
+from image_analysis_api.routes.parameters import Admit, FoundServices
 from image_analysis_common.errors import ModelNotFound, StoreUnavailable
 from image_analysis_common.settings import BUNDLED_MODEL
 
@@ -22,9 +21,9 @@ router = APIRouter(tags=["models"], dependencies=[Depends(Admit(cost=0))])
         **describe_errors(StoreUnavailable),
     },
 )
-async def list_models(request: Request) -> ModelList:
+async def list_models(services: FoundServices) -> ModelList:
     """Get the models that jobs can ask for, with their live workers and queue depths."""
-    return ModelList(models=[*await cast(Catalog, request.app.state.catalog).find_all()])
+    return ModelList(models=[*await services.catalog.find_all()])
 
 
 @router.get(
@@ -36,8 +35,8 @@ async def list_models(request: Request) -> ModelList:
     },
 )
 async def read_model(
-    request: Request,
     model_id: Annotated[str, Path(description="The ID from GET /models, including slashes", examples=[BUNDLED_MODEL])],
+    services: FoundServices,
 ) -> ModelDetails:
     """Get one model with its labels."""
-    return await cast(Catalog, request.app.state.catalog).find(model_id)
+    return await services.catalog.find(model_id)

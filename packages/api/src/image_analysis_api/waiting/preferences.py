@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from image_analysis_api.access.admission import caller
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.server.counts import read_count
-from image_analysis_api.waiting.room import dismissed_on_disconnect, find_room
+from image_analysis_api.waiting.room import WaitingRoom, dismissed_on_disconnect
 from image_analysis_common.errors import JobNotFound, RequestError, TooManyWaiters, Unavailable, UnreadableRecord
 from image_analysis_common.records import Progress
 
@@ -22,7 +22,7 @@ WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNO
 
 
 async def wait_as_preferred(
-    request: Request, response: Response, answer: AnalysisStatus, owner: str | None
+    room: WaitingRoom, request: Request, response: Response, answer: AnalysisStatus, owner: str | None
 ) -> AnalysisStatus:
     """Wait for a job that was just taken in as long as the request prefers; return what is known of it then.
 
@@ -33,14 +33,14 @@ async def wait_as_preferred(
     if not wait_s:
         return answer
     try:
-        progress = await _wait(request, answer.job_id, owner, wait_s)
+        progress = await _wait(room, request, answer.job_id, owner, wait_s)
     except (JobNotFound, Unavailable):
         return answer
     response.headers["Preference-Applied"] = f"wait={wait_s}"
     return AnalysisStatus.of(answer.job_id, progress.record)
 
 
-async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | None) -> bool:
+async def wait_as_asked(room: WaitingRoom, request: Request, job_ids: Iterable[UUID], owner: str | None) -> bool:
     """Wait until jobs have ended, as long as the query asks for; not at all where too many wait already.
 
     Says whether it waited for any.
@@ -61,7 +61,7 @@ async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | 
         has_waited = True
         with suppress(JobNotFound, UnreadableRecord):
             try:
-                progress = await _wait(request, job_id, owner, left_s)
+                progress = await _wait(room, request, job_id, owner, left_s)
             except TooManyWaiters:
                 break
             if not progress.record.status.is_final:  # The time is up, the client has gone, or the process is about to.
@@ -69,9 +69,9 @@ async def wait_as_asked(request: Request, job_ids: Iterable[UUID], owner: str | 
     return has_waited
 
 
-async def _wait(request: Request, job_id: UUID, owner: str | None, wait_s: float) -> Progress:
+async def _wait(room: WaitingRoom, request: Request, job_id: UUID, owner: str | None, wait_s: float) -> Progress:
     async with (
-        find_room(request).enter(job_id, owner, caller(request, owner)) as waiter,
+        room.enter(job_id, owner, caller(request, owner)) as waiter,
         dismissed_on_disconnect(waiter, request.receive),
     ):
         await waiter.wait_for_end(wait_s)

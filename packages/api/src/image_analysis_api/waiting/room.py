@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import cast
 from uuid import UUID
 
 from redis.asyncio import Redis
-from starlette.requests import HTTPConnection
 from starlette.types import Receive
 
 from image_analysis_api.store.client import Store
@@ -223,11 +221,6 @@ class WaitingRoom:
                         watched.show(progress)
         finally:
             self._reading = None
-
-
-def find_room(connection: HTTPConnection) -> WaitingRoom:
-    """Find the room that the app was built with."""
-    return cast(WaitingRoom, connection.app.state.waiting_room)
 
 
 @asynccontextmanager

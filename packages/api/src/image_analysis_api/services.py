@@ -1,0 +1,97 @@
+"""The parts of one API process, put together from the settings; routes get them by one dependency."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from redis.asyncio import Redis
+
+from image_analysis_api.access.admission import Admission
+from image_analysis_api.access.idempotency import Idempotency
+from image_analysis_api.access.rate_limit import RateLimiter
+from image_analysis_api.jobs.batches import Batches
+from image_analysis_api.jobs.cancellation import Cancellation
+from image_analysis_api.jobs.listing import Listing
+from image_analysis_api.jobs.model_registry import Catalog
+from image_analysis_api.jobs.position import Places
+from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.submit import Analysis
+from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.fetcher import Fetcher
+from image_analysis_api.outbound.resolver import Resolver
+from image_analysis_api.outbound.webhook_urls import Receivers
+from image_analysis_api.settings import ApiSettings
+from image_analysis_api.store.client import Store, connect
+from image_analysis_api.waiting.room import WaitingRoom
+
+IDEMPOTENCY_SLACK_S = 10
+"""Time for a submission on top of its fetch; after that, its claim on an Idempotency-Key lapses."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that the routes call."""
+
+    settings: ApiSettings
+    redis: Redis
+    fetcher: Fetcher
+    store: Store
+    admission: Admission
+    idempotency: Idempotency
+    catalog: Catalog
+    analysis: Analysis
+    batches: Batches
+    cancellation: Cancellation
+    listing: Listing
+    waiting_room: WaitingRoom
+
+    @classmethod
+    def build(cls, settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> Self:
+        """Make the parts that are not given; nothing connects before the first request."""
+        redis = redis or connect(settings.redis_dsn)
+        destinations = Destinations.of(settings)
+        fetcher = fetcher or Fetcher(
+            Egress(destinations, Resolver(settings.fetch_dns_servers)),
+            max_bytes=settings.max_image_bytes,
+            timeout_s=settings.fetch_timeout_seconds,
+            max_concurrent=settings.fetch_max_concurrent,
+        )
+        store = Store(redis, settings.model_name)
+        limiter = RateLimiter(
+            redis,
+            max_requests=settings.rate_limit_max_requests,
+            interval_s=settings.rate_limit_interval_seconds,
+            is_fail_open=settings.rate_limit_fail_open,
+        )
+        queue_of = JobQueue.factory(
+            redis,
+            settings.model_name,
+            job_timeout_s=settings.job_timeout_seconds,
+            max_depth=settings.max_queue_depth,
+            max_bytes=settings.max_queue_bytes,
+        )
+        catalog = Catalog(redis, settings.model_name, queue_of)
+        places = Places(redis)
+        receivers = Receivers(redis, destinations, is_enabled=bool(settings.webhook_secret))
+        analysis = Analysis(settings, store, catalog, queue_of, fetcher, places, receivers)
+        return cls(
+            settings=settings,
+            redis=redis,
+            fetcher=fetcher,
+            store=store,
+            admission=Admission(settings.api_keys, limiter),
+            idempotency=Idempotency(redis, busy_s=settings.fetch_timeout_seconds + IDEMPOTENCY_SLACK_S),
+            catalog=catalog,
+            analysis=analysis,
+            batches=Batches(redis, store, catalog, queue_of, analysis, places, max_bytes=settings.batch_bytes),
+            cancellation=Cancellation(redis),
+            listing=Listing(redis),
+            waiting_room=WaitingRoom(
+                redis, store, max_waiters=settings.max_waiters, max_per_client=settings.max_waiters_per_client
+            ),
+        )
+
+    async def aclose(self) -> None:
+        """Dismiss the waiters and close every connection."""
+        await self.waiting_room.aclose()
+        await self.fetcher.aclose()
+        await self.redis.aclose()
