@@ -3,7 +3,7 @@
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from image_analysis_common.errors import StartupError
@@ -21,8 +21,10 @@ class SharedSettings(BaseSettings):
     redis_host: str = "localhost"
     redis_port: int = Field(6379, ge=1, le=65535)
     model_id: str = Field(BUNDLED_MODEL, min_length=1)
-    model_name: str = Field("", max_length=200, validate_default=True)
-    """What clients and keys call the model; never empty, see `_name_model`."""
+    model_name: str = Field(
+        default_factory=lambda fields: model_name(fields["model_id"]), max_length=200, validate_default=True
+    )
+    """What clients and keys call the model."""
     cache_ttl_seconds: int = Field(3600, ge=0)
     max_image_pixels: int = Field(50_000_000, ge=1)
     job_timeout_seconds: int = Field(60, ge=1)
@@ -32,8 +34,7 @@ class SharedSettings(BaseSettings):
 
     @field_validator("model_name")
     @classmethod
-    def _name_model(cls, name: str, info: ValidationInfo) -> str:
-        name = name or model_name(info.data.get("model_id", BUNDLED_MODEL))
+    def _check_name(cls, name: str) -> str:
         if name in ("", ".", "..", "~") or name != name.strip() or not name.isprintable():
             raise ValueError(f"{name!r} cannot name the model: set a name")
         return name
