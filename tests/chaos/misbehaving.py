@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,10 +18,11 @@ from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_common.tracing import start_tracing
 from image_analysis_worker import __main__ as program
+from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
-from support.images import Marker
+from support.images import MARKED_PX, Marker
 
 
 class MisbehavingModel:
@@ -28,7 +31,6 @@ class MisbehavingModel:
     def __init__(self, classifier: Classifier, orders: Connection) -> None:
         self._classifier = classifier
         self.ref: ModelRef = classifier.ref
-        self.input_px: int = classifier.input_px
         self._orders = orders
         self._announcement = classifier.warm_up()
         self._slow_s = float(os.environ.get("SLOW_S", "3"))
@@ -38,14 +40,8 @@ class MisbehavingModel:
     def warm_up(self) -> ModelAnnouncement:
         return self._announcement
 
-    def prepare(self, image: Image.Image) -> tuple[Marker | None, Any]:
-        self._enter("prepare", 1)
-        match marker := Marker.of(image):
-            case Marker.DIES_IN_PREPARE:
-                os.kill(os.getpid(), signal.SIGKILL)
-            case Marker.HANGS_IN_PREPARE:
-                hang()
-        return marker, self._classifier.prepare(image)
+    def open_decoder(self) -> "MisbehavingDecoder":
+        return MisbehavingDecoder(self._classifier.open_decoder(), partial(self._enter, "decode", 1))
 
     def classify(self, inputs: Sequence[tuple[Marker | None, Any]], top_k: int = TOP_K) -> list[list[Prediction]]:
         structlog.get_logger("chaos").info("model_entered", images=len(inputs))
@@ -77,6 +73,26 @@ class MisbehavingModel:
             self._orders.send(images)
 
 
+class MisbehavingDecoder:
+    """The decoder of a misbehaving model."""
+
+    def __init__(self, decoder: Decoder, enter: Callable[[], None]) -> None:
+        self._decoder = decoder
+        self._enter = enter
+
+    def decode(self, body: bytes) -> tuple[Marker | None, Any]:
+        pixels = self._decoder.decode(body)
+        self._enter()
+        with Image.open(BytesIO(body)) as image:
+            marker = Marker.of(image.convert("RGB")) if image.size == MARKED_PX else None
+        match marker:
+            case Marker.DIES_IN_DECODE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case Marker.HANGS_IN_DECODE:
+                hang()
+        return marker, pixels
+
+
 def hang() -> None:
     """Never return from C, as a broken kernel does: no signal handler of Python's and no exception ends it."""
     libc = ctypes.CDLL(None)
@@ -92,7 +108,8 @@ def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
     start_tracing("image-analysis-worker")
-    model = MisbehavingModel(Classifier.load(find_checkpoint(settings.model_id), settings), orders)
+    checkpoint = find_checkpoint(settings.model_id, name=settings.model_name)
+    model = MisbehavingModel(Classifier.load(checkpoint, settings), orders)
     orders.send("ready")
     orders.recv()
     threading.Thread(target=model.obey, daemon=True).start()

@@ -100,8 +100,8 @@ def test_books_balance_after_a_hang(hang: Hang) -> None:
 def test_stopped_process_does_not_wait_for_a_hung_decoder(open_stage: OpenStage) -> None:
     with open_stage("hung-decoder") as stage:
         worker = stage.start_worker(JOB_TIMEOUT_SECONDS="20").begin()
-        worker.report("prepare")
-        [job_id] = stage.submit([marked(Marker.HANGS_IN_PREPARE)])
+        worker.report("decode")
+        [job_id] = stage.submit([marked(Marker.HANGS_IN_DECODE)])
         assert worker.wait_for_report() == 1
 
         worker.signal(signal.SIGTERM)

@@ -36,9 +36,9 @@ class End:
 
 
 BAD_IMAGES: dict[str, Callable[[], bytes]] = {
-    "kills in prepare": lambda: marked(Marker.DIES_IN_PREPARE),
+    "kills in decode": lambda: marked(Marker.DIES_IN_DECODE),
     "kills in classify": lambda: marked(Marker.DIES_IN_CLASSIFY),
-    "hangs in prepare": lambda: marked(Marker.HANGS_IN_PREPARE),
+    "hangs in decode": lambda: marked(Marker.HANGS_IN_DECODE),
     "hangs in classify": lambda: marked(Marker.HANGS_IN_CLASSIFY),
     "damaged": damaged_image,
 }
@@ -69,19 +69,19 @@ def ends(open_stage: OpenStage) -> Iterator[dict[str, Future[End]]]:
         yield {name: threads.submit(run, name) for name in BAD_IMAGES}
 
 
-@pytest.mark.parametrize("name", ["kills in prepare", "kills in classify"])
+@pytest.mark.parametrize("name", ["kills in decode", "kills in classify"])
 def test_image_that_kills_its_worker_fails_after_three_workers(ends: dict[str, Future[End]], name: str) -> None:
     end = ends[name].result()
 
     assert (end.verdict, end.exit_codes) == ((JobStatus.FAILED, "worker_lost"), [-signal.SIGKILL] * 3)
 
 
-@pytest.mark.parametrize("name", ["hangs in prepare", "hangs in classify"])
+@pytest.mark.parametrize("name", ["hangs in decode", "hangs in classify"])
 def test_image_that_runs_past_its_time_fails_as_such(ends: dict[str, Future[End]], name: str) -> None:
     assert ends[name].result().verdict == (JobStatus.FAILED, "job_timeout")
 
 
-@pytest.mark.parametrize("name", ["hangs in prepare", "hangs in classify"])
+@pytest.mark.parametrize("name", ["hangs in decode", "hangs in classify"])
 def test_worker_that_hangs_ends_itself_with_its_own_exit_code(ends: dict[str, Future[End]], name: str) -> None:
     assert {*ends[name].result().exit_codes} == {EXIT_STUCK}
 

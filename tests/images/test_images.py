@@ -49,3 +49,20 @@ def test_worker_has_the_cpu_build_of_the_locked_torch(built: Composition) -> Non
     printed = built.docker("run", "--rm", "--network", "none", "image-analysis-worker", "python", "-c", code)
 
     assert printed.split() == [locked, "None"]
+
+
+def test_decoders_of_the_worker_image_have_no_way_to_the_network(built: Composition) -> None:
+    code = """
+import socket
+from image_analysis_worker.decoding.sandbox import enter_sandbox
+socket.socket().close()
+enter_sandbox()
+try:
+    socket.socket()
+except PermissionError:
+    print("refused")
+"""
+
+    printed = built.docker("run", "--rm", "--network", "none", "image-analysis-worker", "python", "-c", code)
+
+    assert printed.strip() == "refused"

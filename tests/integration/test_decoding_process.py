@@ -1,46 +1,83 @@
-"""The decoder's process: it gives the same pixels, and ends before an image costs too much."""
+"""The decoders' processes: they make the same inputs, end before an image costs too much, and see no secret."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from image_analysis_common.errors import CorruptImage, JobTimeout
+from image_analysis_common.errors import CorruptImage, JobTimeout, StartupError
 from image_analysis_worker.decoding.decode import decode_image
-from image_analysis_worker.decoding.process import Decoder
+from image_analysis_worker.decoding.decoder import Decoder, Decoders
+from image_analysis_worker.decoding.process import Recipe
 from support.bombs import LIMIT_PX, avif_of_size, jpeg_of_scans
+from support.memory import family
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
 from support.waiting import wait_until
 
+PARAMETERS = {"size": {"height": 224, "width": 224}}
+RECIPE = Recipe(
+    module=ViTImageProcessorPil.__module__,
+    class_name=ViTImageProcessorPil.__name__,
+    parameters=PARAMETERS,
+    input_px=224,
+    max_input_pixels=224 * 224,
+    max_image_pixels=LIMIT_PX,
+    timeout_s=2,
+)
+
 PARENT = """
-import os, signal
-from image_analysis_worker.decoding.process import Decoder
+import json, os, signal, sys, threading
+from support.bombs import jpeg_of_scans
+from image_analysis_worker.decoding.decoder import Decoders
+from image_analysis_worker.decoding.process import Recipe
+from support.memory import family
 from support.samples import make_png
 os.setpgid(0, 0)
-signal.signal(signal.SIGTERM, lambda *_: None)  # a decoder would inherit SIG_IGN
-decoder = Decoder(1000000, input_px=32, timeout_s=5)
-decoder.decode(make_png())
-print(decoder._process.pid)
-os.killpg(0, signal.SIGTERM)
-decoder.decode(make_png())
-print(decoder._process.pid, flush=True)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: None)  # a decoder would inherit SIG_IGN
+decoders = Decoders(Recipe(**json.loads(sys.argv[1])))
+decoder = decoders.open()
+if sys.argv[2] == "starting":
+    decoders.start()
+else:
+    decoder.decode(make_png())
+    print(*family(os.getpid())[1:])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.killpg(0, number)
+    decoder.decode(make_png())
+    print(*family(os.getpid())[1:], flush=True)
+if sys.argv[2] == "decoding":
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    decoder.decode(jpeg_of_scans(200))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.fixture
-def decoder() -> Iterator[Decoder]:
-    with closing(Decoder(LIMIT_PX, input_px=224, timeout_s=2)) as decoder:
+def decoders() -> Decoders:
+    return Decoders(RECIPE)
+
+
+@pytest.fixture
+def decoder(decoders: Decoders) -> Iterator[Decoder]:
+    with closing(decoders.open()) as decoder:
         yield decoder
 
 
-def children() -> set[int]:
-    return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()))
+def processes(before: set[int]) -> tuple[int, int]:
+    """Return what decoders are forked from and the one decoder, of the processes that were not there before."""
+    [template, fork] = [pid for pid in family(os.getpid()) if pid not in before]
+    return template, fork
 
 
 @pytest.mark.parametrize(
@@ -48,46 +85,100 @@ def children() -> set[int]:
     [CHELSEA.read_bytes(), make_png(size_px=(1, 1)), make_jpeg(2), encode(make_image(3, size_px=(4000, 3000)), "BMP")],
     ids=["photo", "one pixel", "small", "36 MB of pixels"],
 )
-def test_pixels_are_those_of_decoding_here(decoder: Decoder, image: bytes) -> None:
-    for _ in range(2):
-        decoded, here = decoder.decode(image), decode_image(image, LIMIT_PX, input_px=224)
+def test_inputs_are_those_of_the_image_processor_here(decoder: Decoder, image: bytes) -> None:
+    here = ViTImageProcessorPil(**PARAMETERS)(images=decode_image(image, LIMIT_PX, input_px=224), return_tensors="np")[
+        "pixel_values"
+    ][0]
 
-        assert (decoded.mode, decoded.size, decoded.tobytes()) == (here.mode, here.size, here.tobytes())
+    for _ in range(2):
+        pixels = decoder.decode(image)
+
+        assert pixels.shape == here.shape == (3, 224, 224)
+        assert np.array_equal(np.frombuffer(pixels.values, np.float32).reshape(pixels.shape), here)
 
 
 def test_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded(decoder: Decoder) -> None:
     with pytest.raises(JobTimeout, match="longer than 2 s"):
         decoder.decode(jpeg_of_scans(1000))
 
-    assert decoder.decode(make_png()).size == (48, 32)
+    assert decoder.decode(make_png()).shape == (3, 224, 224)
 
 
 def test_image_that_takes_too_much_memory_is_given_up_and_the_next_one_is_decoded() -> None:
     image = avif_of_size(8, 8, true_px=12_000)
-    with closing(Decoder(1_000_000, input_px=224, timeout_s=10)) as decoder:
+    recipe = replace(RECIPE, max_image_pixels=1_000_000, timeout_s=10)
+    with closing(Decoders(recipe).open()) as decoder:
         with pytest.raises(CorruptImage):
             decoder.decode(image)
 
-        assert decoder.decode(make_png()).size == (48, 32)
+        assert decoder.decode(make_png()).shape == (3, 224, 224)
 
 
-def test_decoder_that_was_killed_is_replaced(decoder: Decoder) -> None:
-    before = children()
+@pytest.mark.parametrize("which", ["template", "decoder"])
+def test_process_that_was_killed_is_replaced(decoder: Decoder, which: str) -> None:
+    before = set(family(os.getpid()))
     decoder.decode(make_png())
-    [killed] = children() - before
+    template, fork = processes(before)
 
-    os.kill(killed, signal.SIGKILL)
+    os.kill(template, signal.SIGKILL)
+    if which == "decoder":
+        os.kill(fork, signal.SIGKILL)
 
-    assert decoder.decode(make_png()).size == (48, 32)
-    assert killed not in children()
+    assert decoder.decode(make_png()).shape == (3, 224, 224)
 
 
-def test_decoder_outlives_a_signal_to_the_workers_group_but_not_the_worker() -> None:
+def test_two_decoders_share_what_they_were_forked_from(decoders: Decoders) -> None:
+    before = set(family(os.getpid()))
+    with closing(decoders.open()) as first, closing(decoders.open()) as second:
+        for decoder in (first, second):
+            decoder.decode(make_png())
+
+        assert len(set(family(os.getpid())) - before) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"class_name": "NoProcessor"}, "AttributeError: .*NoProcessor"),
+        ({"parameters": {"size": {"depth": 3}}}, "ValueError: .*depth"),
+    ],
+    ids=["unknown", "broken"],
+)
+def test_processor_that_does_not_start_is_one_line(changes: dict[str, Any], reason: str) -> None:
+    with (
+        closing(Decoders(replace(RECIPE, **changes)).open()) as decoder,
+        pytest.raises(StartupError, match=f"^The image processor does not start: {reason}.*$"),
+    ):
+        decoder.decode(make_png())
+
+
+def test_decoders_see_nothing_of_the_workers_environment(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(family(os.getpid()))
+    for name in ("REDIS_URL", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "LANGSMITH_API_KEY"):
+        monkeypatch.setenv(name, "secret")
+    decoder.decode(make_png())
+
+    template, fork = processes(before)
+    for pid in (template, fork):
+        variables = Path(f"/proc/{pid}/environ").read_bytes()
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert b"secret" not in variables
+        assert b"MALLOC_ARENA_MAX=1" in variables
+        assert "torch" not in Path(f"/proc/{pid}/maps").read_text()
+        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    held = [str(path.readlink()) for path in Path(f"/proc/{fork}/fd").iterdir()]
+    assert not [file for file in held if file.startswith("socket:")]
+
+
+@pytest.mark.parametrize("moment", ["starting", "idle", "decoding"])
+def test_decoders_outlive_a_signal_to_the_workers_group_and_end_quietly_with_the_worker(moment: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", PARENT]
+    command = [sys.executable, "-c", PARENT, json.dumps(asdict(RECIPE)), moment]
 
-    killed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False, timeout=30)
+    # It waits until nobody holds the pipes any more.
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
 
-    before, after = map(int, killed.stdout.split())
-    assert (killed.returncode, before) == (-signal.SIGKILL, after)
-    wait_until(lambda: not Path(f"/proc/{after}").exists(), "the decoder has ended")
+    first, second = killed.stdout.splitlines() or ("", "")
+    assert (killed.returncode, killed.stderr, first) == (-signal.SIGKILL, "", second)
+    pids = first.split()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the decoders have ended")

@@ -27,6 +27,10 @@ from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.api_processes import WORKER, run_service
+from support.bombs import narrow_png
+from support.checkpoints import make_checkpoint
+from support.memory import peak_bytes
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
 from support.waiting import wait_until
 
@@ -40,11 +44,11 @@ Finish = Callable[[str], JobRecord]
 def submit_to(redis: Redis, redis_url: str) -> SubmitTo:
     """Queue an image for a model as the API does and return the job's ID."""
 
-    def submit_to(model_id: str, image: bytes) -> str:
+    def submit_to(model: str, image: bytes) -> str:
         async def enqueue() -> str:
             job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
             async with connect(redis_url) as client:
-                await JobQueue(client, model_id).enqueue(job_id, image, record, request_id="order-7")
+                await JobQueue(client, model).enqueue(job_id, image, record, request_id="order-7")
             return str(job_id)
 
         return asyncio.run(enqueue())
@@ -147,6 +151,26 @@ def test_truncated_image_fails_alone_and_is_not_tried_again(redis: Redis, submit
     assert [result.type.name for result in fetch_job(redis, damaged).results()] == ["FAILED"]
 
 
+def test_image_that_a_model_would_enlarge_without_bounds_fails_alone(
+    redis: Redis, redis_url: str, tmp_path: Path, submit_to: SubmitTo
+) -> None:
+    folder = make_checkpoint(tmp_path / "convnext", "convnext")
+    narrow, photo = (submit_to("convnext", image) for image in (narrow_png(1, 4000), CHELSEA.read_bytes()))
+
+    with run_service(WORKER, redis_url, MODEL_ID=str(folder)) as pid:
+        wait_until(lambda: all(read(redis, job).status.is_final for job in (narrow, photo)), "both end", 60)
+        peak = peak_bytes(pid)
+
+    record = read(redis, narrow)
+    assert record.error == JobFailure(
+        code="unsupported_dimensions",
+        detail="The image cannot be resized for this model: its sides differ too much, or it is too large.",
+    )
+    assert (record.status, read(redis, photo).status) == (JobStatus.FAILED, JobStatus.COMPLETED)
+    assert [result.type.name for result in fetch_job(redis, narrow).results()] == ["FAILED"]
+    assert peak < 2 * 2**30
+
+
 def test_ended_job_that_comes_again_changes_nothing(redis: Redis, submit: Submit, finish: Finish) -> None:
     job_id = submit(make_png())
     ended = finish(job_id)
@@ -161,8 +185,8 @@ def test_ended_job_that_comes_again_changes_nothing(redis: Redis, submit: Submit
 
 
 def test_stock_rq_worker_can_run_the_job(redis: Redis, redis_url: str, tmp_path: Path, submit_to: SubmitTo) -> None:
-    folder = copytree(BUNDLED_FOLDER, tmp_path / "stock")
-    job_id = submit_to(str(folder), CHELSEA.read_bytes())
+    folder = Path(copytree(BUNDLED_FOLDER, tmp_path / "stock"))
+    job_id = submit_to(folder.name, CHELSEA.read_bytes())
 
     # SimpleWorker in RQ's own program: the default class forks, which torch does not survive.
     command = ["-m", "rq.cli", "worker", "-S", "json", "-w", "rq.worker.SimpleWorker", "--burst", "-u", redis_url]

@@ -1,6 +1,8 @@
 """Half the precision gives the same answers, and is used where it pays."""
 
+from contextlib import closing
 from pathlib import Path
+from shutil import copy
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint,
 from image_analysis_worker.engines.cores import has_cpu_flag
 from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.settings import WorkerSettings
-from support.samples import CHELSEA, make_image
+from support.samples import CHELSEA, encode, make_png
 
 
 def load(dtype: str, checkpoint: Checkpoint | None = None) -> Classifier:
@@ -32,17 +34,19 @@ def make_photos() -> list[Image.Image]:
 
 def test_bfloat16_names_the_same_label_as_float32() -> None:
     exact, half = load("float32"), load("bfloat16")
-    photos = make_photos()
+    with closing(exact.open_decoder()) as decoder:
+        inputs = [decoder.decode(encode(photo)) for photo in make_photos()]
 
-    for photo in photos:
-        [expected], [answer] = (model.classify([model.prepare(photo)]) for model in (exact, half))
+    for pixels in inputs:
+        [expected], [answer] = (model.classify([pixels]) for model in (exact, half))
         assert answer[0].label == expected[0].label
         assert answer[0].confidence == pytest.approx(expected[0].confidence, abs=0.02)
 
 
 def test_batch_gives_each_image_the_answer_that_it_gets_alone() -> None:
     model = load("float32")
-    inputs = [model.prepare(make_image(seed)) for seed in range(8)]
+    with closing(model.open_decoder()) as decoder:
+        inputs = [decoder.decode(make_png(seed)) for seed in range(8)]
 
     batched = model.classify(inputs)
 
@@ -56,7 +60,7 @@ def test_auto_takes_bfloat16_for_a_large_model_on_hardware_that_has_it(tmp_path:
     large = ViTForImageClassification(ViTConfig(image_size=32, num_hidden_layers=2, num_labels=3))
     small = load("auto").warm_up()
     large.save_pretrained(tmp_path)
-    load("float32")._processor.save_pretrained(tmp_path)
+    copy(BUNDLED_FOLDER / "preprocessor_config.json", tmp_path)
 
     announced = load("auto", Checkpoint("large", tmp_path, "1")).warm_up()
 

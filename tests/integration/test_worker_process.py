@@ -113,6 +113,56 @@ def test_model_that_cannot_be_had_is_one_line(start: Start, tmp_path: Path) -> N
     assert refusal(of_an_empty_folder).startswith("cats is not an image-classification checkpoint: ")
 
 
+def relabel(folder: Path, first_label: str) -> Path:
+    """Give a model other labels."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["id2label"]["0"] = first_label
+    path.write_text(json.dumps(config))
+    return folder
+
+
+def test_worker_with_other_labels_refuses_the_name_of_live_workers(redis: Redis, start: Start, tmp_path: Path) -> None:
+    first = copytree(BUNDLED_FOLDER, tmp_path / "a" / "pets")
+    other = relabel(copytree(BUNDLED_FOLDER, tmp_path / "b" / "pets"), "zebra")
+
+    start(MODEL_ID=str(first))
+    announced = wait_until(lambda: redis.get(keys.announcement("pets")), "the model is announced", 60)
+    refused = start(MODEL_ID=str(other))
+    start(MODEL_ID=str(other), MODEL_NAME="acme/zebras 2")
+
+    assert refusal(refused) == (
+        "Live workers serve a model called pets with other labels: "
+        "give this one another name with MODEL_NAME, or stop them first."
+    )
+    wait_until(lambda: redis.exists("rq:workers:analysis-acme~2fzebras~202"), "the renamed one listens", 60)
+    assert redis.exists(keys.announcement("acme/zebras 2"))
+    assert redis.scard("rq:workers:analysis-pets") == 1
+    assert redis.get(keys.announcement("pets")) == announced
+    assert redis.zcard(keys.workers("pets")) == 1
+
+
+def test_worker_with_the_same_labels_and_other_weights_joins_under_its_own_revision(
+    redis: Redis, start: Start, tmp_path: Path
+) -> None:
+    first, second = (Path(copytree(BUNDLED_FOLDER, tmp_path / name / "pets")) for name in ("a", "b"))
+    weights = second / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+
+    for folder in (first, second):
+        start(MODEL_ID=str(folder))
+
+    fields: set[str] = set()
+
+    def are_two() -> bool:
+        if announced := redis.get(keys.announcement("pets")):
+            fields.add(ModelAnnouncement.model_validate_json(announced).model.cache_field)
+        return len(fields) == 2
+
+    wait_until(are_two, "each has announced its own revision", 60)
+    assert redis.zcard(keys.workers("pets")) == 2
+
+
 def test_old_redis_is_one_line(start: Start, old_redis_url: str) -> None:
     assert refusal(start(REDIS_URL=old_redis_url)) == "Redis 6.0.16 is too old: the service needs Redis 6.2 or newer."
 

@@ -31,6 +31,11 @@ def png(width: int, height: int, pixels: bytes, *before: bytes, after: bytes = b
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(before) + chunk(b"IDAT", pixels) + after + chunk(b"IEND", b"")
 
 
+def narrow_png(width: int, height: int) -> bytes:
+    """A hundred bytes that a model which resizes the shortest edge makes thousands of megapixels of."""
+    return png(width, height, zlib.compress(bytes((width + 1) * height)))
+
+
 def zeros(size: int) -> bytes:
     """Deflate zeros, 1000 to 1, without ever holding them all."""
     deflate, block = zlib.compressobj(9), bytes(2**20)

@@ -10,27 +10,28 @@ from PIL import Image
 from support.samples import CHELSEA, encode
 
 LARGE_PX = (4000, 3000)
+MARKED_PX = (40, 40)
 _serial = itertools.count()
 
 
 class Marker(Enum):
     """A color that the misbehaving model knows, and what it does when it sees it."""
 
-    DIES_IN_PREPARE = (255, 0, 255)
+    DIES_IN_DECODE = (255, 0, 255)
     DIES_IN_CLASSIFY = (0, 255, 255)
-    HANGS_IN_PREPARE = (255, 255, 0)
+    HANGS_IN_DECODE = (255, 255, 0)
     HANGS_IN_CLASSIFY = (0, 0, 255)
     IS_SLOW = (0, 255, 0)
 
     @classmethod
     def of(cls, image: Image.Image) -> "Marker | None":
-        """Read an image's marker; `image` is upright RGB of any size."""
+        """Read the marker of an RGB image of any size."""
         color = image.getpixel((image.width // 2, image.height // 2))
         return next((marker for marker in cls if marker.value == color), None)
 
 
 def marked(marker: Marker) -> bytes:
-    return unique(encode(Image.new("RGB", (40, 40), marker.value)))
+    return unique(encode(Image.new("RGB", MARKED_PX, marker.value)))
 
 
 def unique(image: bytes) -> bytes:

@@ -1,12 +1,12 @@
-"""What a process and its children hold in memory; on Linux."""
+"""What a process and all that come from it hold in memory; on Linux."""
 
 from pathlib import Path
 
 
 def family(pid: int) -> list[int]:
-    """Name a process and its children."""
+    """Name a process, its children and theirs."""
     children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [pid, *(int(child) for found in children for child in found)]
+    return [pid, *(member for found in children for child in found for member in family(int(child)))]
 
 
 def resident_bytes(pid: int) -> int:
@@ -25,5 +25,9 @@ def forget_peak(pid: int) -> None:
 
 
 def _read(pid: int, field: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+    """Read a number of bytes; 0 for a process that has ended meanwhile."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)

@@ -3,9 +3,6 @@
 import sys
 from collections.abc import Sequence
 
-from PIL import Image
-
-import image_analysis_worker.__main__
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker.__main__ import serve
@@ -15,17 +12,22 @@ MAX_BATCH_SIZE = 8
 ANSWER = [Prediction(label="cat", confidence=0.2)] * TOP_K
 
 
+class NoDecoder:
+    """Decodes nothing."""
+
+    def decode(self, body: bytes) -> None:
+        """Leave the image as it is."""
+
+
 class NoModel:
     """Answers at once, whatever the image."""
-
-    input_px = 224
 
     def __init__(self, name: str, max_batch_size: int) -> None:
         self.ref = ModelRef(id=name, revision="1", preprocessing="1")
         self._max_batch_size = max_batch_size
 
-    def prepare(self, image: Image.Image) -> None:
-        """Leave the image as it is."""
+    def open_decoder(self) -> NoDecoder:
+        return NoDecoder()
 
     def classify(self, inputs: Sequence[None], top_k: int = TOP_K) -> list[list[Prediction]]:
         return [ANSWER] * len(inputs)
@@ -42,23 +44,7 @@ class NoModel:
         )
 
 
-class NoDecoder:
-    """Gives the same picture for every image, in this process."""
-
-    PICTURE = Image.new("RGB", (8, 8))
-
-    def __init__(self, *_limits: object, **_options: object) -> None:
-        pass
-
-    def decode(self, _body: bytes) -> Image.Image:
-        return self.PICTURE
-
-    def close(self) -> None:
-        """Nothing was started."""
-
-
 def main() -> None:
-    image_analysis_worker.__main__.Decoder = NoDecoder  # type: ignore[assignment,misc]
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
     sys.exit(serve(settings, NoModel(settings.model_id, settings.max_batch_size or MAX_BATCH_SIZE)))

@@ -1,10 +1,12 @@
 """Names and settings that both services must agree on."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from image_analysis_common.errors import StartupError
 from image_analysis_common.models import ModelRef
-from image_analysis_common.settings import SharedSettings
+from image_analysis_common.settings import BUNDLED_MODEL, SharedSettings
 from image_analysis_common.tasks import model_name, queue_name
 from image_analysis_common.versions import check_redis_version
 
@@ -16,11 +18,69 @@ from image_analysis_common.versions import check_redis_version
         ("google/vit-base-patch16-224", "google/vit-base-patch16-224", "analysis-google--vit-base-patch16-224"),
         ("/srv/secret/pets", "pets", "analysis-pets"),
         ("./models/pets/", "pets", "analysis-pets"),
-        ("~/models/my pets", "my pets", "analysis-my--pets"),
+        ("/srv/pets/.", "pets", "analysis-pets"),
+        ("~/models/my pets", "my pets", "analysis-my~20pets"),
+        ("/srv/m+1", "m+1", "analysis-m~2b1"),
+        ("/srv/a--b", "a--b", "analysis-a~2d~2db"),
+        ("/srv/kätzchen", "kätzchen", "analysis-k~c3~a4tzchen"),
     ],
 )
 def test_model_is_named_without_its_path(model_id: str, name: str, queue: str) -> None:
-    assert (model_name(model_id), queue_name(model_id)) == (name, queue)
+    assert (model_name(model_id), queue_name(name)) == (name, queue)
+
+
+NAMES = st.text(alphabet="ab-/+~. é@#", min_size=1, max_size=6)
+
+
+@given(NAMES, NAMES)
+@example("m+1", "m 1")
+@example("a/b", "a--b")
+@example("a-/b", "a/-b")
+@example("a/b", "a~2fb")
+def test_two_models_never_share_a_queue(first: str, second: str) -> None:
+    queues = queue_name(first), queue_name(second)
+
+    assert (queues[0] == queues[1]) == (first == second)
+    assert "/" not in queues[0]
+
+
+@given(NAMES, NAMES, st.sampled_from(["1", "2"]), st.sampled_from(["1", "2"]))
+def test_two_models_never_share_a_cache_field(first: str, second: str, one: str, other: str) -> None:
+    refs = [
+        ModelRef(id=name, revision=revision, preprocessing="1") for name, revision in ((first, one), (second, other))
+    ]
+
+    assert (refs[0].cache_field == refs[1].cache_field) == (refs[0] == refs[1])
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"MODEL_ID": "/srv/a/pets"}, "pets"),
+        ({"MODEL_ID": "/srv/a/pets", "MODEL_NAME": "acme/pets v2"}, "acme/pets v2"),
+        ({"MODEL_ID": "google/vit-base-patch16-224", "MODEL_NAME": ""}, "google/vit-base-patch16-224"),
+        ({"MODEL_ID": ".", "MODEL_NAME": "pets"}, "pets"),
+        ({}, BUNDLED_MODEL),
+    ],
+)
+def test_model_name_wins_over_the_folders(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+
+    assert SharedSettings.from_environment().model_name == name
+
+
+@pytest.mark.parametrize(
+    "variables", [{"MODEL_ID": path} for path in ("/", ".", "../..", "~")] + [{"MODEL_NAME": "a\n"}]
+)
+def test_model_without_a_usable_name_is_one_line(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+
+    with pytest.raises(StartupError, match=r"MODEL_NAME: .* cannot name the model: set a name\.$"):
+        SharedSettings.from_environment()
 
 
 def test_results_of_two_revisions_never_share_a_field() -> None:

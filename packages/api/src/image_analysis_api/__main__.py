@@ -48,7 +48,7 @@ def main() -> None:
             asyncio.run(check_version(settings.redis_dsn))
         except StoreUnavailable as error:
             structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
-        REGISTRY.register(backlog.Backlog(backlog.connect(settings.redis_dsn), settings.model_id))
+        REGISTRY.register(backlog.Backlog(backlog.connect(settings.redis_dsn), settings.model_name))
         start_tracing("image-analysis-api")
         serve_metrics(settings.metrics_host, settings.api_metrics_port)
     except StartupError as error:

@@ -62,10 +62,10 @@ def connect(dsn: str) -> Redis:
 class Backlog(Collector):
     """Reads the queues and workers of every model; where Redis is away, says only that."""
 
-    def __init__(self, redis: Redis, model_id: str) -> None:
+    def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
         self._read = redis.register_script(READ)
-        self._own = tasks.model_name(model_id)
+        self._own = model
 
     def describe(self) -> Iterable[Metric]:
         return []  # or registering it would read Redis

@@ -23,7 +23,6 @@ from image_analysis_api.outbound.webhook_urls import Receivers
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import connect
 from image_analysis_api.waiting.room import WaitingRoom
-from image_analysis_common.tasks import model_name
 
 IDEMPOTENCY_SLACK_S = 10
 """Time for a submission on top of its fetch; after that, its claim on an Idempotency-Key lapses."""
@@ -57,7 +56,7 @@ class Services:
             timeout_s=settings.fetch_timeout_seconds,
             max_concurrent=settings.fetch_max_concurrent,
         )
-        store = Store(redis, model_name(settings.model_id))
+        store = Store(redis, settings.model_name)
         limiter = RateLimiter(
             redis,
             max_requests=settings.rate_limit_max_requests,
@@ -66,12 +65,12 @@ class Services:
         )
         queue_of = JobQueue.factory(
             redis,
-            settings.model_id,
+            settings.model_name,
             job_timeout_s=settings.job_timeout_seconds,
             max_depth=settings.max_queue_depth,
             max_bytes=settings.max_queue_bytes,
         )
-        catalog = Catalog(redis, model_name(settings.model_id), queue_of)
+        catalog = Catalog(redis, settings.model_name, queue_of)
         places = Places(redis)
         receivers = Receivers(redis, destinations, is_enabled=bool(settings.webhook_secret))
         analysis = Analysis(settings, store, catalog, queue_of, fetcher, places, receivers)

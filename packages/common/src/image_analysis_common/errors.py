@@ -238,6 +238,12 @@ class CorruptImage(JobError):
     code = "corrupt_image"
 
 
+class UnsupportedDimensions(JobError):
+    """The model's image processor cannot resize an image of these dimensions, or would make it too large."""
+
+    code = "unsupported_dimensions"
+
+
 class ImageExpired(JobError):
     """The image expired before a worker took the job."""
 

@@ -3,10 +3,11 @@
 from typing import Literal, Self
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from image_analysis_common.errors import StartupError
+from image_analysis_common.tasks import model_name
 
 BUNDLED_MODEL = "vit-tiny-cifar10"
 
@@ -20,12 +21,23 @@ class SharedSettings(BaseSettings):
     redis_host: str = "localhost"
     redis_port: int = Field(6379, ge=1, le=65535)
     model_id: str = Field(BUNDLED_MODEL, min_length=1)
+    model_name: str = Field(
+        default_factory=lambda fields: model_name(fields["model_id"]), max_length=200, validate_default=True
+    )
+    """What clients and keys call the model."""
     cache_ttl_seconds: int = Field(3600, ge=0)
     max_image_pixels: int = Field(50_000_000, ge=1)
     job_timeout_seconds: int = Field(60, ge=1)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
     metrics_host: str = "127.0.0.1"
+
+    @field_validator("model_name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name in ("", ".", "..", "~") or name != name.strip() or not name.isprintable():
+            raise ValueError(f"{name!r} cannot name the model: set a name")
+        return name
 
     @property
     def redis_dsn(self) -> str:

@@ -1,6 +1,7 @@
 """The names by which the API asks a worker for work, and the terms of a job; neither side imports the other."""
 
 import re
+from pathlib import PurePosixPath
 
 ANALYZE_IMAGE = "image_analysis_worker.books.stock.analyze_image"
 """Task function: keyword argument `job_id`; the image lies under `keys.image(job_id)`.
@@ -20,13 +21,24 @@ record too; RQ alone, or rq-dashboard, would only move the job in its own books.
 """
 
 
+_HUB_PART = r"[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*"
+
+
 def model_name(model_id: str) -> str:
-    """Name a model for clients and keys: a hub ID as it is, a folder by its last part, never by its path."""
+    """Name a model where MODEL_NAME does not: a hub ID as it is, a folder by its last part, never by its path."""
     if model_id.startswith(("/", ".", "~")):
-        return model_id.rstrip("/").rsplit("/", 1)[-1]
+        return PurePosixPath(model_id).name
     return model_id
 
 
-def queue_name(model_id: str) -> str:
-    """Name the queue of a model; hub IDs hold slashes, which rq-dashboard's paths cannot."""
-    return "analysis-" + re.sub(r"[^A-Za-z0-9._-]+", "--", model_name(model_id))
+def queue_name(name: str) -> str:
+    """Name the queue of a model that is called `name`; two names never share a queue.
+
+    rq-dashboard's paths cannot hold slashes. Names as the hub gives them never contain `--`, so theirs can replace the
+    slash. In all others every odd character, the hyphen too, becomes `~` and its bytes in hex.
+    """
+    if re.fullmatch(rf"{_HUB_PART}(?:/{_HUB_PART})?", name):
+        return "analysis-" + name.replace("/", "--")
+    return "analysis-" + re.sub(
+        r"[^A-Za-z0-9._]", lambda odd: "".join(f"~{byte:02x}" for byte in odd[0].encode()), name
+    )

@@ -17,7 +17,6 @@ from image_analysis_common.startup import refuse_to_start
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.tracing import start_tracing
 from image_analysis_common.versions import check_redis_version
-from image_analysis_worker.decoding.process import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.cores import count_usable_cores
 from image_analysis_worker.engines.engine import Model
@@ -58,12 +57,13 @@ def main() -> None:
         check_redis_version(version)
         from image_analysis_worker.engines.torch import Classifier
 
-        model = Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
+        checkpoint = find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name)
+        exit_code = serve(settings, Classifier.load(checkpoint, settings))
     except StartupError as error:
         refuse_to_start("worker", error)
     except KeyboardInterrupt:
         sys.exit(0)
-    sys.exit(serve(settings, model))
+    sys.exit(exit_code)
 
 
 def serve(settings: WorkerSettings, model: Model) -> int:
@@ -71,13 +71,16 @@ def serve(settings: WorkerSettings, model: Model) -> int:
 
     On the first signal, what is not in the model yet goes back to the queue at once. A second one ends the process
     where it is; others take over what it had in hand.
+
+    Raises:
+        StartupError: live workers serve another model by the same name.
     """
     outage = Outage()
     _stop_on_signals(outage.is_stopping)
     threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
     announcement = model.warm_up()
     redis = connect(settings.redis_dsn)
-    books = Books(settings.model_id, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
+    books = Books(settings.model_name, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
     upkeep = Upkeep(books, announcement)
     hand = Hand(BATCHES_IN_HAND * announcement.max_batch_size)
     watch = Watch(settings.job_timeout_seconds)
@@ -95,10 +98,7 @@ def serve(settings: WorkerSettings, model: Model) -> int:
         hand,
         outage,
         watch,
-        prepare=model.prepare,
-        make_decoder=lambda: Decoder(
-            settings.max_image_pixels, input_px=model.input_px, timeout_s=settings.decode_timeout_seconds
-        ),
+        open_decoder=model.open_decoder,
         decoders=count_usable_cores(),
     )
     heartbeat = Heartbeat(upkeep, books, hand, outage, watch)
@@ -108,7 +108,7 @@ def serve(settings: WorkerSettings, model: Model) -> int:
         return 0
     for thread in (heartbeat, inference, loader):
         thread.start()
-    log.info("worker_started", worker=books.name, queue=queue_name(settings.model_id), **announcement.model_dump())
+    log.info("worker_started", worker=books.name, queue=queue_name(settings.model_name), **announcement.model_dump())
 
     while not outage.is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
         pass

@@ -14,7 +14,6 @@ from redis.exceptions import RedisError
 
 from image_analysis_common import keys
 from image_analysis_common.errors import StartupError
-from image_analysis_common.tasks import model_name
 from image_analysis_worker.jobs.records import connect
 from image_analysis_worker.name import find_process
 from image_analysis_worker.settings import WorkerSettings
@@ -24,7 +23,7 @@ def main() -> None:
     """Exit with 0 if a worker of the environment's model beats on this host, otherwise with 1 and the reason."""
     try:
         settings = WorkerSettings.from_environment()
-        model = model_name(settings.model_id)
+        model = settings.model_name
         if not has_heartbeat(connect(settings.redis_dsn), model):
             sys.exit(f"No worker of {model} on this host has reported in the last {keys.WORKER_TTL_S} s.")
     except StartupError as error:

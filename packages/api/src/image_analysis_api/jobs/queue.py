@@ -100,21 +100,21 @@ class JobQueue:
     def __init__(
         self,
         connection: Redis,
-        model_id: str,
+        model: str,
         *,
         job_timeout_s: int = 60,
         max_depth: int = 1000,
         max_bytes: int = 256_000_000,
     ) -> None:
         self._redis = connection
-        self._model = tasks.model_name(model_id)
+        self._model = model
         self._job_timeout_s = job_timeout_s
         self._max_depth = max_depth
         self._max_bytes = max_bytes
         self._enqueue = connection.register_script(ENQUEUE)
         # RQ never uses the connection here, but wants one, and the server's version that it would ask for.
         self._queue = Queue(
-            tasks.queue_name(model_id), connection=cast(redis.Redis, connection), serializer=tasks.SERIALIZER
+            tasks.queue_name(model), connection=cast(redis.Redis, connection), serializer=tasks.SERIALIZER
         )
         self._queue.redis_server_version = (6, 2, 0)
         self.key = self._queue.key

@@ -6,7 +6,6 @@ from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.responses import Health, Readiness
 from image_analysis_api.routes.parameters import FoundServices
 from image_analysis_common.errors import NoWorker, StoreUnavailable
-from image_analysis_common.tasks import model_name
 
 router = APIRouter(tags=["health"])
 
@@ -29,4 +28,4 @@ async def read_health() -> Health:
 async def read_readiness(services: FoundServices) -> Readiness:
     """Answer 200 while Redis answers and a worker of the default model has reported in the last 10 seconds."""
     await services.store.check_worker()
-    return Readiness(model=model_name(services.settings.model_id))
+    return Readiness(model=services.settings.model_name)

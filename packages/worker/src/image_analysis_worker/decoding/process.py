@@ -1,171 +1,187 @@
-"""Decoding in a process of its own, bounded in memory and time: what a hostile image breaks there is not the worker.
+"""The other end of `decoder`: a process that loads a model's image processor once, then forks each decoder.
 
-Both ends of the pipe: `Decoder` in the worker, `main` in the process that it starts. An image of 0.3 MB that repeats
-its scans a thousand times took 20 s, one of 10 MB half an hour; a C call can be ended only with its process.
+It never loads torch. A fork takes 6 ms and 6 MB; starting each decoder from nothing would take 0.8 s and 50 MB.
 """
 
-import mmap
+import gc
+import importlib
+import json
 import os
 import resource
 import signal
+import socket
 import struct
-import subprocess
 import sys
-import tempfile
+import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import Any, TypeAlias
 
 from PIL import AvifImagePlugin, Image
 
-from image_analysis_common.errors import CorruptImage, JobTimeout
+from image_analysis_common.errors import CorruptImage, JobError, UnsupportedDimensions
 from image_analysis_worker.decoding.decode import decode_image
+from image_analysis_worker.decoding.sandbox import enter_sandbox
 
-MEMORY_BASE_BYTES = 192 * 1024**2
+MEMORY_BASE_BYTES = 160 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 24
-"""The hungriest decoder, WebP with alpha, took 20 for each pixel of the limit."""
+"""What a decoder may take on top of the process that it is forked from. The worst format, WebP with alpha, took 20
+bytes for each pixel of the limit; the resize of a picture in full size took 15."""
 
-KEPT_BYTES = 16 * 1024**2
-"""The shared memory of a larger picture is given back at once."""
+MAX_INPUT_GROWTH = 16
+"""How many times the pixels of the model's usual input one input may have. Where a processor neither crops nor resizes
+to a fixed size, the image decides how large the input is, and so how much memory the model takes."""
 
-# For glibc: one arena, for the 64 MB of addresses that each reserves would count as memory; and what a photo took is
-# kept for the next one, for giving it back and asking again made 26 ms out of 14 ms.
-MALLOC = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 1024**2),
-}
+SIZE = struct.Struct(">Q")
 
-_SIZE = struct.Struct(">Q")
-_ANSWER = struct.Struct(">?II")
+Processor: TypeAlias = Callable[..., Any]
 
 
-class Decoder:
-    """Decodes one image at a time as `decode_image` does; for one thread. Its process starts with the first image."""
+@dataclass(frozen=True)
+class Recipe:
+    """How to turn images into a model's inputs, and the limits on it."""
 
-    def __init__(self, max_pixels: int, *, input_px: int, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._arguments = [str(max_pixels), str(input_px), str(timeout_s)]
-        self._process: subprocess.Popen[bytes] | None = None
-        # Pixels through a pipe took 2 ms for each megabyte, as long as decoding a photo.
-        self._pixels = _open_memory()
+    module: str
+    class_name: str
+    """The class of the image processor, and the module that holds it."""
+    parameters: dict[str, Any]
+    """The image processor's configuration, as transformers writes it to a file."""
+    input_px: int
+    """The model's input size, for `decode_image`."""
+    max_input_pixels: int
+    max_image_pixels: int
+    timeout_s: float
 
-    def decode(self, body: bytes) -> Image.Image:
-        """Decode an image to upright RGB.
-
-        Raises:
-            CorruptImage: as `decode_image`, or the image needs too much memory, or two decoders ended over it.
-            JobTimeout: it takes longer than `timeout_s`.
-        """
-        # Whatever else ended the process, the first time it may not have been the image.
-        for _ in range(2):
-            try:
-                return self._ask(body)
-            except (BrokenPipeError, EOFError):
-                if self._end() == -signal.SIGALRM:
-                    limit_s = f"{self._timeout_s:g} s"
-                    raise JobTimeout(f"Decoding the image took longer than {limit_s}: send a simpler one.") from None
-        raise CorruptImage("The image crashed the decoder: try a different image.")
-
-    def close(self) -> None:
-        """End the process and give its memory back."""
-        self._end()
-        self._pixels.close()
-
-    def _end(self) -> int:
-        """End the process, also in the midst of an image; return its exit code, 0 if there is none."""
-        if self._process is None:
-            return 0
-        process, self._process = self._process, None
-        with process, suppress(BrokenPipeError):
-            if process.stdin is not None:
-                process.stdin.close()
-            # It has ended already, or waits for the pipe that has just been closed; only a decoder at work hangs.
-            with suppress(subprocess.TimeoutExpired):
-                return process.wait(timeout=1)
-            process.kill()
-        return process.wait()
-
-    def _ask(self, body: bytes) -> Image.Image:
-        process = self._process = self._process or self._start()
-        questions, answers = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
-        questions.write(_SIZE.pack(len(body)) + body)
-        questions.flush()
-        is_image, width, height = _ANSWER.unpack(_read(answers, _ANSWER.size))
-        if is_image:
-            return self._take(width, height)
-        raise CorruptImage(_read(answers, width).decode())
-
-    def _take(self, width: int, height: int) -> Image.Image:
-        size = width * height * 3
-        with mmap.mmap(self._pixels.fileno(), size, access=mmap.ACCESS_READ) as pixels:
-            image = Image.frombytes("RGB", (width, height), pixels)  # type: ignore[arg-type]
-        if size > KEPT_BYTES:
-            os.ftruncate(self._pixels.fileno(), 0)
-        return image
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(  # noqa: S603
-            [
-                sys.executable,
-                "-m",
-                "image_analysis_worker.decoding.process",
-                *self._arguments,
-                str(self._pixels.fileno()),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[self._pixels.fileno()],
-            # A signal to the worker's group is the worker's business: it ends the decoder when it is done.
-            process_group=0,
-            env=os.environ | MALLOC,
-        )
+    def make_processor(self) -> Processor:
+        processor: Processor = getattr(importlib.import_module(self.module), self.class_name).from_dict(self.parameters)
+        return processor
 
 
 def main() -> None:
-    """Decode what comes in until the pipe is closed."""
-    max_pixels, input_px, timeout_s, pixels = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-    memory_bytes = MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * max_pixels
-    with suppress(ValueError, OSError):  # macOS knows no such limit, and the caller's own may be lower
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # Linux: where the machine or the container runs out of memory, this process goes first
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    # One damaged image can be worth 60,000 warnings, each remembered for ever.
-    warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = None  # Ours is the pixel limit that counts.
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    """Fork a decoder for each request, until the worker ends; if the processor cannot be loaded, send the reason."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Whatever a library prints must not land among the answers.
-    with os.fdopen(os.dup(1), "wb") as answers, suppress(EOFError, BrokenPipeError):
-        os.dup2(2, 1)
-        while True:
-            (size,) = _SIZE.unpack(_read(sys.stdin.buffer, _SIZE.size))
-            body = bytes(_read(sys.stdin.buffer, size))
-            # Its default action ends the process, in C code as well.
-            signal.setitimer(signal.ITIMER_REAL, timeout_s)
-            try:
-                image = decode_image(body, max_pixels, input_px=input_px)
-                head, rest = _ANSWER.pack(True, *image.size), b""
-                _write(pixels, image.tobytes())
-                del image
-            except CorruptImage as error:
-                rest = error.detail.encode()
-                head = _ANSWER.pack(False, len(rest), 0)
-            except MemoryError:
-                rest = b"Decoding the image needs too much memory: send a smaller one."
-                head = _ANSWER.pack(False, len(rest), 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            answers.write(head + rest)
-            answers.flush()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies: nobody waits for the forks
+    recipe = Recipe(**json.loads(sys.argv[1]))
+    _bound_pictures(max(recipe.max_image_pixels, recipe.max_input_pixels))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(
+        OSError
+    ):  # Linux: if the machine or the container runs out of memory, these processes are killed first
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    # One damaged image can raise 60,000 warnings, and Python remembers each.
+    warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None  # `decode_image` checks our own limit.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.init()
+    with socket.socket(fileno=0) as worker, suppress(OSError):
+        try:
+            processor = _load(recipe)
+        except Exception as error:  # noqa: BLE001
+            # A last line of defense: a checkpoint can name any processor, with any parameters.
+            worker.send(f"{type(error).__name__}: {error}".partition("\n")[0].encode()[:1000])
+            return
+        enter_sandbox()
+        gc.freeze()
+        while fds := socket.recv_fds(worker, 1, 3)[1]:
+            if os.fork() == 0:
+                worker.close()
+                _end_with(lambda fds=fds: _decode(recipe, processor, *fds))  # type: ignore[misc]
+            for fd in fds:
+                os.close(fd)
 
 
-def _open_memory() -> IO[bytes]:
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("pixels"), "w+b")
-    return tempfile.TemporaryFile()
+def _bound_pictures(max_pixels: int) -> None:
+    """Make Pillow refuse to enlarge a picture over a limit: a shortest-edge resize made 131 megapixels of 1 x 2000 px.
+
+    Every image processor has its own rules for sides and crops, but all resize with this one method. The memory limit
+    would stop them too, but only after seconds, and not for the same image every time.
+    """
+    resize = Image.Image.resize
+
+    def resize_within_bounds(self: Image.Image, size: Any, *args: Any, **options: Any) -> Image.Image:
+        if size[0] * size[1] > max_pixels:
+            raise ValueError(f"{size[0]} x {size[1]} pixels, the limit is {max_pixels}")
+        return resize(self, size, *args, **options)
+
+    Image.Image.resize = resize_within_bounds  # type: ignore[method-assign]
+
+
+def _load(recipe: Recipe) -> Processor:
+    """Make the image processor and use it once, so that the forks have everything loaded."""
+    for name in ("torch", "torchvision"):
+        sys.modules[name] = None  # type: ignore[assignment]  # to transformers, not installed
+    processor = recipe.make_processor()
+    _prepare(processor, Image.new("RGB", (64, 64)))
+    return processor
+
+
+def _prepare(processor: Processor, image: Image.Image) -> Any:
+    return processor(images=image, return_tensors="np")["pixel_values"][0].astype("float32", copy=False)
+
+
+def _end_with(work: Callable[[], None]) -> None:
+    exit_code = 1
+    try:
+        work()
+        exit_code = 0
+    except (EOFError, BrokenPipeError):
+        exit_code = 0  # The worker has ended or closed the decoder.
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        os._exit(exit_code)
+
+
+def _decode(recipe: Recipe, processor: Processor, questions: int, answers: int, pixels: int) -> None:
+    """Answer each image with a line of JSON; the values of the input go into `pixels`."""
+    _limit_memory(MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * recipe.max_image_pixels)
+    images = FileIO(questions)
+    _answer(answers, {})
+    while True:
+        (size,) = SIZE.unpack(read_exactly(images, SIZE.size))
+        body = bytes(read_exactly(images, size))
+        # SIGALRM's default action ends the process, even in C code.
+        signal.setitimer(signal.ITIMER_REAL, recipe.timeout_s)
+        try:
+            values = _make_input(recipe, processor, body)
+            _write(pixels, values.tobytes())
+            answer = {"shape": values.shape}
+        except JobError as error:
+            answer = {"code": error.code, "detail": error.detail, "cause": repr(error.__cause__ or error)[:200]}
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        _answer(answers, answer)
+
+
+def _make_input(recipe: Recipe, processor: Processor, body: bytes) -> Any:
+    try:
+        image = decode_image(body, recipe.max_image_pixels, input_px=recipe.input_px)
+    except MemoryError as error:
+        raise CorruptImage("Decoding the image needs too much memory: send a smaller one.") from error
+    try:
+        values = _prepare(processor, image)
+        if values[0].size > recipe.max_input_pixels:
+            raise ValueError(f"{values[0].size} pixels, the limit is {recipe.max_input_pixels}")
+    except Exception as error:
+        # A processor can raise anything. It works for one upright RGB picture, so this one differs by its sides.
+        raise UnsupportedDimensions(
+            "The image cannot be resized for this model: its sides differ too much, or it is too large."
+        ) from error
+    return values
+
+
+def _limit_memory(more_bytes: int) -> None:
+    with suppress(ValueError, OSError):  # macOS has no such limit, and the inherited one may be lower
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes, mapped + more_bytes))
+
+
+def _answer(pipe: int, answer: dict[str, Any]) -> None:
+    os.write(pipe, json.dumps(answer).encode() + b"\n")
 
 
 def _write(file: int, body: bytes) -> None:
@@ -174,12 +190,12 @@ def _write(file: int, body: bytes) -> None:
         written += os.pwrite(file, memoryview(body)[written:], written)
 
 
-def _read(pipe: BinaryIO, size: int) -> bytearray:
-    """Read exactly so much; raises EOFError where the pipe ends before."""
+def read_exactly(pipe: FileIO, size: int) -> bytearray:
+    """Read exactly `size` bytes; raises EOFError if the pipe ends before."""
     body = bytearray(size)
     view, filled = memoryview(body), 0
     while filled < size:
-        if not (count := pipe.readinto(view[filled:])):  # type: ignore[attr-defined]
+        if not (count := pipe.readinto(view[filled:])):
             raise EOFError
         filled += count
     return body

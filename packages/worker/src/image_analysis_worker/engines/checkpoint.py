@@ -38,14 +38,16 @@ class Checkpoint:
         return next((float(r.metric_value) for r in results or [] if r.metric_type == "accuracy"), None)
 
 
-def find_checkpoint(model_id: str, revision: str | None = None) -> Checkpoint:
+def find_checkpoint(model_id: str, revision: str | None = None, *, name: str | None = None) -> Checkpoint:
     """Find a model by its ID; a model on the hub is fetched once and kept in the hub's cache.
+
+    It is called `name`, or after its ID.
 
     Raises:
         StartupError: there is no such model, or the hub cannot be reached and the model is not in the cache.
     """
     folder = BUNDLED_FOLDER if model_id == BUNDLED_MODEL else Path(model_id).expanduser()
-    name = model_name(model_id)
+    name = name or model_name(model_id)
     if folder.is_dir():
         return Checkpoint(name, folder, _digest(folder))
     if model_id.startswith(("/", ".", "~")):

@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from PIL import Image
-
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
+
+
+class Decoder(Protocol):
+    """What turns an image's bytes into one input of a batch; for one thread."""
+
+    def decode(self, body: bytes) -> Any:
+        """Make the input; a JobError says why there is none."""
 
 
 class Model(Protocol):
     """What the worker asks of a model; `Classifier` is the one that it ships with."""
 
     ref: ModelRef
-    input_px: int
 
-    def prepare(self, image: Image.Image) -> Any:
-        """Turn an upright RGB image into one input of a batch; called by several threads."""
+    def open_decoder(self) -> Decoder:
+        """Make a decoder; called by each thread that decodes."""
 
     def classify(self, inputs: Sequence[Any], top_k: int = TOP_K) -> list[list[Prediction]]:
         """Give each input's `top_k` best labels, best first, or all of fewer; called by one thread."""

@@ -1,11 +1,15 @@
 """The model: transformers' image-classification pieces on torch; the one module that imports either."""
 
+import json
 import time
 from collections.abc import Sequence
+from contextlib import closing
+from io import BytesIO
 
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -13,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 from image_analysis_common.errors import StartupError
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker.decoding.decode import PREPROCESSING_VERSION
+from image_analysis_worker.decoding.decoder import Decoder, Decoders, Pixels
+from image_analysis_worker.decoding.process import MAX_INPUT_GROWTH, Recipe
 from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.cores import count_usable_cores, has_cpu_flag
 from image_analysis_worker.settings import WorkerSettings
@@ -21,6 +27,9 @@ CPU_BATCH_SIZE = 8
 GPU_BATCH_SIZE = 32
 """Where throughput stops growing. On 2 CPU cores the bundled model did 189, 260, 312, 350, 287 and 300 images/s in
 batches of 1, 2, 4, 8, 16 and 32; the GPU's size is not measured yet."""
+
+USUAL_INPUT_PX = 224
+"""Assumed where neither the configuration nor the image processor states an input size."""
 
 LARGE_PARAMETERS = 10_000_000
 """Below this, the rest of a job takes longer than the model, and half the precision buys nothing."""
@@ -33,12 +42,12 @@ class Classifier:
         self,
         checkpoint: Checkpoint,
         model: PreTrainedModel,
-        processor: BaseImageProcessor,
+        decoders: Decoders,
         settings: WorkerSettings,
     ) -> None:
         torch.set_num_threads(count_usable_cores())
         self._checkpoint = checkpoint
-        self._processor = processor
+        self._decoders = decoders
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._dtype = _choose_dtype(settings.dtype, self._device, model.num_parameters())
         self._model: torch.nn.Module = model.eval()
@@ -51,14 +60,13 @@ class Classifier:
         # As transformers' pipeline decides it: labels that exclude each other share one belief.
         self._is_exclusive = config.problem_type != "multi_label_classification" and len(self._labels) > 1
         self.ref = ModelRef(id=checkpoint.name, revision=checkpoint.revision, preprocessing=PREPROCESSING_VERSION)
-        self.input_px = max((dict(getattr(processor, "size", None) or {}) or {"": config.image_size}).values())
 
     @classmethod
     def load(cls, checkpoint: Checkpoint, settings: WorkerSettings) -> "Classifier":
         """Load a checkpoint.
 
         Raises:
-            StartupError: it is no image-classification checkpoint in safetensors, or lacks weights.
+            StartupError: it is not an image-classification checkpoint in safetensors, or lacks weights.
         """
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
@@ -70,6 +78,8 @@ class Classifier:
             if config.problem_type == "regression":
                 raise StartupError(f"{name} is a regression model: it gives numbers, not labels.")
             processor = AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+            decoders = Decoders(_make_recipe(processor, config, settings))
+            decoders.start()
             model, report = AutoModelForImageClassification.from_pretrained(
                 folder,
                 config=config,
@@ -87,17 +97,17 @@ class Classifier:
             raise StartupError(f"{name} is not an image-classification checkpoint: {reason}") from error
         if report["missing_keys"] or report["mismatched_keys"]:
             raise StartupError(f"{name} lacks weights that its config.json promises: it would answer at random.")
-        return cls(checkpoint, model, processor, settings)
+        return cls(checkpoint, model, decoders, settings)
 
-    def prepare(self, image: Image.Image) -> torch.Tensor:
-        """Turn an upright RGB image into one input, (3, H, W) float32 on the CPU."""
-        pixels: torch.Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return pixels
+    def open_decoder(self) -> Decoder:
+        """Make a decoder, which turns images into this model's inputs; for one thread."""
+        return self._decoders.open()
 
     @torch.inference_mode()
-    def classify(self, inputs: Sequence[torch.Tensor], top_k: int = TOP_K) -> list[list[Prediction]]:
+    def classify(self, inputs: Sequence[Pixels], top_k: int = TOP_K) -> list[list[Prediction]]:
         """Give the `top_k` best labels, best first, or all of fewer, of each input (3, H, W)."""
-        pixels = torch.stack(list(inputs)).to(self._device, self._dtype)
+        tensors = [torch.frombuffer(pixels.values, dtype=torch.float32).view(pixels.shape) for pixels in inputs]
+        pixels = torch.stack(tensors).to(self._device, self._dtype)
         logits = self._model(pixel_values=pixels).logits.float()
         scores = logits.softmax(-1) if self._is_exclusive else logits.sigmoid()
         confidences, indices = scores.topk(min(top_k, len(self._labels)))
@@ -110,12 +120,19 @@ class Classifier:
         ]
 
     def warm_up(self) -> ModelAnnouncement:
-        """Run the model until its first calls are behind it, and say what it is and how fast."""
-        image = Image.new("RGB", (64, 64))
-        self.classify([self.prepare(image)] * self._max_batch_size)
+        """Run the model until its first calls are behind it, and say what it is and how fast.
+
+        Raises:
+            StartupError: its image processor does not work.
+        """
+        image = BytesIO()
+        Image.new("RGB", (64, 64)).save(image, "BMP")
+        with closing(self.open_decoder()) as decoder:
+            blank = decoder.decode(image.getvalue())
+        self.classify([blank] * self._max_batch_size)
         for _ in range(3):
             started_s = time.perf_counter()
-            self.classify([self.prepare(image)])
+            self.classify([blank])
             inference_ms = (time.perf_counter() - started_s) * 1000
         return ModelAnnouncement(
             model=self.ref,
@@ -126,6 +143,25 @@ class Classifier:
             max_batch_size=self._max_batch_size,
             inference_ms=round(inference_ms, 2),
         )
+
+
+def _make_recipe(processor: BaseImageProcessor, config: PreTrainedConfig, settings: WorkerSettings) -> Recipe:
+    """Describe how inputs are made to a process that has no torch."""
+    sizes, crops = (
+        [side for side in dict(getattr(processor, name, None) or {}).values() if side] for name in ("size", "crop_size")
+    )
+    image_size = getattr(getattr(config, "vision_config", config), "image_size", None) or 0
+    sides = sizes + crops + (list(image_size) if isinstance(image_size, list | tuple) else [image_size])
+    largest_px = max(sides) or USUAL_INPUT_PX
+    return Recipe(
+        module=type(processor).__module__,
+        class_name=type(processor).__name__,
+        parameters=json.loads(processor.to_json_string()),
+        input_px=max(sizes or [largest_px]),
+        max_input_pixels=MAX_INPUT_GROWTH * largest_px**2,
+        max_image_pixels=settings.max_image_pixels,
+        timeout_s=settings.decode_timeout_seconds,
+    )
 
 
 def _choose_dtype(wanted: str, device: torch.device, parameters: int) -> torch.dtype:

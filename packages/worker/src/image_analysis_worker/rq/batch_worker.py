@@ -36,10 +36,10 @@ class Books(BaseWorker):
     Every method makes one or two round trips and raises RedisError when Redis is away; all can be called again.
     """
 
-    def __init__(self, model_id: str, connection: Redis, records: Records) -> None:
+    def __init__(self, model: str, connection: Redis, records: Records) -> None:
         # At INFO, RQ tells of every job in four lines and of every sweep in two; ours say it in one.
         logging.getLogger("rq").setLevel(max(logging.WARNING, logging.getLogger().level))
-        queue = Queue(tasks.queue_name(model_id), connection=connection, serializer=tasks.SERIALIZER)
+        queue = Queue(tasks.queue_name(model), connection=connection, serializer=tasks.SERIALIZER)
         super().__init__(
             [queue],
             name=make_worker_name(),

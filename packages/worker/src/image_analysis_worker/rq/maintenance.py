@@ -3,6 +3,8 @@
 from typing import cast
 
 import structlog
+from pydantic import ValidationError
+from redis.client import Pipeline
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
 from rq.suspension import WORKERS_SUSPENDED
@@ -10,6 +12,7 @@ from rq.utils import current_timestamp
 from rq.worker_registration import clean_worker_registry, register, unregister
 
 from image_analysis_common import keys
+from image_analysis_common.errors import StartupError
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_worker.jobs.records import read_step
 from image_analysis_worker.rq.batch_worker import Books
@@ -47,9 +50,37 @@ class Upkeep:
         self._find_lost = self._redis.register_script(FIND_LOST)
 
     def open(self) -> None:
-        """Enter the worker into RQ's books and announce its model."""
+        """Enter the worker into RQ's books and announce its model.
+
+        Raises:
+            StartupError: live workers serve a model with other labels by the same name.
+        """
+        model_id = self._announcement.model.id
+        # Of two that start at the same time, one sees the other: the transaction fails when a key changes meanwhile.
+        self._redis.transaction(self._join, keys.announcement(model_id), keys.workers(model_id))
         self._books.register_birth()  # type: ignore[no-untyped-call]
         self.beat()
+
+    def _join(self, pipeline: Pipeline) -> None:
+        """Announce the model, unless live workers answer with other labels to its name."""
+        model_id = self._announcement.model.id
+        now_s, _ = self._redis.time()
+        live = pipeline.zcount(keys.workers(model_id), now_s - keys.WORKER_TTL_S, "+inf")
+        labels = _read_labels(pipeline.get(keys.announcement(model_id))) if live else None
+        if labels is not None and labels != set(self._announcement.labels):
+            raise StartupError(
+                f"Live workers serve a model called {model_id} with other labels: "
+                "give this one another name with MODEL_NAME, or stop them first."
+            )
+        pipeline.multi()
+        self._announce(pipeline, now_s)
+
+    def _announce(self, pipeline: Pipeline, now_s: int) -> None:
+        model_id = self._announcement.model.id
+        pipeline.set(keys.announcement(model_id), self._announcement.model_dump_json(), ex=keys.ANNOUNCEMENT_TTL_S)
+        pipeline.zadd(keys.workers(model_id), {self._books.name: now_s})
+        pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
+        pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
 
     def beat(self) -> None:
         """Say that the worker and the jobs in its hand are alive, on the server's clock."""
@@ -62,10 +93,7 @@ class Upkeep:
             register(books, pipeline)
             for execution in list(books.executions.values()):
                 execution.heartbeat(execution.job.started_job_registry, keys.WORKER_TTL_S, pipeline)
-            pipeline.set(keys.announcement(model_id), self._announcement.model_dump_json(), ex=keys.ANNOUNCEMENT_TTL_S)
-            pipeline.zadd(keys.workers(model_id), {books.name: now_s})
-            pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
-            pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
+            self._announce(pipeline, now_s)
             pipeline.zadd(keys.MODELS, {model_id: now_s})
             pipeline.zremrangebyscore(keys.MODELS, 0, now_s - keys.ANNOUNCEMENT_TTL_S)
             pipeline.expire(keys.MODELS, keys.ANNOUNCEMENT_TTL_S)
@@ -127,3 +155,11 @@ class Upkeep:
         found = self._find_lost(keys=[queue.intermediate_queue_key, queue.key], args=[keys.HEARTBEAT_INTERVAL_S - 1])
         for job_id in cast(list[bytes], found):
             log.warning("job_found", job_id=job_id.decode())
+
+
+def _read_labels(announced: bytes | str | None) -> set[str] | None:
+    """Return the labels of an announcement; None for none, and for one of another release that cannot be read."""
+    try:
+        return set(ModelAnnouncement.model_validate_json(announced or b"").labels)
+    except ValidationError:
+        return None

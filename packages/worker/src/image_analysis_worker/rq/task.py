@@ -10,7 +10,7 @@ from image_analysis_common import keys
 from image_analysis_common.errors import ImageExpired, ServiceError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.decoding.process import Decoder
+from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.torch import Classifier
 from image_analysis_worker.jobs.outcomes import describe, make_result
@@ -22,14 +22,15 @@ from image_analysis_worker.settings import WorkerSettings
 def load_model() -> Classifier:
     """Load the environment's model, once in a process."""
     settings = WorkerSettings.from_environment()
-    return Classifier.load(find_checkpoint(settings.model_id, settings.model_revision), settings)
+    return Classifier.load(
+        find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name), settings
+    )
 
 
 @cache
 def start_decoder() -> Decoder:
     """Make the decoder of this process."""
-    settings = WorkerSettings.from_environment()
-    return Decoder(settings.max_image_pixels, input_px=load_model().input_px, timeout_s=settings.decode_timeout_seconds)
+    return load_model().open_decoder()
 
 
 def analyze_image(*, job_id: str) -> dict[str, Any] | None:
@@ -59,7 +60,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
             if image is None:
                 raise ImageExpired("The job waited longer than its image is kept: submit the image again.")
             top_k = MAX_TOP_K if record.is_deep else TOP_K
-            [predictions] = model.classify([model.prepare(start_decoder().decode(image))], top_k)
+            [predictions] = model.classify([start_decoder().decode(image)], top_k)
         except Exception as error:
             if isinstance(error, ServiceError) or job is None or (job.retries_left or 0) <= 1:
                 if job is not None:

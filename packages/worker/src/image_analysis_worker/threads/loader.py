@@ -4,12 +4,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any
 
-from PIL import Image
 from redis.exceptions import RedisError
 
-from image_analysis_worker.decoding.process import Decoder
+from image_analysis_worker.engines.engine import Decoder
 from image_analysis_worker.jobs.in_flight import Hand, Work
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.outage import Outage
@@ -30,8 +28,7 @@ class Loader(threading.Thread):
         outage: Outage,
         watch: Watch,
         *,
-        prepare: Callable[[Image.Image], Any],
-        make_decoder: Callable[[], Decoder],
+        open_decoder: Callable[[], Decoder],
         decoders: int,
     ) -> None:
         super().__init__(name="loader")
@@ -39,11 +36,10 @@ class Loader(threading.Thread):
         self._hand = hand
         self._outage = outage
         self._watch = watch
-        self._prepare = prepare
-        self._make_decoder = make_decoder
+        self._open_decoder = open_decoder
         self._is_suspect_next = False
         self._undecoded: SimpleQueue[Work] = SimpleQueue()
-        # As many full-size pictures are in memory at once as there are threads. A daemon, unlike an executor's thread,
+        # Each has its own process, with one full-size picture in memory. A daemon, unlike an executor's thread,
         # does not keep the process from ending when it hangs in a C call.
         self._decoders = [threading.Thread(target=self._decode, name="decoder", daemon=True) for _ in range(decoders)]
 
@@ -79,15 +75,15 @@ class Loader(threading.Thread):
             self._hand.wait_until_empty(POLL_S)
 
     def _decode(self) -> None:
-        decoder = self._make_decoder()
+        decoder = self._open_decoder()
         while True:
             work = self._undecoded.get()
             if not work.has_ended and self._hand.holds(work):
                 with self._watch.step([work]), STAGES.spend("decode", work.stages):
                     try:
-                        work.input = self._prepare(decoder.decode(work.image))
+                        work.input = decoder.decode(work.image)
                         work.image = b""
                     except Exception as error:  # noqa: BLE001
-                        # A last line of defence besides CorruptImage: the job ends with it, its neighbors go on.
+                        # A last line of defence besides JobError: the job ends with it, its neighbors go on.
                         work.end(error)
             self._hand.offer(work)
