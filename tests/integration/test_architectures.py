@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
-from image_analysis_common.errors import JobError
+from image_analysis_common.job_errors import JobError
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.decoding.process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
 from image_analysis_worker.engines.checkpoint import find_checkpoint

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from image_analysis_common import keys
-from image_analysis_common.errors import CorruptImage, JobTimeout
+from image_analysis_common.job_errors import CorruptImage, JobTimeout
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.jobs.records import Records

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from image_analysis_api.settings import ApiSettings, DelivererSettings
-from image_analysis_common.errors import JobError, ServiceError
+from image_analysis_common.errors import ServiceError
+from image_analysis_common.job_errors import JobError
 from image_analysis_common.settings import SharedSettings
 from image_analysis_worker.settings import WorkerSettings
 from support.documents import API, COMMON, DOCUMENTS, ROOT, WORKER, anchors, blocks, links, rows

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageStat
 
-from image_analysis_common.errors import CorruptImage
+from image_analysis_common.job_errors import CorruptImage
 from image_analysis_worker.decoding.decode import decode_image
 from support.bombs import chunk
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png

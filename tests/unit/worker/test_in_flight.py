@@ -4,7 +4,7 @@ from threading import Thread
 
 import pytest
 
-from image_analysis_common.errors import CorruptImage
+from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Hand, Work

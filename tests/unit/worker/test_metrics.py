@@ -5,7 +5,7 @@ import threading
 import pytest
 from prometheus_client import REGISTRY
 
-from image_analysis_common.errors import CorruptImage
+from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Work

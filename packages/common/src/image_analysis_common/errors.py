@@ -1,61 +1,75 @@
-"""Every error that a client or an operator can meet, on one page.
+"""Every error that a client or an operator can meet, on one page; how jobs fail stands in `job_errors`.
 
-Class attributes carry the HTTP status, the stable code and whether trying again can help. The message is public:
-it says what happened and what to do. The cause travels by `raise ... from` and is never shown.
+Class attributes carry the HTTP status, the stable code and the usual sentence. The sentence is public: it says what
+happened and what to do. The cause travels by `raise ... from` and is never shown.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from image_analysis_common.images import FORMATS
 
 
 class ServiceError(Exception):
-    """The root of the tree: an error with a public message."""
+    """The root of the tree: an error with a public sentence.
+
+    It is `detail` if given, otherwise the class's own `sentence` with the values filled in. `example` holds the values
+    that the API's document shows.
+    """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
-    retryable: ClassVar[bool] = False
+    sentence: ClassVar[str] = "Something went wrong in the service: report it with the request ID."
+    example: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
+    def __init__(self, detail: str = "", **values: Any) -> None:
+        self.detail = detail or self.sentence.format(**values)
+        super().__init__(self.detail)
 
 
 class RequestError(ServiceError):
     """The caller has to change the request."""
 
-    status = 400
-    code = "invalid_request"
+    status, code = 400, "invalid_request"
+    sentence = "Send exactly one of image_data and image_url."
 
 
 class InvalidBase64(RequestError):
     """image_data cannot be decoded."""
 
     code = "invalid_base64"
+    sentence = "image_data is not valid base64: use the standard alphabet, with padding and no line breaks."
 
 
 class UnsupportedImage(RequestError):
     """The bytes are no image of a format that the service reads."""
 
     code = "unsupported_image"
+    sentence = "These bytes are not a supported image: send one of {formats}."
+    example: ClassVar[Mapping[str, Any]] = {"formats": ", ".join(FORMATS)}
 
 
 class ImageTooLarge(RequestError):
     """Too many bytes or too many pixels."""
 
-    status = 413
-    code = "image_too_large"
+    status, code = 413, "image_too_large"
+    sentence = "The image has {size} {unit}, and the limit is {limit}: send a smaller one."
+    example: ClassVar[Mapping[str, Any]] = {"size": 12_000_000, "unit": "bytes", "limit": 10_000_000}
 
 
 class BatchTooLarge(RequestError):
     """Too many images or bytes in one batch."""
 
-    status = 413
-    code = "batch_too_large"
+    status, code = 413, "batch_too_large"
+    sentence = "A batch may have {limit} images, and this one has {images}: send several batches."
+    example: ClassVar[Mapping[str, Any]] = {"limit": 64, "images": 65}
 
 
 class UrlRefused(RequestError):
     """The URL is malformed, or leads to a place that the service does not connect to."""
 
     code = "url_refused"
+    sentence = "The URL's host has no public address to connect to: check the name."
 
 
 class HostUnknown(UrlRefused):
@@ -66,137 +80,131 @@ class FetchFailed(RequestError):
     """The URL's host did not return an image; another attempt may succeed."""
 
     code = "fetch_failed"
-    retryable = True
+    sentence = "The image did not arrive within {timeout_s:g} s: try again, or send the image itself."
+    example: ClassVar[Mapping[str, Any]] = {"timeout_s": 10}
 
 
 class WebhooksDisabled(RequestError):
     """The service has no secret to sign webhooks with, so it sends none."""
 
-    status = 403
-    code = "webhooks_disabled"
+    status, code = 403, "webhooks_disabled"
+    sentence = "This service sends no webhooks: its operator has to set WEBHOOK_SECRET."
 
 
 class Unauthorized(RequestError):
     """The API key is missing or unknown."""
 
-    status = 401
-    code = "unauthorized"
+    status, code = 401, "unauthorized"
+    sentence = "The API key is missing or unknown. Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
 
 
 class KeysRequired(RequestError):
     """The call is about the caller's own jobs, and the service has no API keys."""
 
-    status = 403
-    code = "keys_required"
+    status, code = 403, "keys_required"
+    sentence = "This service does not know its callers: its operator has to set API_KEYS."
 
 
 class NotFound(RequestError):
     """There is no such path."""
 
-    status = 404
-    code = "not_found"
+    status, code = 404, "not_found"
+    sentence = "There is no such path: see /docs."
 
 
 class JobNotFound(RequestError):
     """The job never existed, or its answer has expired."""
 
-    status = 404
-    code = "job_not_found"
-
-    def __init__(self, detail: str = "There is no such job: it never existed, or its answer has expired.") -> None:
-        super().__init__(detail)
+    status, code = 404, "job_not_found"
+    sentence = "There is no such job: it never existed, or its answer has expired."
 
 
 class BatchNotFound(RequestError):
     """The batch never existed, or none of its jobs is known any more."""
 
-    status = 404
-    code = "batch_not_found"
-
-    def __init__(self, detail: str = "There is no such batch: it never existed, or its answers have expired.") -> None:
-        super().__init__(detail)
+    status, code = 404, "batch_not_found"
+    sentence = "There is no such batch: it never existed, or its answers have expired."
 
 
 class ModelNotFound(RequestError):
     """No worker has served the model in the last day."""
 
-    status = 404
-    code = "model_not_found"
+    status, code = 404, "model_not_found"
+    sentence = "There is no such model. Known models: {known}."
+    example: ClassVar[Mapping[str, Any]] = {"known": "vit-tiny-cifar10"}
 
 
 class MethodNotAllowed(RequestError):
     """The path exists, but not for this method."""
 
-    status = 405
-    code = "method_not_allowed"
+    status, code = 405, "method_not_allowed"
 
 
 class RequestTimeout(RequestError):
     """The body took too long to arrive."""
 
-    status = 408
-    code = "request_timeout"
-    retryable = True
+    status, code = 408, "request_timeout"
+    sentence = "The body did not arrive within {timeout_s:g} s: send a smaller one."
+    example: ClassVar[Mapping[str, Any]] = {"timeout_s": 60}
 
 
 class RequestInProgress(RequestError):
     """A request with the same Idempotency-Key is still being read."""
 
-    status = 409
-    code = "request_in_progress"
-    retryable = True
+    status, code = 409, "request_in_progress"
+    sentence = "A request with this Idempotency-Key is still being read: try again in a second."
 
 
 class IdempotencyKeyReused(RequestError):
     """The key was used for a different request."""
 
-    status = 422
-    code = "idempotency_key_reused"
+    status, code = 422, "idempotency_key_reused"
+    sentence = "This Idempotency-Key was used for a different request: use a new one."
 
 
 class UnsupportedMediaType(RequestError):
     """The body has a content type that the service does not read."""
 
-    status = 415
-    code = "unsupported_media_type"
+    status, code = 415, "unsupported_media_type"
+    sentence = "Send the body as {kinds}, and name it in the Content-Type header."
+    example: ClassVar[Mapping[str, Any]] = {
+        "kinds": "JSON (application/json), a form (multipart/form-data) or an image (image/*, application/octet-stream)"
+    }
 
 
 class RateLimited(RequestError):
     """The client has used up its requests; it may send one again in `retry_after_s` seconds."""
 
-    status = 429
-    code = "rate_limited"
-    retryable = True
+    status, code = 429, "rate_limited"
 
-    def __init__(self, detail: str, retry_after_s: int) -> None:
-        super().__init__(detail)
+    sentence = "The limit is {max_requests} requests in {interval_s} s: try again in {retry_after_s} s."
+    example: ClassVar[Mapping[str, Any]] = {"max_requests": 5, "interval_s": 60, "retry_after_s": 42}
+
+    def __init__(self, *, retry_after_s: int, **values: Any) -> None:
+        super().__init__(retry_after_s=retry_after_s, **values)
         self.retry_after_s = retry_after_s
 
 
 class Unavailable(ServiceError):
     """Nothing is wrong with the request; the service cannot serve it now."""
 
-    status = 503
-    code = "unavailable"
-    retryable = True
+    status, code = 503, "unavailable"
     retry_after_s: int = 5
+    sentence = "The service is busy: try again in a few seconds."
 
 
 class StoreUnavailable(Unavailable):
     """Redis does not answer, or refuses."""
 
     code = "store_unavailable"
+    sentence = "The service cannot reach its store: try again in a few seconds."
 
 
 class UnreadableRecord(Unavailable):
     """Another release wrote a record that this process cannot read; a process of that release can."""
 
     code = "unreadable_record"
-
-    def __init__(
-        self, detail: str = "Another release of the service wrote this record: try again in a few seconds."
-    ) -> None:
-        super().__init__(detail)
+    sentence = "Another release of the service wrote this record: try again in a few seconds."
 
 
 class QueueFull(Unavailable):
@@ -204,8 +212,11 @@ class QueueFull(Unavailable):
 
     code = "queue_full"
 
-    def __init__(self, detail: str, retry_after_s: int) -> None:
-        super().__init__(detail)
+    sentence = "{depth} images wait, and no more are accepted: try again in {retry_after_s} s."
+    example: ClassVar[Mapping[str, Any]] = {"depth": 1000, "retry_after_s": 40}
+
+    def __init__(self, *, retry_after_s: int, **values: Any) -> None:
+        super().__init__(retry_after_s=retry_after_s, **values)
         self.retry_after_s = retry_after_s
 
 
@@ -214,52 +225,21 @@ class TooManyDeliveries(Unavailable):
 
     code = "too_many_deliveries"
     retry_after_s = 60
+    sentence = "Too many webhooks are pending: try again later, or ask for the status instead."
 
 
 class TooManyWaiters(Unavailable):
     """This process, or the client's share of it, has no room for another waiting client."""
 
     code = "too_many_waiters"
+    sentence = "Too many clients are waiting: ask for the status from time to time instead."
 
 
 class NoWorker(Unavailable):
     """No worker of the model has reported lately."""
 
     code = "no_worker"
-
-
-class JobError(ServiceError):
-    """A job that ends as FAILED; running it again would end the same way."""
-
-
-class CorruptImage(JobError):
-    """The header is that of an image, but the rest cannot be decoded."""
-
-    code = "corrupt_image"
-
-
-class UnsupportedDimensions(JobError):
-    """The model's image processor cannot resize an image of these dimensions, or would make it too large."""
-
-    code = "unsupported_dimensions"
-
-
-class ImageExpired(JobError):
-    """The image expired before a worker took the job."""
-
-    code = "image_expired"
-
-
-class JobTimeout(JobError):
-    """The image took longer than a job may."""
-
-    code = "job_timeout"
-
-
-class WorkerLost(JobError):
-    """The worker died on every attempt at the job."""
-
-    code = "worker_lost"
+    sentence = "No worker serves the model: images are accepted and wait. Start a worker."
 
 
 class StartupError(Exception):

@@ -45,9 +45,7 @@ class Admission:
         await self._count(request, owner, 1 if is_refused else cost)
         if is_refused:
             request.state.headers["WWW-Authenticate"] = CHALLENGE + (', error="invalid_token"' if presented else "")
-            raise Unauthorized(
-                "The API key is missing or unknown. Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`."
-            )
+            raise Unauthorized
         return owner
 
     async def admit_images(self, request: HTTPConnection, owner: str | None, images: int) -> None:
@@ -72,9 +70,7 @@ class Admission:
             request.state.headers.update(limiter.headers(verdict))
         if verdict and not verdict.is_admitted:
             raise RateLimited(
-                f"The limit is {limiter.max_requests} requests in {limiter.interval_s} s: "
-                f"try again in {verdict.reset_s} s.",
-                retry_after_s=verdict.reset_s,
+                max_requests=limiter.max_requests, interval_s=limiter.interval_s, retry_after_s=verdict.reset_s
             )
 
 

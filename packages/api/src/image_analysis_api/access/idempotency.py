@@ -102,9 +102,9 @@ class Idempotency:
             )
         match found:
             case b"other":
-                raise IdempotencyKeyReused(f"This {HEADER} was used for a different request: use a new one.")
+                raise IdempotencyKeyReused
             case b"busy":
-                raise RequestInProgress(f"A request with this {HEADER} is still being read: try again in a second.")
+                raise RequestInProgress
             case bytes():
                 log.info("request_replayed", id=found.decode())
                 yield Claim(UUID(found.decode()), is_replay=True)

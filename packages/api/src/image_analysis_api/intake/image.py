@@ -30,11 +30,9 @@ def decode_base64(text: str, max_image_bytes: int) -> bytes:
     try:
         body = binascii.a2b_base64(encoded.encode("ascii"), strict_mode=True)
     except ValueError as error:
-        raise InvalidBase64(
-            "image_data is not valid base64: use the standard alphabet, with padding and no line breaks."
-        ) from error
+        raise InvalidBase64 from error
     if len(body) > max_image_bytes:
-        raise ImageTooLarge(f"The image has {len(body)} bytes, and the limit is {max_image_bytes}: send a smaller one.")
+        raise ImageTooLarge(size=len(body), unit="bytes", limit=max_image_bytes)
     return body
 
 
@@ -55,7 +53,6 @@ def check_image(body: bytes, max_pixels: int) -> None:
         UnsupportedImage: no header of a format in `FORMATS`.
         ImageTooLarge: more than `max_pixels` pixels.
     """
-    formats = ", ".join(FORMATS)
     try:
         with Image.open(BytesIO(body), formats=FORMATS) as image:
             width_px, height_px = image.size
@@ -63,10 +60,8 @@ def check_image(body: bytes, max_pixels: int) -> None:
         raise ImageTooLarge(f"The image has more than {max_pixels} pixels: send a smaller one.") from error
     except Exception as error:
         # A last line of defence: on a hostile header, Pillow's readers let any exception through.
-        raise UnsupportedImage(f"These bytes are not a supported image: send one of {formats}.") from error
+        raise UnsupportedImage(formats=", ".join(FORMATS)) from error
     if width_px * height_px > max_pixels:
-        raise ImageTooLarge(
-            f"The image has {width_px * height_px} pixels, and the limit is {max_pixels}: send a smaller one."
-        )
+        raise ImageTooLarge(size=width_px * height_px, unit="pixels", limit=max_pixels)
     if width_px < 1 or height_px < 1:
         raise UnsupportedImage("The image has no pixels: send a different one.")

@@ -39,6 +39,6 @@ async def read_body(request: Request, take: Callable[[bytes], object], limit_byt
                     raise too_large
                 take(chunk)
     except TimeoutError as error:
-        raise RequestTimeout(f"The body did not arrive within {timeout_s:g} s: send a smaller one.") from error
+        raise RequestTimeout(timeout_s=timeout_s) from error
     except ClientDisconnect as error:
         raise RequestError("The connection ended before the body did.") from error

@@ -102,9 +102,7 @@ async def read_batch(request: Request, limits: BodyLimits, max_images: int) -> l
     if not images:
         raise RequestError(EMPTY_BATCH)
     if len(images) > max_images:
-        raise BatchTooLarge(
-            f"A batch may have {max_images} images, and this one has {len(images)}: send several batches."
-        )
+        raise BatchTooLarge(limit=max_images, images=len(images))
     if request.scope["query_string"]:
         query = read_query(request)
         images = [with_options(image, query) for image in images]
@@ -128,7 +126,7 @@ async def _read_json(
     if not body:
         raise RequestError(empty)
     if _content_type(request)[1] != "application/json":
-        raise UnsupportedMediaType(f"Send the body as {kinds}, and name it in the Content-Type header.")
+        raise UnsupportedMediaType(kinds=kinds)
     return await run(parse_json, body_type, body, size_bytes=len(body))
 
 

@@ -91,4 +91,4 @@ class Catalog:
 
 
 def _not_found(known: Sequence[str]) -> ModelNotFound:
-    return ModelNotFound(f"There is no such model. Known models: {', '.join(known) or 'none yet'}.")
+    return ModelNotFound(known=", ".join(known) or "none yet")

@@ -231,9 +231,7 @@ def read_answer(answer: Any) -> UUID | None:
             raise ResultKnown
         case [depth, half_gone_s]:
             retry_after_s = max(min(half_gone_s, MAX_RETRY_AFTER_S), 1)
-            raise QueueFull(
-                f"{depth} images wait, and no more are accepted: try again in {retry_after_s} s.", retry_after_s
-            )
+            raise QueueFull(depth=depth, retry_after_s=retry_after_s)
         case bytes():
             return UUID(answer.decode())
     return None

@@ -131,7 +131,7 @@ class Store:
             pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
             _, (now_s, _), latest = await pipeline.execute()
         if not latest or now_s - latest[0][1] > keys.WORKER_TTL_S:
-            raise NoWorker("No worker serves the model: images are accepted and wait. Start a worker.")
+            raise NoWorker
 
 
 def _read_progress(fields: dict[bytes, bytes]) -> Progress | UnreadableRecord:

@@ -173,10 +173,7 @@ class Analysis:
         elif submission.image is not None:
             image = submission.image
             if len(image) > settings.max_image_bytes:
-                raise ImageTooLarge(
-                    f"The image has {len(image)} bytes, and the limit is {settings.max_image_bytes}: "
-                    "send a smaller one."
-                )
+                raise ImageTooLarge(size=len(image), unit="bytes", limit=settings.max_image_bytes)
         else:
             image = await self._fetcher.fetch(submission.image_url or "", client)
         return image, await run(examine, image, size_bytes=len(image))

@@ -14,37 +14,6 @@ from image_analysis_common import errors
 
 EXAMPLE_REQUEST_ID = "b2c4d6e8f0a1"
 
-EXAMPLE_DETAILS: dict[type[errors.ServiceError], str] = {
-    errors.ServiceError: "Something went wrong in the service: report it with the request ID.",
-    errors.RequestError: "Send exactly one of image_data and image_url.",
-    errors.InvalidBase64: "image_data is not valid base64: use the standard alphabet, with padding and no line breaks.",
-    errors.UnsupportedImage: "These bytes are not a supported image: send one of JPEG, PNG, WEBP, GIF, AVIF, BMP.",
-    errors.UrlRefused: "The URL's host has no public address to connect to: check the name.",
-    errors.FetchFailed: "The image did not arrive within 10 s: try again, or send the image itself.",
-    errors.WebhooksDisabled: "This service sends no webhooks: its operator has to set WEBHOOK_SECRET.",
-    errors.Unauthorized: "The API key is missing or unknown. Send it as `Authorization: Bearer KEY` or "
-    "`X-API-Key: KEY`.",
-    errors.KeysRequired: "This service does not know its callers: its operator has to set API_KEYS.",
-    errors.BatchTooLarge: "A batch may have 64 images, and this one has 65: send several batches.",
-    errors.BatchNotFound: errors.BatchNotFound().detail,
-    errors.JobNotFound: errors.JobNotFound().detail,
-    errors.ModelNotFound: "There is no such model. Known models: vit-tiny-cifar10.",
-    errors.RequestInProgress: "A request with this Idempotency-Key is still being read: try again in a second.",
-    errors.IdempotencyKeyReused: "This Idempotency-Key was used for a different request: use a new one.",
-    errors.RequestTimeout: "The body did not arrive within 60 s: send a smaller one.",
-    errors.ImageTooLarge: "The image has 12000000 bytes, and the limit is 10000000: send a smaller one.",
-    errors.UnsupportedMediaType: "Send the body as JSON (application/json), a form (multipart/form-data) or an image "
-    "(image/*, application/octet-stream), and name it in the Content-Type header.",
-    errors.RateLimited: "The limit is 5 requests in 60 s: try again in 42 s.",
-    errors.Unavailable: "Too many images are being fetched: try again in a few seconds, or send the image itself.",
-    errors.QueueFull: "1000 images wait, and no more are accepted: try again in 40 s.",
-    errors.StoreUnavailable: "The service cannot reach its store: try again in a few seconds.",
-    errors.UnreadableRecord: errors.UnreadableRecord().detail,
-    errors.TooManyDeliveries: "Too many webhooks are pending: try again later, or ask for the status instead.",
-    errors.TooManyWaiters: "Too many clients are waiting: ask for the status from time to time instead.",
-    errors.NoWorker: "No worker serves the model: images are accepted and wait. Start a worker.",
-}
-
 RETRY_AFTER = {
     "Retry-After": {
         "description": "Seconds after which the same request can succeed",
@@ -89,7 +58,7 @@ def describe_errors(*kinds: type[errors.ServiceError]) -> dict[int | str, dict[s
                 "content": {MEDIA_TYPE: {"examples": {}}},
             },
         )
-        example = describe(kind, EXAMPLE_DETAILS[kind], EXAMPLE_REQUEST_ID).model_dump()
+        example = describe(kind, kind.sentence.format(**kind.example), EXAMPLE_REQUEST_ID).model_dump()
         response["content"][MEDIA_TYPE]["examples"][kind.code] = {"value": example}
         if kind.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
             response["headers"] = RETRY_AFTER

@@ -27,7 +27,6 @@ _ATTEMPTS_MAX = 3
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "image-analysis"}
 
 # One text for a name that does not exist and one that leads inside, so that nobody can list our internal names.
-_NO_PUBLIC_ADDRESS = "The URL's host has no public address to connect to: check the name."
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Destinations:
         """
         found = list(addresses)
         if not found or not all(map(self.policy.permits, found)):
-            raise UrlRefused(_NO_PUBLIC_ADDRESS)
+            raise UrlRefused
         if not self._is_open(target) and not all(map(self.policy.is_allowed, found)):
             raise self._refuse_port()
 
@@ -148,7 +147,7 @@ class Egress:
                 return await self._resolve(target.host, target.port)
         except (OSError, UnicodeError) as error:
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-                raise HostUnknown(_NO_PUBLIC_ADDRESS) from error
+                raise HostUnknown from error
             raise FetchFailed("The name of the URL's host could not be looked up: check it, or try again.") from error
 
     async def _send(

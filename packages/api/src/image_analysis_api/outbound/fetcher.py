@@ -83,9 +83,7 @@ class Fetcher:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, hosts)
         except TimeoutError as error:
-            raise FetchFailed(
-                f"The image did not arrive within {self._timeout_s:g} s: try again, or send the image itself."
-            ) from error
+            raise FetchFailed(timeout_s=self._timeout_s) from error
         except (httpx.HTTPError, OSError) as error:
             raise FetchFailed(_UNREACHABLE) from error
         finally:

@@ -29,7 +29,7 @@ class Receivers:
             TooManyDeliveries: `MAX_DELIVERIES` have still to be made.
         """
         if not self._is_enabled:
-            raise WebhooksDisabled("This service sends no webhooks: its operator has to set WEBHOOK_SECRET.")
+            raise WebhooksDisabled
         try:
             self._destinations.check_form(WebUrl.parse(url))
         except UrlRefused as error:
@@ -37,4 +37,4 @@ class Receivers:
         async with reaching_redis():
             pending = await self._redis.zcard(keys.DELIVERIES)
         if pending >= MAX_DELIVERIES:
-            raise TooManyDeliveries("Too many webhooks are pending: try again later, or ask for the status instead.")
+            raise TooManyDeliveries

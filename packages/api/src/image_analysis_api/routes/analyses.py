@@ -176,7 +176,7 @@ async def list_analyses(request: Request, owner: Reader, services: FoundServices
     `limit` jobs before the end. If the service has no API keys, it does not know its callers: the answer is a 403.
     """
     if owner is None:
-        raise KeysRequired("This service does not know its callers: its operator has to set API_KEYS.")
+        raise KeysRequired
     query = request.query_params
     limit, wanted = read_count(query.get("limit", "20")), query.get("status")
     if limit is None or not 1 <= limit <= MAX_LIMIT:

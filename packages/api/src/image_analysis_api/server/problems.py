@@ -49,7 +49,7 @@ def install(app: FastAPI) -> None:
     async def on_http_exception(_request: Request, error: HTTPException) -> Response:
         match error.status_code:
             case HTTPStatus.NOT_FOUND:
-                return render(NotFound("There is no such path: see /docs."))
+                return render(NotFound())
             case HTTPStatus.METHOD_NOT_ALLOWED:
                 response = render(MethodNotAllowed("This path does not support this method: see /docs."))
                 response.headers.update(error.headers or {})

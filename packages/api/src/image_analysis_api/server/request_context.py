@@ -21,7 +21,6 @@ HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
-CRASHED = "Something went wrong in the service: report it with the request ID."
 log = structlog.get_logger(__name__)
 
 
@@ -62,7 +61,7 @@ class RequestContext:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": WS_1011_INTERNAL_ERROR})
             elif not status:
-                await render(ServiceError(CRASHED))(scope, receive, send_with_headers)
+                await render(ServiceError())(scope, receive, send_with_headers)
         finally:
             duration_s = time.perf_counter() - started_s
             count_request(scope, status, duration_s)

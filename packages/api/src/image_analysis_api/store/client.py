@@ -44,7 +44,7 @@ async def reaching_redis() -> AsyncIterator[None]:
         async with asyncio.timeout(TIMEOUT_S):
             yield
     except (RedisError, OSError) as error:
-        raise StoreUnavailable("The service cannot reach its store: try again in a few seconds.") from error
+        raise StoreUnavailable from error
 
 
 async def check_version(dsn: str) -> None:

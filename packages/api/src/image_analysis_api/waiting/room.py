@@ -155,7 +155,7 @@ class WaitingRoom:
             StoreUnavailable: Redis cannot be listened to.
         """
         if len(self) >= self._max_waiters or self._clients[client] >= self._max_per_client:
-            raise TooManyWaiters("Too many clients are waiting: ask for the status from time to time instead.")
+            raise TooManyWaiters
         identifier = str(job_id)
         watched = self._watched.setdefault(identifier, Watched())
         waiter = Waiter(watched)

@@ -6,8 +6,8 @@ from io import BytesIO
 
 from PIL import Image, ImageOps
 
-from image_analysis_common.errors import CorruptImage
 from image_analysis_common.images import FORMATS
+from image_analysis_common.job_errors import CorruptImage
 
 PREPROCESSING_VERSION = "2"
 """Part of a result's identity: raise it when the same bytes would reach the model as other numbers."""
@@ -54,4 +54,4 @@ def decode_image(body: bytes, max_pixels: int, *, input_px: int) -> Image.Image:
                 upright = upright.convert("I").point(lambda value: value / 257).convert("L")
             return upright.convert("RGB")
     except DECODER_ERRORS as error:
-        raise CorruptImage("The image is damaged or cut short: send the whole file.") from error
+        raise CorruptImage from error

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 from PIL import AvifImagePlugin, Image
 
-from image_analysis_common.errors import CorruptImage, JobError, UnsupportedDimensions
+from image_analysis_common.job_errors import CorruptImage, JobError, UnsupportedDimensions
 from image_analysis_worker.decoding.decode import decode_image
 from image_analysis_worker.decoding.sandbox import enter_sandbox
 
@@ -168,9 +168,7 @@ def _make_input(recipe: Recipe, processor: Processor, body: bytes) -> Any:
             raise ValueError(f"{values[0].size} pixels, the limit is {recipe.max_input_pixels}")
     except Exception as error:
         # A processor can raise anything. It works for one upright RGB picture, so this one differs by its sides.
-        raise UnsupportedDimensions(
-            "The image cannot be resized for this model: its sides differ too much, or it is too large."
-        ) from error
+        raise UnsupportedDimensions from error
     return values
 
 

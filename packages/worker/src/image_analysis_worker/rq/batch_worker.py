@@ -17,7 +17,8 @@ from rq.queue import Queue
 from rq.worker import BaseWorker, WorkerStatus
 
 from image_analysis_common import keys, tasks
-from image_analysis_common.errors import ImageExpired, UnreadableRecord, WorkerLost
+from image_analysis_common.errors import UnreadableRecord
+from image_analysis_common.job_errors import ImageExpired, WorkerLost
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Work
@@ -135,9 +136,9 @@ class Books(BaseWorker):
         if record.result is not None:
             work.end(record.result)
         elif has_ended or image is None:
-            work.end(ImageExpired("The job waited longer than its image is kept: submit the image again."))
+            work.end(ImageExpired())
         elif attempts_left < 1:
-            work.end(WorkerLost(f"The worker crashed {tasks.MAX_ATTEMPTS} times on this image. Try a different image."))
+            work.end(WorkerLost(attempts=tasks.MAX_ATTEMPTS))
         return work
 
     def _begin(self, popped: Sequence[str], taken: Sequence[Work], *, put_back: Sequence[Work]) -> list[Work]:

@@ -7,7 +7,8 @@ from typing import Any
 from rq.job import get_current_job
 
 from image_analysis_common import keys
-from image_analysis_common.errors import ImageExpired, ServiceError
+from image_analysis_common.errors import ServiceError
+from image_analysis_common.job_errors import ImageExpired
 from image_analysis_common.models import MAX_TOP_K, TOP_K, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.decoding.decoder import Decoder
@@ -58,7 +59,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
             return None  # Cancelled, and nobody follows it.
         try:
             if image is None:
-                raise ImageExpired("The job waited longer than its image is kept: submit the image again.")
+                raise ImageExpired
             top_k = MAX_TOP_K if record.is_deep else TOP_K
             [predictions] = model.classify([start_decoder().decode(image)], top_k)
         except Exception as error:

@@ -7,7 +7,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from image_analysis_common import keys
-from image_analysis_common.errors import JobTimeout
+from image_analysis_common.job_errors import JobTimeout
 from image_analysis_common.tracing import flush_traces
 from image_analysis_worker.jobs.in_flight import Hand
 from image_analysis_worker.outage import FIRST_WAIT_S, Outage
@@ -75,8 +75,7 @@ class Heartbeat(threading.Thread):
             in_hand = self._hand.close()
             self._books.give_back([work for work in in_hand if work not in stuck])
             if len(stuck) == 1 and (stuck[0] in in_hand or self._hand.holds(stuck[0])):
-                limit_s = f"{self._watch.limit_s:g} s"
-                stuck[0].end(JobTimeout(f"The image took longer than {limit_s}: send a smaller one."))
+                stuck[0].end(JobTimeout(limit_s=self._watch.limit_s))
                 self._books.finish(stuck)
         except RedisError as error:
             log.warning("store_unavailable", cause=repr(error))
