@@ -59,7 +59,7 @@ class Stage:
 
     async def pop(self) -> None:
         """Take the next job as a worker does, before it begins."""
-        await self.client.lpop(QUEUE)
+        await self.client.lmove(QUEUE, f"{QUEUE}:intermediate")
 
     def complete(self, job_id: UUID) -> None:
         self.steps.begin(str(job_id))
@@ -217,6 +217,31 @@ async def test_cached_result_stays_until_the_last_of_those_it_answered_is_forgot
         stays.append(await stage.is_cached())
 
     assert stays == [True, True, False]
+
+
+@pytest.mark.parametrize("cache_ttl_s", [60, 7200])
+async def test_count_of_answers_expires_with_the_result(stage: Stage, cache_ttl_s: int) -> None:
+    await stage.client.hset(keys.result("1" * 64), "another model", RESULT.model_dump_json())
+    await stage.client.expire(keys.result("1" * 64), cache_ttl_s)
+
+    await stage.answer_from_cache()
+
+    left_ms = [await stage.client.pttl(key) for key in (keys.answered("1" * 64), keys.result("1" * 64))]
+    assert left_ms[0] == pytest.approx(left_ms[1], abs=1000)
+
+
+async def test_answers_are_counted_anew_where_the_result_was_gone(stage: Stage) -> None:
+    stage.complete(await stage.submit())
+    await stage.client.delete(keys.result("1" * 64))
+    await stage.answer_from_cache()
+    late = await stage.client.exists(keys.answered("1" * 64))
+
+    job_id = await stage.submit()
+    stage.complete(job_id)
+    await stage.cancel(job_id)
+
+    assert not late
+    assert not await stage.is_cached()
 
 
 async def test_failed_job_is_forgotten_and_nobody_elses_result_with_it(stage: Stage) -> None:

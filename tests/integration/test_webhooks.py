@@ -117,7 +117,7 @@ async def cancel_waiting(stage: Stage) -> str:
 
 async def cancel_running(stage: Stage) -> str:
     job_id = await stage.submit()
-    await stage.client.lpop("rq:queue:analysis-m")
+    await stage.client.lmove("rq:queue:analysis-m", "rq:queue:analysis-m:intermediate")
     stage.steps.begin(job_id)
     await stage.cancel(job_id)
     stage.steps.complete(job_id)

@@ -53,9 +53,9 @@ async def test_queued_job_states_every_limit(client: httpx.AsyncClient, redis: F
 
     job = await redis.hgetall(f"rq:job:{job_id}")
     limits = {name: int(job[name.encode()]) for name in ("timeout", "ttl", "result_ttl", "failure_ttl", "retries_left")}
-    assert limits == {"timeout": 60, "ttl": 86400, "result_ttl": 600, "failure_ttl": 3600, "retries_left": 3}
+    assert limits == {"timeout": 60, "ttl": 172800, "result_ttl": 600, "failure_ttl": 3600, "retries_left": 3}
     for key in (keys.image(job_id), keys.job(job_id), f"rq:job:{job_id}"):
-        assert 86000 < await redis.ttl(key) <= 86400
+        assert 172000 < await redis.ttl(key) <= 172800
 
 
 async def test_image_by_url_is_queued(client: httpx.AsyncClient, redis: FakeRedis, fetcher: FakeFetcher) -> None:
@@ -236,6 +236,15 @@ async def test_full_queue_is_refused_and_says_when_to_come_again(make_client: Ma
     assert answers[1].json()["code"] == "queue_full"
     assert answers[1].headers["retry-after"] == "30"
     assert await redis.llen(QUEUE_KEY) == 1
+
+
+async def test_same_image_too_often_is_refused_and_says_when_to_come_again(make_client: MakeClient) -> None:
+    client = await make_client(max_queue_depth=1)
+
+    answers = [await client.post("/analyze-image", json=base64_body(make_png())) for _ in range(12)]
+
+    assert [answer.status_code for answer in answers] == [202] * 11 + [503]
+    assert (answers[-1].json()["code"], answers[-1].headers["retry-after"]) == ("queue_full", "30")
 
 
 def test_queue_that_could_not_hold_the_largest_image_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:

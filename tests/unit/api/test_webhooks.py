@@ -293,6 +293,17 @@ async def test_each_job_of_a_batch_is_told_by_itself(client: httpx.AsyncClient, 
     assert await redis.zrange(keys.DELIVERIES, 0, -1) == [refused.encode()]
 
 
+async def test_images_of_a_batch_whose_webhooks_are_too_many_fail(client: httpx.AsyncClient, redis: FakeRedis) -> None:
+    await redis.zadd(keys.DELIVERIES, {str(number): 1 for number in range(MAX_DELIVERIES - 1)})
+    images = [base64_body(image) for image in (IMAGE, make_png(2))]
+
+    answer = await client.post("/analyze-images", json={"images": images, "webhook_url": URL})
+
+    first, second = answer.json()["jobs"]
+    assert (answer.status_code, first["status"], second["status"]) == (202, "PENDING", "FAILED")
+    assert second["error"]["code"] == "too_many_deliveries"
+
+
 async def test_batch_that_is_not_taken_in_is_not_told_of(make_client: MakeClient, redis: FakeRedis) -> None:
     client = await make_client(webhook_secret=(SECRET,), max_queue_depth=1)
     await client.post("/analyze-image", json=base64_body(IMAGE))

@@ -1,5 +1,6 @@
 """The application: the routes and middleware around its services."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,13 +28,16 @@ stable `code`; quote its `request_id` when you report it.
 
 
 def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> FastAPI:
-    """Build the API; it connects to nothing before the first request."""
+    """Build the API; it connects to nothing before it serves."""
     services = Services.build(settings, redis=redis, fetcher=fetcher)
     bound_pillow()
 
     @asynccontextmanager
     async def close_services(_app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(services.sweep.run())
         yield
+        sweeping.cancel()
+        await asyncio.wait([sweeping])
         await services.aclose()
 
     app = FastAPIOffline(  # the pages of the documentation load nothing from other hosts

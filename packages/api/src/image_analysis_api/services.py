@@ -16,6 +16,7 @@ from image_analysis_api.jobs.position import Places
 from image_analysis_api.jobs.queue import JobQueue
 from image_analysis_api.jobs.records import Store
 from image_analysis_api.jobs.submit import Analysis
+from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.outbound.client import Destinations, Egress
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.outbound.resolver import Resolver
@@ -44,6 +45,7 @@ class Services:
     cancellation: Cancellation
     listing: Listing
     waiting_room: WaitingRoom
+    sweep: Sweep
 
     @classmethod
     def build(cls, settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> Self:
@@ -89,6 +91,7 @@ class Services:
             waiting_room=WaitingRoom(
                 redis, store, max_waiters=settings.max_waiters, max_per_client=settings.max_waiters_per_client
             ),
+            sweep=Sweep(redis),
         )
 
     async def aclose(self) -> None:

@@ -180,8 +180,8 @@ class RateLimited(RequestError):
     sentence = "The limit is {max_requests} requests in {interval_s} s: try again in {retry_after_s} s."
     example: ClassVar[Mapping[str, Any]] = {"max_requests": 5, "interval_s": 60, "retry_after_s": 42}
 
-    def __init__(self, *, retry_after_s: int, **values: Any) -> None:
-        super().__init__(retry_after_s=retry_after_s, **values)
+    def __init__(self, detail: str = "", *, retry_after_s: int, **values: Any) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **values)
         self.retry_after_s = retry_after_s
 
 
@@ -215,8 +215,8 @@ class QueueFull(Unavailable):
     sentence = "{depth} images wait, and no more are accepted: try again in {retry_after_s} s."
     example: ClassVar[Mapping[str, Any]] = {"depth": 1000, "retry_after_s": 40}
 
-    def __init__(self, *, retry_after_s: int, **values: Any) -> None:
-        super().__init__(retry_after_s=retry_after_s, **values)
+    def __init__(self, detail: str = "", *, retry_after_s: int, **values: Any) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, **values)
         self.retry_after_s = retry_after_s
 
 

@@ -31,6 +31,13 @@ class ImageExpired(JobError):
     sentence = "The job waited longer than its image is kept: submit the image again."
 
 
+class JobLost(JobError):
+    """The job's entry in RQ's queue was removed."""
+
+    code = "job_lost"
+    sentence = "The job was removed from the queue before its end: submit the image again."
+
+
 class JobTimeout(JobError):
     """The image took longer than a job may."""
 

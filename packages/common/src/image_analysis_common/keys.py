@@ -4,7 +4,10 @@
 """
 
 WAITING_JOB_TTL_S = 24 * 3600
-"""How long an accepted job may wait for a worker, its image beside it."""
+"""How long an accepted job may wait for a worker; then it fails."""
+
+UNENDED_JOB_TTL_S = 2 * WAITING_JOB_TTL_S
+"""How long Redis keeps what belongs to a job that has not ended, so that an API that was down can still fail it."""
 
 ENDED_JOB_TTL_S = 3600
 """How long an ended job's answer can be asked for, and RQ's books show a failed one."""
@@ -29,6 +32,15 @@ DELIVERY_TTL_S = DELIVERY_PERIOD_S + 3600
 
 DELIVERIES = "analysis_deliveries"
 """The sorted set of the jobs whose end a webhook has still to be told, by when it is due, on the server's clock."""
+
+PROMISES = "analysis_promises"
+"""The sorted set of the jobs that have not ended and have a webhook, by the time of their submission."""
+
+RUNS = "analysis_runs"
+"""The sorted set of the jobs that were queued, by the time when the API last checked them, until their run is over."""
+
+RUNS_PAUSE = "analysis_runs_pause"
+"""Exists for a moment after each step of checking runs, so that many API processes do not check without a pause."""
 
 MODELS = "analysis_models"
 """The sorted set of all models that are known, by their last heartbeat, in seconds of the server's clock."""
@@ -89,6 +101,16 @@ def leader(model_id: str, image_hash: str, *, is_deep: bool = False) -> str:
 def followers(job_id: str) -> str:
     """Name the set of the records that take every step together with a job's own."""
     return f"analysis_followers:{job_id}"
+
+
+def followers_end(job_id: str) -> str:
+    """Name the list of the fields that end a job's followers, as long as some of them have not ended."""
+    return f"analysis_followers_end:{job_id}"
+
+
+def following(model_id: str) -> str:
+    """Name the sorted set of a model's followers that have not ended, by the time of their submission."""
+    return f"analysis_following:{model_id}"
 
 
 def batch(batch_id: str) -> str:

@@ -26,24 +26,30 @@ local function schedule(record)
   redis.call('ZADD', '{keys.DELIVERIES}', string.format('%.3f', now), job_id)
   redis.call('ZREMRANGEBYSCORE', '{keys.DELIVERIES}', 0, string.format('%.3f', now - {keys.DELIVERY_TTL_S}))
   redis.call('EXPIRE', '{keys.DELIVERIES}', {keys.DELIVERY_TTL_S})
+  redis.call('ZREM', '{keys.PROMISES}', job_id)
 end
 """
 
 # Lua for every script that moves a job on: writes `fields`, of which the first is the status, into a record that has
 # not ended, tells whoever waits, and says whether it did; where that ends the job, its webhook will be told. The field
-# `history` holds all statuses so far; a job whose status never changed has none.
+# `history` holds all statuses so far; a job whose status never changed has none. An ended follower is no longer in the
+# set that its field `counted` names.
 ADVANCE = (
     SCHEDULE
     + f"""
 local function advance(record, fields, ttl)
-  local status, history, webhook_url = unpack(redis.call('HMGET', record, 'status', 'history', 'webhook_url'))
+  local status, history, webhook_url, follows, counted =
+    unpack(redis.call('HMGET', record, 'status', 'history', 'webhook_url', 'follows', 'counted'))
   if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
   redis.call('HSET', record, unpack(fields))
   if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
   if status ~= fields[2] then
     redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2])
     redis.call('PUBLISH', '{keys.CHANGES}', string.match(record, '[^:]+$'))
-    if webhook_url and fields[2] ~= 'PENDING' and fields[2] ~= 'PROCESSING' then schedule(record) end
+    if fields[2] ~= 'PENDING' and fields[2] ~= 'PROCESSING' then
+      if webhook_url then schedule(record) end
+      if follows and counted then redis.call('ZREM', counted, string.match(record, '[^:]+$')) end
+    end
   end
   return true
 end

@@ -25,6 +25,7 @@ from image_analysis_common.errors import (
     QueueFull,
     RequestError,
     ServiceError,
+    TooManyDeliveries,
 )
 from image_analysis_common.images import image_digest
 from image_analysis_common.logs import request_id
@@ -123,7 +124,7 @@ class Batches:
         Raises:
             WebhooksDisabled, UrlRefused, TooManyDeliveries: their ends cannot be told where they ask for it.
             ModelNotFound: there is no such model as they ask for.
-            QueueFull: not one of them could be queued.
+            QueueFull, TooManyDeliveries: not one of them could be queued.
             StoreUnavailable: nothing was taken in.
         """
         structlog.contextvars.bind_contextvars(batch_id=str(batch_id))
@@ -224,7 +225,7 @@ class Batches:
                     entry.record, _ = await self._analysis.take_in(
                         entry.job_id, entry.image, entry.record, is_urgent=is_urgent
                     )
-            except QueueFull as error:
+            except (QueueFull, TooManyDeliveries) as error:
                 full = error
                 entry.refuse(error)
                 overflow.append(entry)
@@ -232,7 +233,7 @@ class Batches:
             await self._refuse(batch_id, entries, overflow, full)
 
     async def _refuse(
-        self, batch_id: UUID, entries: Sequence[Entry], overflow: Sequence[Entry], full: QueueFull
+        self, batch_id: UUID, entries: Sequence[Entry], overflow: Sequence[Entry], full: ServiceError
     ) -> None:
         """Note those that the queue had no room for; where nothing else came of the batch, forget it."""
         is_lost = all(entry.record.status is JobStatus.FAILED for entry in entries)

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from image_analysis_api.jobs.runs import DISCARD, LOCATE
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
@@ -12,30 +13,20 @@ from image_analysis_common.records import ADVANCE
 
 # A waiting job leaves the queue, in our keys and in RQ's books. What others wait for goes on: a job that others follow
 # is cancelled and its run is kept, until the last of them leaves. A job that a worker has gets a mark, and is CANCELLED
-# when it ends. One that has ended is forgotten, and its webhook told no more; its image's results too, where no other
-# job was answered with them.
+# when it ends; one that RQ has lost is CANCELLED at once. One that has ended is forgotten, and its webhook told no
+# more; its image's results too, where no other job was answered with them.
 CANCEL = (
     ADVANCE
+    + LOCATE
+    + DISCARD
     + f"""
 local record, job_id, owner, ended_ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local cancelled = {{'status', 'CANCELLED'}}
 
-local function withdraw(run)
-  local job = 'rq:job:' .. run
-  local queue = redis.call('HGET', job, 'origin')
-  if not queue or redis.call('LREM', 'rq:queue:' .. queue, 0, run) == 0 then return false end
-  local now, registry = redis.call('TIME')[1], 'rq:canceled:' .. queue
-  redis.call('HSET', job, 'status', 'canceled')
-  redis.call('EXPIRE', job, ended_ttl)
-  redis.call('ZREMRANGEBYSCORE', registry, 0, now)
-  redis.call('ZADD', registry, now + ended_ttl, run)
-  redis.call('EXPIRE', registry, ended_ttl)
-  local leader, count = unpack(redis.call('HMGET', '{keys.job("")}' .. run, 'leads', 'counted'))
-  if leader and redis.call('GET', leader) == run then redis.call('DEL', leader) end
-  local image = '{keys.image("")}' .. run
-  local bytes = count and tonumber(redis.call('GET', count) or 0) or 0
-  if bytes > 0 then redis.call('SET', count, math.max(bytes - redis.call('STRLEN', image), 0), 'KEEPTTL') end
-  redis.call('DEL', image)
+local function withdraw(run, status)
+  local place = locate(run)
+  if place and (place ~= 'queue' or status == 'PROCESSING') then return false end
+  discard(run, 'canceled')
   return true
 end
 
@@ -51,15 +42,14 @@ if status == 'PENDING' or status == 'PROCESSING' then
     if is_unwanted and redis.call('SCARD', followers) == 0 then withdraw(follows) end
     return 'CANCELLED'
   end
-  if status == 'PENDING' then
-    if redis.call('SCARD', '{keys.followers("")}' .. job_id) > 0 then
-      advance(record, cancelled, '')
-      return 'CANCELLED'
-    end
-    if withdraw(job_id) then
-      advance(record, cancelled, ended_ttl)
-      return 'CANCELLED'
-    end
+  local is_followed = redis.call('SCARD', '{keys.followers("")}' .. job_id) > 0
+  if is_followed and status == 'PENDING' then
+    advance(record, cancelled, '')
+    return 'CANCELLED'
+  end
+  if not is_followed and withdraw(job_id, status) then
+    advance(record, cancelled, ended_ttl)
+    return 'CANCELLED'
   end
   redis.call('HSET', record, 'cancelled', '1')
   return 'ENDING'

@@ -13,13 +13,19 @@ from rq import Queue, Retry
 
 from image_analysis_api.jobs.position import PACE
 from image_analysis_api.jobs.records import ENLIST
+from image_analysis_api.jobs.runs import LOCATE, UNENDED
+from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys, tasks, tracing
-from image_analysis_common.errors import QueueFull
+from image_analysis_common.errors import QueueFull, TooManyDeliveries
 from image_analysis_common.records import JobRecord
 
 MAX_RETRY_AFTER_S = 300
 """However long the queue takes: workers may come."""
+
+FOLLOWERS_FULL = "{count} jobs wait for the images of others, and no more are accepted: try again in {retry_after_s} s."
+FOLLOWERS_PER_PLACE = 10
+"""So many times `max_depth` jobs may follow others; the record of each takes half a kB of Redis."""
 
 # A job without another attempt or without its image can only fail: nobody else may follow it into that.
 CAN_RUN = f"""
@@ -31,57 +37,75 @@ end
 
 # Where another job runs this very image already, the new one follows it: its record takes every step with the
 # leader's, and nothing is queued; one that is urgent takes a waiting leader to the front with it. A leader that its
-# owner took back runs on for those that follow it, and is where any of them is. Where the leader has ended since the
-# cache was asked, the result stands there now. Otherwise the new job leads, and the commands that queue it are run,
-# unless too much waits already: then the answer is how many jobs wait, and how many seconds half of them will take at
-# the present pace. Where nothing waits or runs, the count of bytes begins anew: images that expired are not in it.
+# owner took back runs on for those that follow it, and is where any of them is. One that RQ has lost, or that has
+# waited for too long, is not followed. Where the leader has ended since the cache was asked, the result stands there
+# now. Otherwise the new job leads, and the commands that queue it are run, unless too much waits already: then the
+# answer is what, how much of it, and how many seconds half of the queue will take at the present pace. Where nothing
+# waits or runs, the count of bytes begins anew: images that expired are not in it.
 ENQUEUE = (
     ENLIST
     + PACE
+    + LOCATE
+    + UNENDED
     + CAN_RUN
-    + """
+    + f"""
 local leader, record, ttl = KEYS[1], KEYS[2], ARGV[1]
-local cache_field, size, max_depth, max_bytes, is_urgent, fields = unpack(ARGV, 5, 10)
+local cache_field, size, is_urgent, waiting_s = unpack(ARGV, 5, 8)
+local max_depth, max_bytes, max_followers, max_deliveries, fields = unpack(ARGV, 9, 13)
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local depth = redis.call('LLEN', KEYS[4])
+local function take_in()
+  redis.call('HSET', record, unpack(ARGV, 14, 13 + fields))
+  redis.call('EXPIRE', record, ttl)
+  if max_deliveries ~= '' then note('{keys.PROMISES}', ARGV[2], now) end
+  if KEYS[9] ~= '' then enlist(KEYS[9], ARGV[2]) end
+end
+local function refuse(what, count)
+  local ended, seconds = pace(KEYS[6], KEYS[7])
+  return {{what, count, math.ceil(math.max(depth, 1) / 2 * (seconds or 60) / (ended or 1))}}
+end
 if cache_field ~= '' and redis.call('HEXISTS', KEYS[3], cache_field) == 1 then return 'cached' end
+if max_deliveries ~= '' then
+  local left = max_deliveries - redis.call('ZCARD', '{keys.DELIVERIES}')
+  if is_full('{keys.PROMISES}', left, now) then return 'deliveries' end
+end
 local leading = redis.call('GET', leader)
 if leading then
-  local status = redis.call('HGET', ARGV[3] .. leading, 'status')
+  local status, until_s = unpack(redis.call('HMGET', ARGV[3] .. leading, 'status', 'waits_until_s'))
   if status == 'CANCELLED' then
     local follower = redis.call('SRANDMEMBER', ARGV[4] .. leading)
     status = follower and redis.call('HGET', follower, 'status')
   end
-  if (status == 'PENDING' or status == 'PROCESSING') and can_run(leading) then
+  local can_wait = status == 'PROCESSING' or (status == 'PENDING' and (not until_s or now < tonumber(until_s)))
+  if can_wait and locate(leading) and can_run(leading) then
+    if is_full(KEYS[10], max_followers, now) then return refuse('followers', redis.call('ZCARD', KEYS[10])) end
     redis.call('SADD', ARGV[4] .. leading, record)
     redis.call('EXPIRE', ARGV[4] .. leading, ttl)
-    redis.call('HSET', record, unpack(ARGV, 11, 10 + fields))
-    redis.call('HSET', record, 'status', status, 'follows', leading)
-    redis.call('EXPIRE', record, ttl)
+    take_in()
+    redis.call('HSET', record, 'status', status, 'follows', leading, 'counted', KEYS[10])
+    note(KEYS[10], ARGV[2], now)
     if is_urgent == '1' and redis.call('LREM', KEYS[4], 1, leading) == 1 then
       redis.call('LPUSH', KEYS[4], leading)
     end
-    if KEYS[9] ~= '' then enlist(KEYS[9], ARGV[2]) end
     return leading
   end
 end
-local depth = redis.call('LLEN', KEYS[4])
 local is_idle = depth == 0 and redis.call('ZCARD', KEYS[8]) == 0
 local bytes = (not is_idle and redis.call('GET', KEYS[5]) or 0) + size
-if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then
-  local count, seconds = pace(KEYS[6], KEYS[7])
-  return {depth, math.ceil(depth / 2 * (seconds or 60) / (count or 1))}
-end
+if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then return refuse('images', depth) end
 redis.call('SET', KEYS[5], bytes, 'EX', ttl)
 redis.call('SET', leader, ARGV[2], 'EX', ttl)
-redis.call('HSET', record, unpack(ARGV, 11, 10 + fields))
-redis.call('EXPIRE', record, ttl)
-local at = 11 + fields
+take_in()
+local at = 14 + fields
 while at <= #ARGV do
   local count = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + count))
   at = at + count + 1
 end
-redis.call('HSET', record, 'leads', leader, 'counted', KEYS[5])
-if KEYS[9] ~= '' then enlist(KEYS[9], ARGV[2]) end
+local until_s = string.format('%.3f', now + waiting_s)
+redis.call('HSET', record, 'leads', leader, 'counted', KEYS[5], 'waits_until_s', until_s)
+note('{keys.RUNS}', ARGV[2], now)
 return false
 """
 )
@@ -105,12 +129,14 @@ class JobQueue:
         job_timeout_s: int = 60,
         max_depth: int = 1000,
         max_bytes: int = 256_000_000,
+        waiting_s: float = keys.WAITING_JOB_TTL_S,
     ) -> None:
         self._redis = connection
         self._model = model
         self._job_timeout_s = job_timeout_s
         self._max_depth = max_depth
         self._max_bytes = max_bytes
+        self._waiting_s = waiting_s
         self._enqueue = connection.register_script(ENQUEUE)
         # RQ never uses the connection here, but wants one, and the server's version that it would ask for.
         self._queue = Queue(
@@ -154,7 +180,9 @@ class JobQueue:
 
         Raises:
             ResultKnown: the image's result came into the cache under `cache_field`; nothing was queued.
-            QueueFull: `max_depth` jobs wait, or `max_bytes` of images are there; nothing was queued.
+            QueueFull: `max_depth` jobs wait, `max_bytes` of images are there, or too many jobs follow others; nothing
+                was queued.
+            TooManyDeliveries: the job has a webhook, and too many have been promised; nothing was queued.
             StoreUnavailable: nothing was queued.
         """
         script_keys, args = self._call(job_id, image, record, request_id, cache_field, is_urgent)
@@ -187,7 +215,7 @@ class JobQueue:
             kwargs={"job_id": identifier},
             job_id=identifier,
             timeout=self._job_timeout_s,
-            ttl=keys.WAITING_JOB_TTL_S,
+            ttl=keys.UNENDED_JOB_TTL_S,
             result_ttl=keys.FINISHED_JOB_TTL_S,
             failure_ttl=keys.ENDED_JOB_TTL_S,
             retry=Retry(max=tasks.MAX_ATTEMPTS, enqueue_at_front=True),
@@ -197,7 +225,7 @@ class JobQueue:
         # RQ's own code writes the job into a pipeline; the script runs what stands in it.
         pipeline = self._redis.pipeline()
         self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline), at_front=is_urgent)
-        pipeline.set(keys.image(identifier), image, ex=keys.WAITING_JOB_TTL_S)
+        pipeline.set(keys.image(identifier), image, ex=keys.UNENDED_JOB_TTL_S)
         commands = [part for command, _ in pipeline.command_stack for part in (len(command), *command)]
         fields = [part for field in record.to_hash().items() for part in field]
         return [
@@ -208,16 +236,20 @@ class JobQueue:
             keys.image_bytes(self._model),
             *self._registry_keys,
             keys.jobs_of(record.owner) if record.owner else "",
+            keys.following(self._model),
         ], [
-            keys.WAITING_JOB_TTL_S,
+            keys.UNENDED_JOB_TTL_S,
             identifier,
             keys.job(""),
             keys.followers(""),
             cache_field,
             len(image),
+            int(is_urgent),
+            self._waiting_s,
             self._max_depth,
             self._max_bytes,
-            int(is_urgent),
+            FOLLOWERS_PER_PLACE * self._max_depth,
+            MAX_DELIVERIES if record.webhook_url else "",
             len(fields),
             *fields,
             *commands,
@@ -229,9 +261,15 @@ def read_answer(answer: Any) -> UUID | None:
     match answer:
         case b"cached":
             raise ResultKnown
-        case [depth, half_gone_s]:
+        case b"deliveries":
+            raise TooManyDeliveries
+        case [what, count, half_gone_s]:
             retry_after_s = max(min(half_gone_s, MAX_RETRY_AFTER_S), 1)
-            raise QueueFull(depth=depth, retry_after_s=retry_after_s)
+            raise QueueFull(
+                "" if what == b"images" else FOLLOWERS_FULL.format(count=count, retry_after_s=retry_after_s),
+                depth=count,
+                retry_after_s=retry_after_s,
+            )
         case bytes():
             return UUID(answer.decode())
     return None

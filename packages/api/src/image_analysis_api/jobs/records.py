@@ -32,14 +32,28 @@ local function enlist(list, job_id)
 end
 """
 
-# The count of answers has the lifetime of the result, which it never changes; a job that was refused has no answer.
+# Lua: counts jobs that a cached result has answered. The count expires with the result; without one nothing is counted.
+COUNT_ANSWERS = """
+local function count_answers(result, answered, number)
+  local left_ms = redis.call('PTTL', result)
+  if left_ms < 0 then
+    redis.call('DEL', answered)
+  elseif number > 0 then
+    redis.call('INCRBY', answered, number)
+    redis.call('PEXPIRE', answered, left_ms)
+  end
+end
+"""
+
+# A job that was refused has no answer.
 ADD = (
     ENLIST
     + SCHEDULE
+    + COUNT_ANSWERS
     + """
 redis.call('HSET', KEYS[1], unpack(ARGV, 5))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-if KEYS[2] ~= '' and redis.call('INCR', KEYS[2]) == 1 then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
+if KEYS[2] ~= '' then count_answers(KEYS[4], KEYS[2], 1) end
 if ARGV[2] ~= '' then enlist(KEYS[3], ARGV[1]) end
 if ARGV[4] == '1' then schedule(KEYS[1]) end
 """
@@ -151,7 +165,7 @@ def _ended(job_id: UUID, record: JobRecord) -> tuple[list[str], list[str | int]]
     identifier, owner = str(job_id), record.owner or ""
     answered = keys.answered(record.image_hash) if record.cached else ""
     return (
-        [keys.job(identifier), answered, keys.jobs_of(owner)],
+        [keys.job(identifier), answered, keys.jobs_of(owner), keys.result(record.image_hash)],
         [
             identifier,
             owner,

@@ -9,7 +9,8 @@ from image_analysis_common import keys
 from image_analysis_common.errors import TooManyDeliveries, UrlRefused, WebhooksDisabled
 
 MAX_DELIVERIES = 100_000
-"""Each takes some 2 kB of Redis, for up to a day where its receiver does not answer."""
+"""Webhooks of jobs that have not ended, and those that have still to be told. Each of the latter takes some 2 kB of
+Redis, for up to a day where its receiver does not answer."""
 
 
 class Receivers:
@@ -26,7 +27,7 @@ class Receivers:
         Raises:
             WebhooksDisabled: the service could not sign.
             UrlRefused: the URL is malformed, or leads where we do not go.
-            TooManyDeliveries: `MAX_DELIVERIES` have still to be made.
+            TooManyDeliveries: `MAX_DELIVERIES` have still to be made; queuing the job checks it once more.
         """
         if not self._is_enabled:
             raise WebhooksDisabled
@@ -34,7 +35,9 @@ class Receivers:
             self._destinations.check_form(WebUrl.parse(url))
         except UrlRefused as error:
             raise UrlRefused(f"webhook_url is refused. {error.detail}") from error
-        async with reaching_redis():
-            pending = await self._redis.zcard(keys.DELIVERIES)
+        async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.zcard(keys.PROMISES)
+            pipeline.zcard(keys.DELIVERIES)
+            pending = sum(await pipeline.execute())
         if pending >= MAX_DELIVERIES:
             raise TooManyDeliveries

@@ -14,8 +14,9 @@ from redis.client import Pipeline
 from redis.retry import Retry
 
 from image_analysis_common import keys
+from image_analysis_common.followers import ADVANCE_FOLLOWERS, FOLLOWERS_AT_ONCE
 from image_analysis_common.models import DEEP_SUFFIX, AnalysisResult, CachedResult, JobFailure, JobStatus
-from image_analysis_common.records import ADVANCE, JobRecord
+from image_analysis_common.records import JobRecord
 
 # One step of a run. What depends on others is decided here, when it is written: a read from before is out of date.
 #
@@ -31,7 +32,8 @@ from image_analysis_common.records import ADVANCE, JobRecord
 # Answers the status that the run has reached, nil where nothing was written. `ended_by` names the execution that wrote
 # an end: should the answer be lost on its way, the same call gives it again.
 STEP = (
-    ADVANCE
+    ADVANCE_FOLLOWERS
+    + f"local followers_at_once = {FOLLOWERS_AT_ONCE}"
     + """
 -- Runs the command at an index of ARGV, where its length stands before its words; an empty one answers true.
 local function run(at)
@@ -67,17 +69,15 @@ if is_end and is_cancelled then
 elseif advance(record, fields, ttl) then
   answered, has_moved = 1, true
 end
-for _, follower in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  if advance(follower, fields, ttl) then answered = answered + 1 end
-end
+answered = answered + advance_followers(KEYS[2], fields, ttl, followers_at_once)
 if cached ~= '' and answered > 0 then
+  if redis.call('EXISTS', KEYS[6]) == 0 then redis.call('DEL', KEYS[7]) end
   redis.call('HSET', KEYS[6], cache_field, cached)
   redis.call('EXPIRE', KEYS[6], cache_ttl)
   redis.call('INCRBY', KEYS[7], answered)
   redis.call('EXPIRE', KEYS[7], cache_ttl)
 end
 if is_end then
-  redis.call('DEL', KEYS[2])
   if redis.call('GET', KEYS[3]) == job_id then redis.call('DEL', KEYS[3]) end
   local size = redis.call('STRLEN', KEYS[4])
   redis.call('DEL', KEYS[4])

@@ -35,7 +35,7 @@ class Entries:
         pipeline = self._record()
         execution = Execution.create(job, keys.WORKER_TTL_S, pipeline, worker_name=self._worker.name)
         job.prepare_for_execution(self._worker.name, pipeline)
-        pipeline.expire(job.key, keys.WAITING_JOB_TTL_S)
+        pipeline.expire(job.key, keys.UNENDED_JOB_TTL_S)
         return execution, self._step(job, self._popped(job), pipeline)
 
     def complete(self, job: Job, execution: Execution | None, result: AnalysisResult) -> RqStep:
