@@ -97,18 +97,18 @@ async def test_document_lists_every_status_of_the_contract(document: dict[str, A
     }
 
     assert statuses == {
-        ("post", "/analyze-image"): [200, 202, 400, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503],
-        ("post", "/analyze-images"): [200, 202, 400, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503],
-        ("get", "/analysis-batches/{batch_id}"): [200, 400, 404, 500, 503],
-        ("get", "/models"): [200, 500, 503],
-        ("get", "/models/{model_id}"): [200, 404, 500, 503],
-        ("get", "/analysis-status/{job_id}"): [200, 400, 404, 500, 503],
-        ("get", "/analysis-status/{job_id}/events"): [200, 204, 400, 404, 500, 503],
-        ("delete", "/analysis/{job_id}"): [200, 202, 204, 400, 404, 500, 503],
-        ("get", "/analyses"): [200, 400, 403, 500, 503],
-        ("get", "/health"): [200],
-        ("get", "/health/live"): [200],
-        ("get", "/health/ready"): [200, 500, 503],
+        ("post", "/analyze-image"): [200, 202, 400, 403, 404, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503],
+        ("post", "/analyze-images"): [200, 202, 400, 403, 404, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503],
+        ("get", "/analysis-batches/{batch_id}"): [200, 400, 404, 414, 431, 500, 503],
+        ("get", "/models"): [200, 414, 431, 500, 503],
+        ("get", "/models/{model_id}"): [200, 404, 414, 431, 500, 503],
+        ("get", "/analysis-status/{job_id}"): [200, 400, 404, 414, 431, 500, 503],
+        ("get", "/analysis-status/{job_id}/events"): [200, 204, 400, 404, 414, 431, 500, 503],
+        ("delete", "/analysis/{job_id}"): [200, 202, 204, 400, 404, 414, 431, 500, 503],
+        ("get", "/analyses"): [200, 400, 403, 414, 431, 500, 503],
+        ("get", "/health"): [200, 414, 431, 500],
+        ("get", "/health/live"): [200, 414, 431, 500],
+        ("get", "/health/ready"): [200, 414, 431, 500, 503],
     }
     assert {"HTTPValidationError", "ValidationError"}.isdisjoint(document["components"]["schemas"])
 

@@ -172,6 +172,22 @@ class UnsupportedMediaType(RequestError):
     }
 
 
+class UrlTooLong(RequestError):
+    """The URL is longer than the service reads."""
+
+    status, code = 414, "url_too_long"
+    sentence = "The URL is over {limit} bytes: send a shorter one."
+    example: ClassVar[Mapping[str, Any]] = {"limit": 8000}
+
+
+class HeadersTooLarge(RequestError):
+    """The headers, or the trailers, are too large or too many."""
+
+    status, code = 431, "headers_too_large"
+    sentence = "The request has over {limit} headers: send fewer."
+    example: ClassVar[Mapping[str, Any]] = {"limit": 100}
+
+
 class RateLimited(RequestError):
     """The client has used up its requests; it may send one again in `retry_after_s` seconds."""
 

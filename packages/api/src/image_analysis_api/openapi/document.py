@@ -84,7 +84,9 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
                 is_limited = path.startswith(("/analy", "/models"))
                 for operation in operations.values():
                     if is_limited and has_keys:
-                        _ask_for_key(operation)
+                        operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
+                        _add_errors(operation, errors.Unauthorized, errors.RateLimited)
+                    _add_errors(operation, errors.UrlTooLong, errors.HeadersTooLarge)
                     _complete(operation["responses"], is_limited=is_limited)
             if has_keys:
                 document["components"]["securitySchemes"] = SECURITY_SCHEMES
@@ -98,10 +100,9 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
     app.openapi = make_document  # type: ignore[method-assign]
 
 
-def _ask_for_key(operation: dict[str, Any]) -> None:
-    """Add what configured keys bring: either header, and the answers to a wrong one."""
-    operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
-    for status, response in describe_errors(errors.Unauthorized, errors.RateLimited).items():
+def _add_errors(operation: dict[str, Any], *kinds: type[errors.ServiceError]) -> None:
+    """Add the answers that come before any route."""
+    for status, response in describe_errors(*kinds).items():
         del response["model"]
         response["content"][MEDIA_TYPE]["schema"] = {"$ref": f"{SCHEMAS}Problem"}
         operation["responses"].setdefault(str(status), response)
