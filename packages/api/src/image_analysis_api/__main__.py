@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from image_analysis_api import queue_metrics as backlog
 from image_analysis_api.app import create_app
 from image_analysis_api.server.connections import bound
+from image_analysis_api.server.websocket_connections import BoundWebSocket
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import check_version
 from image_analysis_common.errors import StartupError, StoreUnavailable
@@ -65,6 +66,7 @@ def main() -> None:
             host=settings.api_host,
             port=settings.api_port,
             http=bound(settings.body_timeout_seconds),
+            ws=BoundWebSocket,
             log_config=None,
             access_log=False,
             server_header=False,

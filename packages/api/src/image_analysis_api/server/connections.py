@@ -1,77 +1,243 @@
-"""A client's connection, bounded in time: uvicorn waits for ever for a request's head, and for its body.
+"""A client's connection, bounded in time and in bytes: uvicorn bounds neither a request's head nor its trailers.
 
-What a body may take is told to the client by `intake`; here the connection ends whatever the client does.
+Owns every time limit of a connection, and what happens to a request for another protocol. `framing` counts what comes
+around a body, `intake` limits the body. Rests on private parts of uvicorn, which is pinned to the minor version.
 """
 
 from asyncio import TimerHandle, Transport
-from uuid import uuid4
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from image_analysis_api.server.problems import MEDIA_TYPE, describe
-from image_analysis_common.errors import RequestError
+from image_analysis_api.server.framing import Framing, Part, check_url
+from image_analysis_api.server.request_context import refuse
+from image_analysis_api.server.websocket_connections import is_handshake
+from image_analysis_common.errors import RequestError, ServiceError, Unavailable
 
 HEAD_TIMEOUT_S = 10.0
 """From the connection, or from a request's first byte, to the end of its headers."""
 
+UNREAD_TIMEOUT_S = 60.0
+"""How long a client may leave 64 KiB of its answers unread."""
+
+STOP_TIMEOUT_S = 8.0
+"""How long a client may keep a stopping process waiting: after 10 s uvicorn cancels what still runs."""
+
 LINGER_S = 5.0
 LINGER_BYTES = 32_000_000
-"""How much more of a body may come after the answer to it: cut off at once, a client might not see the answer."""
+"""How much more may come after an early answer: if the connection were cut at once, the client might never see it."""
+
+MAX_PIPELINED = 10
+"""Requests that wait for the answer to an earlier one. Each can be 18 bytes long, and takes 3 kB of memory."""
+
+NO_HANDSHAKE = (
+    "This is not a WebSocket handshake as in RFC 6455: a GET without a body, with lines of at most 8192 bytes, "
+    "after the answers to all earlier requests on the connection."
+)
 
 
-def bound(body_timeout_s: float) -> type[HttpToolsProtocol]:
-    """Make uvicorn's protocol with a time limit for each part of a request, and for the time before it."""
+class BoundProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, with limits on each part of a request and on the time between requests."""
 
-    class BoundProtocol(HttpToolsProtocol):
-        _deadline: TimerHandle | None = None
-        _unused_bytes = 0
+    body_timeout_s: float
 
-        def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            self._expect(HEAD_TIMEOUT_S)
+    _deadline: TimerHandle | None = None
+    _unread_deadline: TimerHandle | None = None
+    _is_reading = True
+    _refusal: ServiceError | None = None
+    _unused_bytes = 0
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._expect(None)
-            super().connection_lost(exc)
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._framing = Framing()
+        self._due: list[RequestResponseCycle] = []  # requests without their whole answer, the oldest first
+        self._expect(HEAD_TIMEOUT_S)
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._expect(HEAD_TIMEOUT_S)
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        self.resume_writing()
+        for cycle in self._due:  # uvicorn tells only the last one
+            cycle.disconnected = True
+            cycle.message_event.set()
+        super().connection_lost(exc)
 
-        def on_headers_complete(self) -> None:
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        while rest and self._is_reading:
+            rest = rest[self._parse(rest[: self._framing.room_bytes]) :]
+        if not rest:
+            return
+        if (successor := self.transport.get_protocol()) is not self:
+            successor.data_received(bytes(rest))  # type: ignore[attr-defined]
+        else:
+            self._drop(len(rest))
+
+    def _parse(self, piece: memoryview) -> int:
+        """Parse a piece; return how many of its bytes were parsed."""
+        self._framing.begin_piece()
+        try:
+            self.parser.feed_data(piece)
+            self._framing.end_piece(len(piece))
+        except HttpParserUpgrade as upgrade:
+            self._change_protocol()
+            return int(upgrade.args[0])
+        except HttpParserError as error:
+            cause = error.__context__  # what a callback raised
+            self._refuse(cause if isinstance(cause, ServiceError) else RequestError("Malformed HTTP request."))
+        except ServiceError as error:
+            self._refuse(error)
+        return len(piece)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._framing.begin(Part.HEAD)
+        self._expect(HEAD_TIMEOUT_S)
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        check_url(self.url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._framing.count_field()
+        if self._framing.part is Part.HEAD:  # uvicorn would add a trailer to the headers
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            if len(self._due) > MAX_PIPELINED:
+                raise Unavailable("Too many requests on this connection wait for their answers: send fewer at once.")
             super().on_headers_complete()
-            self._expect(body_timeout_s + LINGER_S)
+            self._due.append(self.cycle)
+            self._framing.begin(Part.BODY)
+            self._expect(self.body_timeout_s + LINGER_S)
 
-        def on_body(self, body: bytes) -> None:
-            super().on_body(body)
-            if self.cycle.response_complete:
-                self._unused_bytes += len(body)
-                if self._unused_bytes > LINGER_BYTES:
-                    self.transport.abort()
+    def on_chunk_header(self) -> None:
+        self._framing.count_chunk()
 
-        def on_message_complete(self) -> None:
+    def on_body(self, body: bytes) -> None:
+        self._framing.count_body(len(body))
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._drop(len(body))
+
+    def on_message_complete(self) -> None:
+        self._framing.begin(Part.NONE)
+        if not self.parser.should_upgrade():
             super().on_message_complete()
-            self._expect(HEAD_TIMEOUT_S if self.cycle is None or self.cycle.response_complete else None)
+            self._expect(None if self._due else HEAD_TIMEOUT_S)
 
-        def handle_websocket_upgrade(self) -> None:
-            self._expect(None)  # another protocol takes over, which asks the client for signs of life
-            super().handle_websocket_upgrade()
+    def on_response_complete(self) -> None:
+        del self._due[0]
+        super().on_response_complete()
+        if self._due:
+            return
+        if self._refusal and not self.transport.is_closing():
+            self._answer(self._refusal)
+        else:
+            self._expect(LINGER_S if self.cycle.more_body else HEAD_TIMEOUT_S)
 
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            if self.cycle.response_complete:  # no other request waits for its answer
-                self._expect(LINGER_S if self.cycle.more_body else HEAD_TIMEOUT_S)
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_deadline = self.loop.call_later(UNREAD_TIMEOUT_S, self.transport.abort)
 
-        def send_400_response(self, _msg: str) -> None:
-            problem = describe(RequestError, "Malformed HTTP request.", uuid4().hex).model_dump_json().encode()
-            head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[400] + head % (MEDIA_TYPE.encode(), len(problem)) + problem)
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread_deadline is not None:
+            self._unread_deadline.cancel()
+            self._unread_deadline = None
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self._refusal and not self._due:
             self.transport.close()
+        elif not self.transport.is_closing():
+            self._expect(None)
+            self._deadline = self.loop.call_later(STOP_TIMEOUT_S, self._stop)
 
-        def _expect(self, timeout_s: float | None) -> None:
-            """Give the client so much time for what comes next."""
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self._deadline = self.loop.call_later(timeout_s, self.transport.abort) if timeout_s else None
+    def _stop(self) -> None:
+        """End a request that waits for its client, so that the process can stop."""
+        if self._framing.part is Part.BODY:
+            self._refuse(Unavailable("The service is stopping: send the request again."))
+            self.transport.close()
+        elif self.flow.write_paused:
+            self.transport.abort()
 
-    return BoundProtocol
+    def _change_protocol(self) -> None:
+        """Hand over a WebSocket; ignore a request for any other protocol and read its body (RFC 9110, section 7.8)."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        wanted = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        is_websocket = wanted == [b"websocket"] and version == "1.1"
+        lines = [b"%b: %b" % (name, value) for name, value in self.headers if is_websocket or name != b"upgrade"]
+        head = b"\r\n".join([b"%b %b HTTP/%b" % (method, self.url, version.encode()), *lines, b"", b""])
+        if method == b"CONNECT":
+            self._refuse(RequestError("This service is not a proxy: it takes no CONNECT."))
+        elif not is_websocket:
+            # The parser stays in the new protocol; another one reads the request without its wish.
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._parse(memoryview(head))
+        elif self._due or not is_handshake(head):
+            self._refuse(RequestError(NO_HANDSHAKE))
+        else:
+            self._is_reading = False
+            self._expect(None)  # the WebSocket's protocol has its own deadline
+            self.scope["method"] = method.decode()
+            self.handle_websocket_upgrade()
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Stop reading; answer with the error once every earlier request has its answer."""
+        self._is_reading = False
+        self._refusal = error.with_traceback(None)  # the frames in it hold received data
+        self.parser, self.url, self.headers = None, b"", []  # type: ignore[assignment]
+        if self.transport.is_closing():
+            return
+        if self._framing.part is Part.BODY:  # the app runs for this request, or will
+            if self.cycle.response_complete:
+                self._linger()
+                return
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+            self._due.pop()
+            if self.pipeline:
+                self.pipeline.popleft()
+            else:
+                self.cycle.disconnected = True
+                self.cycle.waiting_for_100_continue = False
+                self.cycle.message_event.set()
+        if self._due:
+            self._expect(None)
+        else:
+            self._answer(error)
+
+    def _answer(self, error: ServiceError) -> None:
+        response = refuse(error)
+        headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", response.body]))
+        self._linger()
+
+    def _linger(self) -> None:
+        self.transport.write_eof()
+        self._expect(LINGER_S)
+
+    def _drop(self, size_bytes: int) -> None:
+        self._unused_bytes += size_bytes
+        if self._unused_bytes > LINGER_BYTES:
+            self.transport.abort()
+
+    def _expect(self, timeout_s: float | None) -> None:
+        """Set the time limit for what the client does next."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(timeout_s, self.transport.abort) if timeout_s else None
+
+
+def bound(timeout_s: float) -> type[BoundProtocol]:
+    """Make the protocol with a time limit for bodies."""
+
+    class Bound(BoundProtocol):
+        body_timeout_s = timeout_s
+
+    return Bound

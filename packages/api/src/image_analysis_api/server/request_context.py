@@ -7,8 +7,11 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+from uvicorn.protocols.utils import ClientDisconnected
 
 from image_analysis_api.metrics import WEBSOCKET, count_request
 from image_analysis_api.server.problems import render
@@ -22,6 +25,16 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 log = structlog.get_logger(__name__)
+
+
+def refuse(error: ServiceError) -> Response:
+    """Make the answer to what never became a request, log it, and count it."""
+    identifier = uuid4().hex
+    with structlog.contextvars.bound_contextvars(request_id=identifier):
+        response = render(error)
+        response.headers.update({"X-Request-ID": identifier, **HEADERS})
+        log.info("request_refused", status=error.status, code=error.code)
+    return response
 
 
 class RequestContext:
@@ -55,6 +68,10 @@ class RequestContext:
         structlog.contextvars.bind_contextvars(request_id=identifier)
         try:
             await self.app(scope, receive, send_with_headers)
+        except WebSocketDisconnect:
+            pass  # The client left while something was sent to it: an end like any other.
+        except ClientDisconnected:
+            raise  # The same before the handshake was answered: uvicorn knows it.
         except Exception:
             # The last line of defence: the client learns nothing of the cause, the log has all of it.
             log.exception("request_crashed")
