@@ -5,23 +5,21 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
+from support.honest_calls import others_served
+from support.raw_http import receive_all
 
 from image_analysis_api.server.connections import HEAD_TIMEOUT_S, LINGER_BYTES, LINGER_S
 from stack import Stack
 from support.api_processes import one_api
-from support.samples import base64_body, make_png
 from support.waiting import wait_until
 
 BODY_TIMEOUT_S = 2
 IDLE = 1000
-SERVED_S = 1.0
-"""What an answer may take beside them on 2 busy cores; alone it takes 5 ms."""
 
 HEAD = b"POST /analyze-image HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 4000\r\n\r\n"
 Connect = Callable[[], socket.socket]
@@ -43,40 +41,6 @@ def api(stack: Stack, api_log: Path) -> Iterator[str]:
 def connect(api: str) -> Iterator[Connect]:
     with ExitStack() as exits:
         yield lambda: exits.enter_context(socket.create_connection((urlsplit(api).hostname, urlsplit(api).port), 20))
-
-
-@contextmanager
-def others_served(api: str) -> Iterator[None]:
-    """Submit images and ask for jobs all the time; fail if one of these calls is refused or takes long."""
-    slowest_s, statuses, is_over = 0.0, set(), False
-
-    def call() -> None:
-        nonlocal slowest_s
-        with httpx.Client(base_url=api, trust_env=False) as client:
-            while not is_over:
-                started_s = time.perf_counter()
-                statuses.add(client.post("/analyze-image", json=base64_body(make_png(400))).status_code)
-                statuses.add(client.get("/health/ready").status_code)
-                slowest_s = max(slowest_s, (time.perf_counter() - started_s) / 2)
-
-    with ThreadPoolExecutor(1) as thread:
-        calls = thread.submit(call)
-        try:
-            yield
-        finally:
-            is_over = True
-        calls.result()
-    assert statuses <= {200, 202}
-    assert slowest_s < SERVED_S
-
-
-def receive_all(connection: socket.socket) -> bytes:
-    """Read until the other side closes; a reset is a close."""
-    received = b""
-    with suppress(ConnectionResetError):
-        while piece := connection.recv(65536):
-            received += piece
-    return received
 
 
 def test_dripped_body_is_408_in_time(api: str, connect: Connect) -> None:
