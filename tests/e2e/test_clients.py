@@ -10,12 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from support.honest_calls import others_served
-from support.raw_http import receive_all
 
 from image_analysis_api.server.connections import HEAD_TIMEOUT_S, LINGER_BYTES, LINGER_S
 from stack import Stack
 from support.api_processes import one_api
+from support.honest_calls import others_served
+from support.raw_http import receive_all
 from support.waiting import wait_until
 
 BODY_TIMEOUT_S = 2

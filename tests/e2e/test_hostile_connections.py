@@ -10,12 +10,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from support.honest_calls import others_served
-from support.raw_http import connection, read_answers, receive_all
 
 from stack import Stack
 from support.api_processes import api_process
+from support.honest_calls import others_served
 from support.memory import forget_peak, peak_bytes
+from support.raw_http import connection, read_answers, receive_all
 from support.samples import base64_body, make_png
 from support.waiting import wait_until
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.decoder import Pixels
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
 from image_analysis_worker.engines.torch import Classifier

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from image_analysis_common.errors import StartupError
 from image_analysis_common.job_errors import CorruptImage, JobTimeout
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.decode import decode_image
 from image_analysis_worker.decoding.decoder import Decoder, Decoders
 from image_analysis_worker.decoding.process import Recipe

@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from image_analysis_common.errors import ServiceError, StartupError
+from image_analysis_common.errors import ServiceError
+from image_analysis_common.startup import StartupError
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "packages").glob("*/src/**/*.py"))

@@ -14,9 +14,9 @@ from fakeredis.aioredis import FakeRedis
 from image_analysis_api import api_keys
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys
-from image_analysis_common.errors import StartupError
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import AnalysisResult, CachedResult, ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.startup import StartupError
 from support.fakes import MakeApp, MakeClient
 from support.samples import base64_body, make_png
 

@@ -5,7 +5,7 @@ import pytest
 from fakeredis import FakeServer
 
 from image_analysis_api.settings import ApiSettings
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 from support.fakes import FakeFetcher, MakeClient
 from support.samples import base64_body, make_png
 

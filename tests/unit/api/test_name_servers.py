@@ -4,7 +4,7 @@ import pycares
 import pytest
 
 from image_analysis_api.settings import ApiSettings, DelivererSettings
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 
 
 @pytest.mark.parametrize(

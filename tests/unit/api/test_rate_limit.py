@@ -11,8 +11,8 @@ from fakeredis.aioredis import FakeRedis
 
 from image_analysis_api.access.rate_limit import client_address
 from image_analysis_api.settings import ApiSettings
-from image_analysis_common.errors import StartupError
 from image_analysis_common.logs import configure_logs
+from image_analysis_common.startup import StartupError
 from support.fakes import MakeClient
 from support.samples import base64_body, make_png
 

@@ -12,7 +12,8 @@ from fakeredis.aioredis import FakeRedis
 
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common import keys, tasks
-from image_analysis_common.errors import FetchFailed, StartupError, UrlRefused
+from image_analysis_common.errors import FetchFailed, UrlRefused
+from image_analysis_common.startup import StartupError
 from support.announcements import MODEL, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
 from support.samples import base64_body, make_jpeg, make_png

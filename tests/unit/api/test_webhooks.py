@@ -19,8 +19,8 @@ from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.settings import ApiSettings, DelivererSettings
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
 from image_analysis_common import keys
-from image_analysis_common.errors import StartupError
 from image_analysis_common.records import JobRecord
+from image_analysis_common.startup import StartupError
 from support.announcements import announce, cache_result, make_result
 from support.fakes import MakeClient
 from support.receivers import OTHER_SECRET, SECRET

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from image_analysis_common.errors import StartupError
 from image_analysis_common.models import ModelRef
 from image_analysis_common.settings import BUNDLED_MODEL, SharedSettings
+from image_analysis_common.startup import StartupError
 from image_analysis_common.tasks import model_name, queue_name
 from image_analysis_common.versions import check_redis_version
 

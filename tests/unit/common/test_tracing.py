@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 from image_analysis_common.tracing import is_wanted, start_tracing, traceparent
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}

@@ -19,10 +19,10 @@ from image_analysis_api.server.connections import bound
 from image_analysis_api.server.websocket_connections import BoundWebSocket
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import check_version
-from image_analysis_common.errors import StartupError, StoreUnavailable
+from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.startup import EXIT_CANNOT_START, refuse_to_start
+from image_analysis_common.startup import EXIT_CANNOT_START, StartupError, refuse_to_start
 from image_analysis_common.tracing import start_tracing
 
 

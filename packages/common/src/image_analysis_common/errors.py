@@ -21,9 +21,11 @@ class ServiceError(Exception):
     code: ClassVar[str] = "internal_error"
     sentence: ClassVar[str] = "Something went wrong in the service: report it with the request ID."
     example: ClassVar[Mapping[str, Any]] = {}
+    retry_after_s: int | None = None
 
     def __init__(self, detail: str = "", **values: Any) -> None:
         self.detail = detail or self.sentence.format(**values)
+        self.retry_after_s = values.get("retry_after_s", self.retry_after_s)
         super().__init__(self.detail)
 
 
@@ -167,9 +169,7 @@ class UnsupportedMediaType(RequestError):
 
     status, code = 415, "unsupported_media_type"
     sentence = "Send the body as {kinds}, and name it in the Content-Type header."
-    example: ClassVar[Mapping[str, Any]] = {
-        "kinds": "JSON (application/json), a form (multipart/form-data) or an image (image/*, application/octet-stream)"
-    }
+    example: ClassVar[Mapping[str, Any]] = {"kinds": "JSON (application/json) or a form (multipart/form-data)"}
 
 
 class UrlTooLong(RequestError):
@@ -196,16 +196,12 @@ class RateLimited(RequestError):
     sentence = "The limit is {max_requests} requests in {interval_s} s: try again in {retry_after_s} s."
     example: ClassVar[Mapping[str, Any]] = {"max_requests": 5, "interval_s": 60, "retry_after_s": 42}
 
-    def __init__(self, detail: str = "", *, retry_after_s: int, **values: Any) -> None:
-        super().__init__(detail, retry_after_s=retry_after_s, **values)
-        self.retry_after_s = retry_after_s
-
 
 class Unavailable(ServiceError):
     """Nothing is wrong with the request; the service cannot serve it now."""
 
     status, code = 503, "unavailable"
-    retry_after_s: int = 5
+    retry_after_s = 5
     sentence = "The service is busy: try again in a few seconds."
 
 
@@ -231,10 +227,6 @@ class QueueFull(Unavailable):
     sentence = "{depth} images wait, and no more are accepted: try again in {retry_after_s} s."
     example: ClassVar[Mapping[str, Any]] = {"depth": 1000, "retry_after_s": 40}
 
-    def __init__(self, detail: str = "", *, retry_after_s: int, **values: Any) -> None:
-        super().__init__(detail, retry_after_s=retry_after_s, **values)
-        self.retry_after_s = retry_after_s
-
 
 class TooManyDeliveries(Unavailable):
     """Too many webhooks are pending for a job to request another one."""
@@ -256,7 +248,3 @@ class NoWorker(Unavailable):
 
     code = "no_worker"
     sentence = "No worker serves the model: images are accepted and wait. Start a worker."
-
-
-class StartupError(Exception):
-    """The process cannot do its work as configured; the message is one line for the operator."""

@@ -2,7 +2,7 @@
 
 from prometheus_client import disable_created_metrics, start_http_server
 
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 
 
 def serve_metrics(host: str, port: int | None) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 from image_analysis_common.tasks import model_name
 
 BUNDLED_MODEL = "vit-tiny-cifar10"

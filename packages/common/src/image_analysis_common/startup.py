@@ -4,10 +4,12 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from image_analysis_common.errors import StartupError
-
 EXIT_CANNOT_START = 3
 """A new start would end the same way. It is what uvicorn ends with as well, for example where its port is taken."""
+
+
+class StartupError(Exception):
+    """The process cannot do its work as configured; the message is one line for the operator."""
 
 
 def refuse_to_start(service: str, error: StartupError) -> NoReturn:

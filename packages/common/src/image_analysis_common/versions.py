@@ -1,6 +1,6 @@
 """The oldest Redis that the service runs on."""
 
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 
 OLDEST_REDIS = (6, 2)
 """BLMOVE, with which a worker takes a job without a moment in which it could be lost, came with 6.2."""

@@ -10,10 +10,9 @@ from types import FrameType
 import structlog
 from redis.exceptions import RedisError
 
-from image_analysis_common.errors import StartupError
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.startup import refuse_to_start
+from image_analysis_common.startup import StartupError, refuse_to_start
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.tracing import start_tracing
 from image_analysis_common.versions import check_redis_version

@@ -13,7 +13,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from image_analysis_common import keys
-from image_analysis_common.errors import StartupError
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.jobs.records import connect
 from image_analysis_worker.name import find_process
 from image_analysis_worker.settings import WorkerSettings

@@ -15,10 +15,10 @@ from image_analysis_api.outbound.client import Destinations, Egress
 from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.settings import DelivererSettings
 from image_analysis_api.store.client import check_version, connect
-from image_analysis_common.errors import StartupError, StoreUnavailable
+from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.startup import refuse_to_start
+from image_analysis_common.startup import StartupError, refuse_to_start
 
 log = structlog.get_logger(__name__)
 

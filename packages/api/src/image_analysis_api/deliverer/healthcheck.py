@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from image_analysis_common import keys
-from image_analysis_common.errors import StartupError
 from image_analysis_common.settings import SharedSettings
+from image_analysis_common.startup import StartupError
 
 TIMEOUT_S = 3
 

@@ -27,11 +27,10 @@ def describe(kind: type[ServiceError] | ServiceError, detail: str, request: str)
 def render(error: ServiceError) -> Response:
     """Write an error as a response; one that is worth another try says when."""
     PROBLEMS.labels(error.code).inc()
-    retry_after_s = getattr(error, "retry_after_s", None)
     return JSONResponse(
         describe(error, error.detail, request_id()).model_dump(),
         status_code=error.status,
-        headers={"Retry-After": str(retry_after_s)} if retry_after_s else None,
+        headers={"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None,
         media_type=MEDIA_TYPE,
     )
 

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import IO
 
-from image_analysis_common.errors import StartupError
 from image_analysis_common.job_errors import CorruptImage, JobTimeout, UnsupportedDimensions
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.process import SIZE, Recipe
 
 _LINE_BYTES = 10_000

@@ -15,8 +15,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from image_analysis_common.errors import StartupError
 from image_analysis_common.settings import BUNDLED_MODEL
+from image_analysis_common.startup import StartupError
 from image_analysis_common.tasks import model_name
 
 BUNDLED_FOLDER = Path(str(files("image_analysis_worker"))) / "models" / BUNDLED_MODEL

@@ -14,8 +14,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from image_analysis_common.errors import StartupError
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.decode import PREPROCESSING_VERSION
 from image_analysis_worker.decoding.decoder import Decoder, Decoders, Pixels
 from image_analysis_worker.decoding.process import MAX_INPUT_GROWTH, Recipe

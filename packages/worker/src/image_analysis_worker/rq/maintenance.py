@@ -12,8 +12,8 @@ from rq.utils import current_timestamp
 from rq.worker_registration import clean_worker_registry, register, unregister
 
 from image_analysis_common import keys
-from image_analysis_common.errors import StartupError
 from image_analysis_common.models import ModelAnnouncement
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.jobs.records import read_step
 from image_analysis_worker.rq.batch_worker import Books
 
