@@ -68,8 +68,11 @@ async def test_name_server_that_is_not_there_is_no_unknown_name(server: NameServ
     assert found == ["127.0.0.1"]
 
 
-async def test_hosts_file_of_the_system_is_read_first(resolver: Resolver, server: NameServer) -> None:
-    assert "127.0.0.1" in await resolver("localhost", 80)
+@pytest.mark.parametrize("host", ["localhost", "app.localhost"])
+async def test_localhost_is_the_loopback_address_of_ipv4_and_nobody_is_asked(
+    resolver: Resolver, server: NameServer, host: str
+) -> None:
+    assert await resolver(host, 80) == ["127.0.0.1"]
     assert server.asked == []
 
 

@@ -27,7 +27,7 @@ class Resolver:
         self._servers = servers
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """Return a host's addresses, the best first.
+        """Return a host's addresses, the best first; those of localhost are of IPv4.
 
         Raises:
             socket.gaierror: EAI_NONAME where the name does not exist or has no address, else EAI_AGAIN.
@@ -61,7 +61,9 @@ class _Lookup:
     async def run(self, host: str, port: int) -> tuple[pycares.AddrInfoResult | None, int | None]:
         """Return the result, or the number of c-ares's error."""
         try:
-            self._channel.getaddrinfo(host, port, type=socket.SOCK_STREAM, callback=self._note_end)
+            self._channel.getaddrinfo(
+                host, port, family=_family(host), type=socket.SOCK_STREAM, callback=self._note_end
+            )
             self._set_timer()
             return await self._end
         finally:
@@ -94,3 +96,9 @@ class _Lookup:
         if not self._end.done():
             delay_s: float = self._channel.timeout()  # type: ignore[no-untyped-call]
             self._timer = self._loop.call_later(delay_s, self._go_on)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    # c-ares gives localhost ::1 as well, even if /etc/hosts does not: `FETCH_ALLOWED_NETWORKS=127.0.0.0/8` would not
+    # open it.
+    return socket.AF_INET if host == "localhost" or host.endswith(".localhost") else socket.AF_UNSPEC
