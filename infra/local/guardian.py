@@ -69,19 +69,19 @@ def _stop_at_end_of_input(supervisord: subprocess.Popen[bytes]) -> None:
 
 
 def _relay(lines: Iterable[bytes], exits: Path) -> None:
-    """Pass every line on, and keep reading where that fails: supervisord would wait to write."""
+    """Pass every line on and record the exits; keep reading where either fails, or supervisord would wait to write."""
     said = ""
-    with exits.open("a", buffering=1) as record:
-        for line in lines:
-            rest = line
-            with suppress(OSError):
-                while rest:
-                    rest = rest[os.write(sys.stdout.fileno(), rest) :]
-            if OWN_WORDS.match(line):
-                said = line.decode(errors="replace").rstrip()
-            elif exited := EXITED.match(line):
+    for line in lines:
+        rest = line
+        with suppress(OSError):
+            while rest:
+                rest = rest[os.write(sys.stdout.fileno(), rest) :]
+        if OWN_WORDS.match(line):
+            said = line.decode(errors="replace").rstrip()
+        elif exited := EXITED.match(line):
+            with suppress(OSError), exits.open("a") as record:
                 record.write(f"{json.dumps([exited[1].decode(), int(exited[2]), said])}\n")
-                said = ""
+            said = ""
 
 
 def _signal(session: int, number: signal.Signals) -> None:

@@ -1,0 +1,62 @@
+"""The process between the local stack and supervisord; a shell script is supervisord here."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import guardian
+from support.waiting import wait_until
+
+EXITED = "2026-01-01 00:00:00,000 WARN exited: worker (exit status 3; not expected)"
+KILLED = "2026-01-01 00:00:00,000 WARN exited: api (terminated by SIGKILL; not expected)"
+REFUSAL = "image-analysis-worker: MODEL_ID=cats: there is no such folder."
+
+
+def start(directory: Path, script: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, guardian.__file__, str(directory), "sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "stack"
+    directory.mkdir()
+    return directory
+
+
+def test_exit_is_recorded_with_what_the_program_said(directory: Path) -> None:
+    said = [REFUSAL, "a line of another program", EXITED, KILLED, EXITED]
+    exits = directory / guardian.EXITS
+    process = start(directory, "".join(f"echo '{line}'; " for line in said) + "exec sleep 60")
+
+    wait_until(lambda: exits.exists() and exits.read_text().count("\n") == 2, "both exits are recorded", 10)
+    recorded = [json.loads(line) for line in exits.read_text().splitlines()]
+    output, _ = process.communicate(timeout=10)
+
+    assert output.splitlines() == said
+    assert recorded == [["worker", 3, REFUSAL], ["worker", 3, ""]]
+
+
+def test_end_of_input_stops_everything_where_nobody_reads_the_log_any_more(directory: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(
+        directory,
+        "trap 'exit 7' TERM; yes $(printf %01000d 0) | head -n 200; sleep 60 & while :; do wait; done",
+        writer,
+    )
+    os.close(writer)
+
+    process.communicate(timeout=10)
+
+    assert process.returncode == 7
+    assert not directory.exists()
