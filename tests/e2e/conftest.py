@@ -22,6 +22,12 @@ Ask = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
+def httpserver_listen_address() -> tuple[str, int]:
+    """Where pytest's web server listens: by the address that the stack may ask, as `localhost` is ::1 too."""
+    return ("127.0.0.1", 0)
+
+
+@pytest.fixture(scope="session")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stack") / "stack.log"
 
