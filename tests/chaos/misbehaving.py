@@ -20,7 +20,7 @@ from image_analysis_common.tracing import start_tracing
 from image_analysis_worker import __main__ as program
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.torch import Classifier
+from image_analysis_worker.engines.torch import TorchEngine
 from image_analysis_worker.settings import WorkerSettings
 from support.images import MARKED_PX, Marker
 
@@ -28,7 +28,7 @@ from support.images import MARKED_PX, Marker
 class MisbehavingModel:
     """The bundled classifier, but for images of a marker's color; tells the test when it is entered, if asked to."""
 
-    def __init__(self, classifier: Classifier, orders: Connection) -> None:
+    def __init__(self, classifier: TorchEngine, orders: Connection) -> None:
         self._classifier = classifier
         self.ref: ModelRef = classifier.ref
         self._orders = orders
@@ -109,7 +109,7 @@ def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
     configure_logs(settings, "worker")
     start_tracing("image-analysis-worker")
     checkpoint = find_checkpoint(settings.model_id, name=settings.model_name)
-    model = MisbehavingModel(Classifier.load(checkpoint, settings), orders)
+    model = MisbehavingModel(TorchEngine.load(checkpoint, settings), orders)
     orders.send("ready")
     orders.recv()
     threading.Thread(target=model.obey, daemon=True).start()

@@ -14,7 +14,7 @@ from image_analysis_common.job_errors import JobError
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.decoding.process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
 from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.torch import Classifier
+from image_analysis_worker.engines.torch import TorchEngine
 from image_analysis_worker.settings import WorkerSettings
 from support.bombs import BOMBS, LIMIT_PX, narrow_png
 from support.checkpoints import ARCHITECTURES, make_checkpoint
@@ -37,8 +37,8 @@ PARAMETERS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def load(folder: Path, **settings: object) -> Classifier:
-    return Classifier.load(find_checkpoint(str(folder)), WorkerSettings(**settings))
+def load(folder: Path, **settings: object) -> TorchEngine:
+    return TorchEngine.load(find_checkpoint(str(folder)), WorkerSettings(**settings))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

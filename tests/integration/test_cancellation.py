@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.listing import Listing
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
@@ -34,7 +34,7 @@ class Stage:
         self.client = client
         self.steps = Steps(worker, "m")
         self._queue = JobQueue(client, "m")
-        self._store = Store(client, "m")
+        self._store = JobRecords(client, "m")
         self._cancellation = Cancellation(client)
 
     async def submit(self, image: str = "1", owner: str | None = None) -> UUID:

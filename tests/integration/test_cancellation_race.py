@@ -26,7 +26,7 @@ from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.jobs.records import connect as connect_worker
-from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import registries
 from support.latency import delaying_proxy
 from support.steps import RESULT
@@ -42,14 +42,14 @@ def working(redis_url: str) -> Iterator[None]:
 
     def work() -> None:
         with connect_worker(redis_url) as redis:
-            books = Books("m", redis, Records("m", cache_ttl_s=60))
+            batch_worker = BatchWorker("m", redis, Records("m", cache_ttl_s=60))
             while not stop.is_set():
-                works, _ = books.take(4, wait_s=1, is_alone=True)
+                works, _ = batch_worker.take(4, wait_s=1, is_alone=True)
                 for work in works:
                     if not work.has_ended:
                         work.end(RESULT)
                 if works:
-                    books.finish(works)
+                    batch_worker.finish(works)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from image_analysis_common import keys, tasks
 from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.jobs.records import Records
-from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import QUEUE, Client, read, registries
 from support.interruptions import InterruptedRedis
 from support.steps import RESULT
@@ -24,8 +24,8 @@ def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
 
 
 @pytest.fixture
-def books(connection: Redis) -> Books:
-    return Books("m", connection, Records("m", cache_ttl_s=60))
+def batch_worker(connection: Redis) -> BatchWorker:
+    return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
     client.close()
 
 
-def take(books: Books) -> list[Work]:
-    return books.take(1, wait_s=1, is_alone=True)[0]
+def take(batch_worker: BatchWorker) -> list[Work]:
+    return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
 def check_canceled(redis: Redis, job_id: str) -> None:
@@ -49,39 +49,41 @@ def check_canceled(redis: Redis, job_id: str) -> None:
 
 @pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])
 def test_run_that_was_cancelled_is_canceled_in_rqs_books(
-    redis: Redis, books: Books, client: Client, outcome: object
+    redis: Redis, batch_worker: BatchWorker, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
-    [work] = take(books)
+    [work] = take(batch_worker)
     client.cancel(job_id)
     work.attempts_left = 1
     work.end(outcome)  # type: ignore[arg-type]
 
-    books.finish([work])
+    batch_worker.finish([work])
 
     assert read(redis, job_id) == ["CANCELLED"]
     assert not redis.exists(keys.result("1" * 64))
     check_canceled(redis, job_id)
 
 
-def test_cancelled_job_that_comes_back_is_not_run(redis: Redis, books: Books, client: Client) -> None:
+def test_cancelled_job_that_comes_back_is_not_run(redis: Redis, batch_worker: BatchWorker, client: Client) -> None:
     job_id = client.submit()
-    [work] = take(books)
+    [work] = take(batch_worker)
     client.cancel(job_id)
-    books.give_back([work])
+    batch_worker.give_back([work])
 
-    assert take(books) == []
+    assert take(batch_worker) == []
     assert read(redis, job_id) == ["CANCELLED"]
     check_canceled(redis, job_id)
 
 
-def test_kept_run_of_a_cancelled_leader_answers_its_followers(redis: Redis, books: Books, client: Client) -> None:
+def test_kept_run_of_a_cancelled_leader_answers_its_followers(
+    redis: Redis, batch_worker: BatchWorker, client: Client
+) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
-    [work] = take(books)
+    [work] = take(batch_worker)
     work.end(RESULT)
 
-    books.finish([work])
+    batch_worker.finish([work])
 
     assert read(redis, leader, follower) == ["CANCELLED", "COMPLETED"]
     assert redis.exists(keys.result("1" * 64))
@@ -89,35 +91,35 @@ def test_kept_run_of_a_cancelled_leader_answers_its_followers(redis: Redis, book
 
 
 def test_kept_run_whose_followers_left_between_pop_and_start_is_dropped(
-    redis: Redis, books: Books, client: Client
+    redis: Redis, batch_worker: BatchWorker, client: Client
 ) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
-    [work] = take(books)
+    [work] = take(batch_worker)
     client.cancel(follower)
     work.end(RESULT)
 
-    books.finish([work])
+    batch_worker.finish([work])
 
     assert read(redis, leader, follower) == ["CANCELLED", "CANCELLED"]
     assert not redis.exists(keys.result("1" * 64))
 
 
-def test_kept_run_is_tried_again_when_its_worker_dies(redis: Redis, books: Books, client: Client) -> None:
+def test_kept_run_is_tried_again_when_its_worker_dies(redis: Redis, batch_worker: BatchWorker, client: Client) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
-    [work] = take(books)
-    books.give_back([work])
+    [work] = take(batch_worker)
+    batch_worker.give_back([work])
 
-    [again] = take(books)
+    [again] = take(batch_worker)
     again.end(RESULT)
-    books.finish([again])
+    batch_worker.finish([again])
 
     assert read(redis, leader, follower) == ["CANCELLED", "COMPLETED"]
 
 
 def test_follower_that_comes_while_its_cancelled_leader_begins_is_answered(
-    redis: Redis, books: Books, connection: InterruptedRedis, client: Client
+    redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     leader, followers = client.submit(), list[str]()
     # It was popped when it was cancelled, by a worker that died before it began.
@@ -126,55 +128,55 @@ def test_follower_that_comes_while_its_cancelled_leader_begins_is_answered(
     redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}")
     connection.before_write = lambda: followers.append(client.submit())
 
-    [work] = take(books)
+    [work] = take(batch_worker)
     work.end(RESULT)
-    books.finish([work])
+    batch_worker.finish([work])
 
     assert read(redis, leader, *followers) == ["CANCELLED", "COMPLETED"]
     check_canceled(redis, leader)
 
 
-@pytest.mark.parametrize("give_up", [Books.give_back, Books.finish])
+@pytest.mark.parametrize("give_up", [BatchWorker.give_back, BatchWorker.finish])
 def test_follower_that_comes_while_its_cancelled_leader_is_given_up_is_answered_later(
-    redis: Redis, books: Books, connection: InterruptedRedis, client: Client, give_up: Callable[..., None]
+    redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client, give_up: Callable[..., None]
 ) -> None:
     leader, followers = client.submit(), list[str]()
-    [work] = take(books)
+    [work] = take(batch_worker)
     client.cancel(leader)
     connection.before_write = lambda: followers.append(client.submit())
     work.end(RuntimeError("a fault"))
-    give_up(books, [work])
+    give_up(batch_worker, [work])
 
-    [again] = take(books)
+    [again] = take(batch_worker)
     again.end(RESULT)
-    books.finish([again])
+    batch_worker.finish([again])
 
     assert read(redis, leader, *followers) == ["CANCELLED", "COMPLETED"]
     check_canceled(redis, leader)
 
 
 def test_job_that_is_cancelled_while_it_begins_is_not_run(
-    redis: Redis, books: Books, connection: InterruptedRedis, client: Client
+    redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     job_id = client.submit()
     connection.before_write = lambda: client.cancel(job_id)
 
     with capture_logs() as lines:
-        assert take(books) == []
+        assert take(batch_worker) == []
 
     assert read(redis, job_id) == ["CANCELLED"]
     check_canceled(redis, job_id)
     assert [(line["event"], line["job_id"]) for line in lines] == [("job_cancelled", job_id)]
-    assert redis.hget(books.key, "state") == b"idle"
+    assert redis.hget(batch_worker.key, "state") == b"idle"
 
 
 def test_kept_run_is_dropped_where_its_last_follower_leaves_while_it_begins(
-    redis: Redis, books: Books, connection: InterruptedRedis, client: Client
+    redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
     connection.before_write = lambda: client.cancel(follower)
 
-    assert take(books) == []
+    assert take(batch_worker) == []
     assert read(redis, leader, follower) == ["CANCELLED", "CANCELLED"]
     check_canceled(redis, leader)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.decoder import Pixels
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
-from image_analysis_worker.engines.torch import Classifier
+from image_analysis_worker.engines.torch import TorchEngine
 from image_analysis_worker.settings import WorkerSettings
 
 ZEROS = Pixels((3, 32, 32), bytearray(4 * 3 * 32 * 32))
@@ -27,8 +27,8 @@ def configure(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def load(folder: Path) -> Classifier:
-    return Classifier.load(find_checkpoint(str(folder)), WorkerSettings())
+def load(folder: Path) -> TorchEngine:
+    return TorchEngine.load(find_checkpoint(str(folder)), WorkerSettings())
 
 
 def test_model_without_a_classification_head_is_refused(folder: Path) -> None:

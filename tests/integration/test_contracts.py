@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from image_analysis_api.access.rate_limit import RateLimiter, Verdict
 from image_analysis_api.jobs.queue import JobQueue, ResultKnown
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.errors import QueueFull, StoreUnavailable
@@ -146,7 +146,7 @@ async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
     assert await client.lrange("rq:queue:analysis-m", 0, -1) == [str(job_id).encode()]
     assert await client.smembers("rq:queues") == {b"rq:queue:analysis-m"}
     assert await client.get(keys.image(str(job_id))) == b"image"
-    assert await Store(client, "m").find_record(job_id) == PENDING
+    assert await JobRecords(client, "m").find_record(job_id) == PENDING
 
 
 async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> None:
@@ -159,7 +159,7 @@ async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> 
     assert (first, second) == (None, leader)
     assert await client.llen("rq:queue:analysis-m") == 1
     assert not await client.exists(keys.image(str(follower)))
-    shared = await Store(client, "m").find_record(follower)
+    shared = await JobRecords(client, "m").find_record(follower)
     assert shared == PENDING.model_copy(update={"status": JobStatus.PROCESSING})
     assert await client.smembers(keys.followers(str(leader))) == {keys.job(str(follower)).encode()}
 
@@ -181,7 +181,7 @@ async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis)
         await queue.enqueue(refused, b"image", PENDING.model_copy(update={"image_hash": "f" * 64}), request_id="r")
 
     assert full.value.retry_after_s in (34, 35)  # until two have gone, at three in 51 s, or in 52 if one has passed
-    assert await Store(client, "m").find_record(refused) is None
+    assert await JobRecords(client, "m").find_record(refused) is None
     assert not await client.exists(keys.image(str(refused)), keys.leader("m", "f" * 64), f"rq:job:{refused}")
     assert await queue.enqueue(uuid4(), b"image", PENDING, request_id="r")
 
@@ -212,7 +212,7 @@ async def test_count_of_bytes_begins_anew_when_nothing_waits_or_runs(
 
 async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
     submissions = {uuid4(): PENDING.model_copy(update={"owner": owner}) for owner in ("alice", "bob", None)}
-    queue, store = JobQueue(client, "m"), Store(client, "m")
+    queue, store = JobQueue(client, "m"), JobRecords(client, "m")
 
     for job_id, record in submissions.items():
         await queue.enqueue(job_id, b"image", record, request_id="r")
@@ -240,7 +240,7 @@ async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(c
 
 
 async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
-    queue, store, jobs = JobQueue(client, "m"), Store(client, "m"), [uuid4() for _ in range(4)]
+    queue, store, jobs = JobQueue(client, "m"), JobRecords(client, "m"), [uuid4() for _ in range(4)]
     records = [PENDING.model_copy(update={"top_k": top_k}) for top_k in (None, 6, 5, 100)]
 
     led = [

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from image_analysis_api.deliverer.backoff import choose_delay_s
 from image_analysis_api.deliverer.outbox import LEASE_S, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.outbound.urls import WebUrl
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
@@ -41,7 +41,7 @@ def add_ended(client: Redis) -> AddEnded:
 
     async def add_ended() -> str:
         job_id, record = uuid4(), JobRecord(status=JobStatus.CANCELLED, image_hash="1" * 64, webhook_url=URL)
-        await Store(client, "m").add_record(job_id, record)
+        await JobRecords(client, "m").add_record(job_id, record)
         return str(job_id)
 
     return add_ended

@@ -35,7 +35,7 @@ NAMES = {
 }
 
 
-class Egress(httpx.AsyncBaseTransport):
+class OutboundClient(httpx.AsyncBaseTransport):
     """The real transport for loopback; keeps what was asked, and answers public addresses itself."""
 
     def __init__(self, redirect_to: str = "") -> None:
@@ -178,28 +178,28 @@ HOSTILE = [
 
 @pytest.mark.parametrize("url", HOSTILE)
 async def test_hostile_url_is_refused_and_reaches_nobody(url: str) -> None:
-    egress = Egress()
+    outbound = OutboundClient()
     async with listening(image) as listener:
         ports = frozenset({80, 443, listener.port})
-        async with fetching(allowed_ports=ports, transport=egress) as fetcher:
+        async with fetching(allowed_ports=ports, transport=outbound) as fetcher:
             with pytest.raises(UrlRefused) as caught:
                 await fetcher.fetch(url.replace("{port}", str(listener.port)), CLIENT)
 
-    assert (listener.connects, egress.asked) == (0, [])
+    assert (listener.connects, outbound.asked) == (0, [])
     assert "127.0.0.1" not in caught.value.detail
 
 
 @pytest.mark.parametrize("url", [url for url in HOSTILE if url.startswith("http")])
 async def test_redirect_to_a_hostile_url_reaches_nobody(url: str) -> None:
     async with listening(image) as listener:
-        egress = Egress(redirect_to=url.replace("{port}", str(listener.port)).replace("\r\n", ""))
+        outbound = OutboundClient(redirect_to=url.replace("{port}", str(listener.port)).replace("\r\n", ""))
         ports = frozenset({80, 443, listener.port})
-        async with fetching(allowed_ports=ports, transport=egress) as fetcher:
+        async with fetching(allowed_ports=ports, transport=outbound) as fetcher:
             with pytest.raises(RequestError):
                 await fetcher.fetch("http://site.test/", CLIENT)
 
     assert listener.connects == 0
-    assert set(egress.asked) == {PUBLIC}
+    assert set(outbound.asked) == {PUBLIC}
 
 
 async def test_name_that_the_system_resolves_to_loopback_reaches_nobody() -> None:
@@ -220,13 +220,13 @@ async def test_rebinding_name_is_asked_at_its_checked_address_only() -> None:
         return answers.pop(0)
 
     async with listening(image) as listener:
-        egress = Egress(redirect_to=f"http://site.test:{listener.port}/")
+        outbound = OutboundClient(redirect_to=f"http://site.test:{listener.port}/")
         ports = frozenset({80, listener.port})
-        async with fetching(allowed_ports=ports, transport=egress, resolve=rebinding) as fetcher:
+        async with fetching(allowed_ports=ports, transport=outbound, resolve=rebinding) as fetcher:
             with pytest.raises(UrlRefused):
                 await fetcher.fetch("http://site.test/", CLIENT)
 
-    assert (listener.connects, egress.asked, answers) == (0, [PUBLIC], [])
+    assert (listener.connects, outbound.asked, answers) == (0, [PUBLIC], [])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1.", "[::ffff:127.0.0.1]", "loopback.test", "mapped.test"])

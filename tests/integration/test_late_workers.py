@@ -11,8 +11,8 @@ from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.jobs.records import Records
-from image_analysis_worker.rq.batch_worker import Books
-from image_analysis_worker.rq.maintenance import Upkeep
+from image_analysis_worker.rq.batch_worker import BatchWorker
+from image_analysis_worker.rq.maintenance import Maintenance
 from support.direct import QUEUE, Client, read, registries
 from support.interruptions import InterruptedRedis
 from support.steps import MODEL, RESULT
@@ -29,15 +29,15 @@ def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
 
 
 @pytest.fixture
-def late(connection: Redis) -> Books:
+def late(connection: Redis) -> BatchWorker:
     """The worker that is late; its connection can be interrupted."""
-    return Books("m", connection, Records("m", cache_ttl_s=60))
+    return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
 
 
 @pytest.fixture
-def other(redis: Redis) -> Books:
+def other(redis: Redis) -> BatchWorker:
     """The worker that takes over."""
-    return Books("m", redis, Records("m", cache_ttl_s=60))
+    return BatchWorker("m", redis, Records("m", cache_ttl_s=60))
 
 
 @pytest.fixture
@@ -47,23 +47,23 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
     client.close()
 
 
-def take(books: Books) -> Work:
-    [work], _ = books.take(1, wait_s=1, is_alone=True)
+def take(batch_worker: BatchWorker) -> Work:
+    [work], _ = batch_worker.take(1, wait_s=1, is_alone=True)
     return work
 
 
-def consider_dead(redis: Redis, other: Books) -> None:
+def consider_dead(redis: Redis, other: BatchWorker) -> None:
     """Let the time of all executions run out, and another worker look after them."""
     for entry in redis.zrange(f"rq:wip:{QUEUE}", 0, -1):
         redis.zadd(f"rq:wip:{QUEUE}", {entry: 1})
     redis.delete(keys.sweep(QUEUE))
-    Upkeep(other, ANNOUNCEMENT).sweep()
+    Maintenance(other, ANNOUNCEMENT).sweep()
 
 
-def run(books: Books) -> None:
-    work = take(books)
+def run(batch_worker: BatchWorker) -> None:
+    work = take(batch_worker)
     work.end(RESULT)
-    books.finish([work])
+    batch_worker.finish([work])
 
 
 def traces(redis: Redis, job_id: str) -> list[str]:
@@ -72,17 +72,17 @@ def traces(redis: Redis, job_id: str) -> list[str]:
 
 
 def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
-    redis: Redis, late: Books, other: Books, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
-    upkeep = Upkeep(late, ANNOUNCEMENT)
-    upkeep.open()
+    maintenance = Maintenance(late, ANNOUNCEMENT)
+    maintenance.open()
     job_id = client.submit()
     work = take(late)
     consider_dead(redis, other)
     run(other)
     client.cancel(job_id)
 
-    upkeep.beat()
+    maintenance.beat()
     work.end(RESULT)
     late.finish([work])
 
@@ -91,7 +91,7 @@ def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
 
 @pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])
 def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
-    redis: Redis, late: Books, other: Books, client: Client, outcome: object
+    redis: Redis, late: BatchWorker, other: BatchWorker, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
     work = take(late)
@@ -108,7 +108,7 @@ def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
 
 
 def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
-    redis: Redis, late: Books, other: Books, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     job_id = client.submit()
     work = take(late)
@@ -126,7 +126,7 @@ def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
 
 
 def test_job_that_is_given_back_too_late_is_not_queued_again(
-    redis: Redis, late: Books, other: Books, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     job_id = client.submit()
     work = take(late)
@@ -140,7 +140,7 @@ def test_job_that_is_given_back_too_late_is_not_queued_again(
 
 
 def test_popped_job_that_another_has_run_meanwhile_is_not_begun(
-    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     job_id = client.submit()
 
@@ -156,7 +156,7 @@ def test_popped_job_that_another_has_run_meanwhile_is_not_begun(
 
 
 def test_popped_job_that_another_has_begun_meanwhile_is_not_begun_twice(
-    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     job_id, begun = client.submit(), list[Work]()
 
@@ -173,7 +173,7 @@ def test_popped_job_that_another_has_begun_meanwhile_is_not_begun_twice(
 
 
 def test_sweep_that_comes_after_the_job_was_forgotten_brings_nothing_back(
-    redis: Redis, late: Books, other: Books, connection: InterruptedRedis, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     job_id = client.submit()
     work = take(other)
@@ -190,7 +190,7 @@ def test_sweep_that_comes_after_the_job_was_forgotten_brings_nothing_back(
 
 
 def test_cancelled_job_of_a_dead_worker_is_not_run_again(
-    redis: Redis, late: Books, other: Books, client: Client
+    redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     job_id = client.submit()
     take(late)
@@ -204,7 +204,7 @@ def test_cancelled_job_of_a_dead_worker_is_not_run_again(
 
 @pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])
 def test_end_whose_answer_is_lost_is_written_and_noted_once(
-    redis: Redis, late: Books, connection: InterruptedRedis, client: Client, outcome: object
+    redis: Redis, late: BatchWorker, connection: InterruptedRedis, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
     work = take(late)
@@ -222,7 +222,9 @@ def test_end_whose_answer_is_lost_is_written_and_noted_once(
     assert [line["event"] for line in lines] == ["job_completed" if outcome is RESULT else "job_failed"]
 
 
-def test_run_of_a_job_that_was_deleted_from_rqs_books_still_answers(redis: Redis, late: Books, client: Client) -> None:
+def test_run_of_a_job_that_was_deleted_from_rqs_books_still_answers(
+    redis: Redis, late: BatchWorker, client: Client
+) -> None:
     leader, follower = client.submit(), client.submit()
     work = take(late)
     redis.delete(f"rq:job:{leader}", f"rq:wip:{QUEUE}")

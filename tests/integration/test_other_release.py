@@ -12,8 +12,8 @@ from image_analysis_common import keys
 from image_analysis_common.models import JobStatus, ModelAnnouncement
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.records import Records
-from image_analysis_worker.rq.batch_worker import Books
-from image_analysis_worker.rq.maintenance import Upkeep
+from image_analysis_worker.rq.batch_worker import BatchWorker
+from image_analysis_worker.rq.maintenance import Maintenance
 from support.steps import MODEL
 from support.waiting import wait_until
 
@@ -36,23 +36,23 @@ def submit(redis_url: str, count: int) -> list[str]:
 
 
 @pytest.fixture
-def books(redis: Redis) -> Books:
-    return Books("m", redis, Records("m", cache_ttl_s=60))
+def batch_worker(redis: Redis) -> BatchWorker:
+    return BatchWorker("m", redis, Records("m", cache_ttl_s=60))
 
 
 def test_unreadable_job_stays_for_another_worker_and_the_others_are_taken(
-    redis: Redis, redis_url: str, books: Books
+    redis: Redis, redis_url: str, batch_worker: BatchWorker
 ) -> None:
     first, unreadable, foreign, last = submit(redis_url, 4)
     redis.hset(keys.job(unreadable), "status", "PAUSED")
     redis.hset(f"rq:job:{foreign}", "created_at", "another form")
 
-    works, _ = books.take(8, wait_s=1, is_alone=True)
-    books.give_back(works)
-    works, _ = books.take(8, wait_s=1, is_alone=True)
+    works, _ = batch_worker.take(8, wait_s=1, is_alone=True)
+    batch_worker.give_back(works)
+    works, _ = batch_worker.take(8, wait_s=1, is_alone=True)
 
     def is_back() -> bool:
-        Upkeep(books, ANNOUNCEMENT).sweep()
+        Maintenance(batch_worker, ANNOUNCEMENT).sweep()
         return redis.llen(QUEUE_KEY) == 2
 
     wait_until(is_back, "it is in the queue again", 10)

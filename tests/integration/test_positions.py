@@ -8,9 +8,9 @@ from fakeredis.aioredis import FakeRedis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.jobs.position import Places
+from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.responses import NOWHERE, Place
+from image_analysis_api.responses import NO_POSITION, Position
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
@@ -36,8 +36,8 @@ async def submit(client: Redis, *images: str) -> list[UUID]:
     return jobs
 
 
-async def place(client: Redis, job_id: UUID) -> Place:
-    found = await Places(client).find(job_id)
+async def place(client: Redis, job_id: UUID) -> Position:
+    found = await Positions(client).find(job_id)
     assert found is not None
     return found[1]
 
@@ -54,7 +54,7 @@ async def test_place_counts_from_the_next_to_be_taken(client: Redis) -> None:
     jobs = await submit(client, "1", "2", "1", "3")
 
     assert [(await place(client, job_id)).queue_position for job_id in jobs] == [1, 2, 1, 3]
-    assert await Places(client).find(jobs[0]) == (pending("1"), Place(1))
+    assert await Positions(client).find(jobs[0]) == (pending("1"), Position(1))
 
 
 async def test_job_that_does_not_wait_has_no_place(client: Redis) -> None:
@@ -62,11 +62,11 @@ async def test_job_that_does_not_wait_has_no_place(client: Redis) -> None:
     await client.lpop("rq:queue:analysis-m")
     await client.hset(keys.job(str(begun)), "status", JobStatus.PROCESSING)
 
-    assert [await place(client, job_id) for job_id in (popped, begun)] == [NOWHERE, NOWHERE]
+    assert [await place(client, job_id) for job_id in (popped, begun)] == [NO_POSITION, NO_POSITION]
 
 
 async def test_unknown_job_is_not_found(client: Redis) -> None:
-    assert await Places(client).find(uuid4()) is None
+    assert await Positions(client).find(uuid4()) is None
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
 from image_analysis_worker.engines.cores import has_cpu_flag
-from image_analysis_worker.engines.torch import Classifier
+from image_analysis_worker.engines.torch import TorchEngine
 from image_analysis_worker.settings import WorkerSettings
 from support.samples import CHELSEA, encode, make_png
 
 
-def load(dtype: str, checkpoint: Checkpoint | None = None) -> Classifier:
-    return Classifier.load(checkpoint or find_checkpoint(str(BUNDLED_FOLDER)), WorkerSettings(dtype=dtype))
+def load(dtype: str, checkpoint: Checkpoint | None = None) -> TorchEngine:
+    return TorchEngine.load(checkpoint or find_checkpoint(str(BUNDLED_FOLDER)), WorkerSettings(dtype=dtype))
 
 
 def make_photos() -> list[Image.Image]:

@@ -10,7 +10,7 @@ from image_analysis_common.job_errors import CorruptImage, JobTimeout
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.jobs.records import Records
-from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import Client, read, registries
 from support.interruptions import InterruptedRedis
 from support.steps import RESULT
@@ -23,8 +23,8 @@ def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
 
 
 @pytest.fixture
-def books(connection: Redis) -> Books:
-    return Books("m", connection, Records("m", cache_ttl_s=60))
+def batch_worker(connection: Redis) -> BatchWorker:
+    return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
     client.close()
 
 
-def take(books: Books) -> list[Work]:
-    return books.take(1, wait_s=1, is_alone=True)[0]
+def take(batch_worker: BatchWorker) -> list[Work]:
+    return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
 def code(redis: Redis, job_id: str) -> str | None:
@@ -58,27 +58,27 @@ HOPELESS = {"worker_lost": use_up_attempts, "image_expired": lose_image}
     "error", [CorruptImage("It is damaged."), JobTimeout("It took too long."), RuntimeError("a fault")]
 )
 def test_failure_of_the_run_is_that_of_all_who_wait_for_it(
-    redis: Redis, books: Books, client: Client, error: Exception
+    redis: Redis, batch_worker: BatchWorker, client: Client, error: Exception
 ) -> None:
     jobs = [client.submit(), client.submit()]
-    [work] = take(books)
+    [work] = take(batch_worker)
     jobs.append(client.submit())
     work.attempts_left = 1
     work.end(error)
 
-    books.finish([work])
+    batch_worker.finish([work])
 
     assert [code(redis, job_id) for job_id in jobs] == [getattr(error, "code", "internal_error")] * 3
 
 
 @pytest.mark.parametrize("expected", HOPELESS)
 def test_job_that_cannot_run_any_more_fails_with_its_followers(
-    redis: Redis, books: Books, client: Client, expected: str
+    redis: Redis, batch_worker: BatchWorker, client: Client, expected: str
 ) -> None:
     jobs = [client.submit(), client.submit()]
     HOPELESS[expected](redis, jobs[0])
 
-    assert take(books) == []
+    assert take(batch_worker) == []
     assert [code(redis, job_id) for job_id in jobs] == [expected] * 2
     assert registries(redis) == {"failed": jobs[:1]}
 
@@ -86,7 +86,7 @@ def test_job_that_cannot_run_any_more_fails_with_its_followers(
 @pytest.mark.parametrize("expected", HOPELESS)
 @pytest.mark.parametrize("comes", ["before", "meanwhile"])
 def test_image_that_comes_when_its_leader_can_only_fail_gets_a_run_of_its_own(
-    redis: Redis, books: Books, connection: InterruptedRedis, client: Client, expected: str, comes: str
+    redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client, expected: str, comes: str
 ) -> None:
     leader, late = client.submit(), list[str]()
     HOPELESS[expected](redis, leader)
@@ -98,10 +98,10 @@ def test_image_that_comes_when_its_leader_can_only_fail_gets_a_run_of_its_own(
         submit()
     else:
         connection.before_write = submit
-    assert take(books) == []
-    [work] = take(books)
+    assert take(batch_worker) == []
+    [work] = take(batch_worker)
     work.end(RESULT)
-    books.finish([work])
+    batch_worker.finish([work])
 
     assert (read(redis, leader, *late), code(redis, leader)) == (["FAILED", "COMPLETED"], expected)
     assert registries(redis) == {"failed": [leader], "finished": late}

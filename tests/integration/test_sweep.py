@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from image_analysis_api.jobs.cancellation import Cancellation
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
@@ -60,7 +60,7 @@ class Stage:
         await self._cancellation.cancel(UUID(job_id), None)
 
     async def find(self, job_id: str) -> tuple[str, str | None]:
-        record = await Store(self.client, "m").find_record(UUID(job_id))
+        record = await JobRecords(self.client, "m").find_record(UUID(job_id))
         assert record
         return record.status.value, record.error and record.error.code
 

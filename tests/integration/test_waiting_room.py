@@ -11,10 +11,10 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_api.waiting.room import WaitingRoom
-from image_analysis_api.waiting.subscription import SILENCE_S, Changes
+from image_analysis_api.waiting.subscription import SILENCE_S, Subscription
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound, UnreadableRecord
 from image_analysis_common.models import JobStatus
@@ -45,7 +45,7 @@ def submit(client: Redis) -> Submit:
 
 @pytest.fixture
 async def room(client: Redis) -> AsyncIterator[WaitingRoom]:
-    room = WaitingRoom(client, Store(client, "m"), max_waiters=10, max_per_client=10)
+    room = WaitingRoom(client, JobRecords(client, "m"), max_waiters=10, max_per_client=10)
     yield room
     await room.aclose()
 
@@ -150,7 +150,7 @@ async def test_stream_shows_signs_of_life_and_ends_at_its_age(room: WaitingRoom,
 
 
 async def test_nobody_waiting_is_no_subscription(client: Redis) -> None:
-    changes = Changes(client, lambda _: None, idle_s=0)
+    changes = Subscription(client, lambda _: None, idle_s=0)
     await changes.listen()
     heard = await subscribers(client)
     changes.rest()
@@ -195,7 +195,7 @@ async def test_unforeseen_fault_does_not_end_listening(client: Redis, redis: Syn
         redis.publish(keys.CHANGES, "second")
         return "second" in noted
 
-    changes = Changes(client, note)
+    changes = Subscription(client, note)
     await changes.listen()
 
     redis.publish(keys.CHANGES, "first")

@@ -18,7 +18,7 @@ from image_analysis_api.deliverer.outbox import MAX_SCANNED, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
@@ -40,7 +40,7 @@ class Stage:
     def __init__(self, client: Redis, worker: SyncRedis) -> None:
         self.client = client
         self.steps = Steps(worker, "m")
-        self.store = Store(client, "m")
+        self.store = JobRecords(client, "m")
         self._queue = JobQueue(client, "m")
         self._cancellation = Cancellation(client)
 

@@ -8,7 +8,7 @@ import httpx
 from fastapi import FastAPI
 
 from image_analysis_api.outbound.addresses import AddressPolicy
-from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.client import Destinations, OutboundClient
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.outbound.resolver import Resolver
 
@@ -21,15 +21,15 @@ def make_egress(
     allowed_ports: frozenset[int] = frozenset({80, 443}),
     allowed_hosts: frozenset[str] = frozenset(),
     **arguments: Any,
-) -> Egress:
+) -> OutboundClient:
     """Make a way out that also leads into some networks; `resolve` and `transport` stand in for the real ones."""
     destinations = Destinations(AddressPolicy(tuple(map(ip_network, networks))), allowed_ports, allowed_hosts)
-    return Egress(destinations, **{"resolve": Resolver(), **arguments})
+    return OutboundClient(destinations, **{"resolve": Resolver(), **arguments})
 
 
-def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurrent: int = 2, **egress: Any) -> Fetcher:
+def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurrent: int = 2, **outbound: Any) -> Fetcher:
     return Fetcher(
-        make_egress(*networks, **egress), max_bytes=max_bytes, timeout_s=timeout_s, max_concurrent=max_concurrent
+        make_egress(*networks, **outbound), max_bytes=max_bytes, timeout_s=timeout_s, max_concurrent=max_concurrent
     )
 
 

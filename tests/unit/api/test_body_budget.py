@@ -9,7 +9,7 @@ from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from image_analysis_api.server.body_budget import BoundBodies
+from image_analysis_api.server.body_budget import BodyBudget
 from image_analysis_common import keys
 from image_analysis_common.errors import Unavailable
 from support.fakes import MakeApp, MakeClient
@@ -49,7 +49,7 @@ async def test_what_a_route_fetches_counts_until_it_has_answered() -> None:
         if scope["rest"]:
             await bound({"type": "http", "rest": scope["rest"] - 1}, receive, send)
 
-    bound = BoundBodies(fetch, max_bytes=12)
+    bound = BodyBudget(fetch, max_bytes=12)
 
     for _ in range(2):
         await bound({"type": "http", "rest": 1}, receive_nothing, send_nothing)
@@ -72,7 +72,7 @@ async def test_body_counts_no_more_once_its_answer_begins() -> None:
         is_sending.set()
         await may_end.wait()
 
-    bound = BoundBodies(answer, max_bytes=12)
+    bound = BodyBudget(answer, max_bytes=12)
     slow = asyncio.create_task(bound({"type": "http"}, receive, send_slowly))
     await is_sending.wait()
 

@@ -8,7 +8,7 @@ import pytest
 from fakeredis import FakeServer
 from prometheus_client import REGISTRY, Metric
 
-from image_analysis_api.queue_metrics import MAX_MODELS, Backlog
+from image_analysis_api.queue_metrics import MAX_MODELS, QueueMetrics
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import UrlRefused
 from image_analysis_common.settings import BUNDLED_MODEL
@@ -115,16 +115,16 @@ class Redis(fakeredis.FakeRedis):
 
 
 @pytest.fixture
-def backlog(redis_server: FakeServer) -> Backlog:
-    return Backlog(Redis(server=redis_server), BUNDLED_MODEL)
+def backlog(redis_server: FakeServer) -> QueueMetrics:
+    return QueueMetrics(Redis(server=redis_server), BUNDLED_MODEL)
 
 
-def collect(backlog: Backlog) -> list[Metric]:
+def collect(backlog: QueueMetrics) -> list[Metric]:
     return list(backlog.collect())
 
 
 async def test_queue_shows_its_depth_and_its_oldest_job_wherever_it_stands(
-    client: httpx.AsyncClient, backlog: Backlog, redis_server: FakeServer
+    client: httpx.AsyncClient, backlog: QueueMetrics, redis_server: FakeServer
 ) -> None:
     redis = fakeredis.FakeRedis(server=redis_server)
     for seed in range(3):
@@ -138,7 +138,7 @@ async def test_queue_shows_its_depth_and_its_oldest_job_wherever_it_stands(
     assert 599 <= values(found, "queue_oldest_job_age_seconds")[(BUNDLED_MODEL,)] <= 630
 
 
-def test_model_that_nobody_has_served_yet_shows_no_worker(backlog: Backlog) -> None:
+def test_model_that_nobody_has_served_yet_shows_no_worker(backlog: QueueMetrics) -> None:
     found = collect(backlog)
 
     assert values(found, "queue_jobs") == {(BUNDLED_MODEL,): 0}
@@ -147,7 +147,7 @@ def test_model_that_nobody_has_served_yet_shows_no_worker(backlog: Backlog) -> N
 
 
 def test_models_of_other_deployments_are_bounded_and_come_after_ours(
-    backlog: Backlog, redis_server: FakeServer
+    backlog: QueueMetrics, redis_server: FakeServer
 ) -> None:
     announced = {f"acme/{beat_s}": beat_s for beat_s in range(200)}
     fakeredis.FakeRedis(server=redis_server).zadd(keys.MODELS, announced)
@@ -157,7 +157,7 @@ def test_models_of_other_deployments_are_bounded_and_come_after_ours(
     assert shown == [BUNDLED_MODEL, *(f"acme/{beat_s}" for beat_s in range(199, 199 - MAX_MODELS, -1))]
 
 
-def test_scrape_without_redis_says_only_that(backlog: Backlog, redis_server: FakeServer) -> None:
+def test_scrape_without_redis_says_only_that(backlog: QueueMetrics, redis_server: FakeServer) -> None:
     redis_server.connected = False
 
     found = collect(backlog)
@@ -167,7 +167,7 @@ def test_scrape_without_redis_says_only_that(backlog: Backlog, redis_server: Fak
 
 
 def test_webhooks_that_wait_show_with_the_one_that_is_longest_overdue(
-    backlog: Backlog, redis_server: FakeServer
+    backlog: QueueMetrics, redis_server: FakeServer
 ) -> None:
     redis = fakeredis.FakeRedis(server=redis_server)
 

@@ -7,7 +7,7 @@ import pytest
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import Hand, Work
+from image_analysis_worker.jobs.in_flight import InFlight, Work
 
 
 def make_work(job_id: str, *, attempts_left: int = 3) -> Work:
@@ -16,76 +16,76 @@ def make_work(job_id: str, *, attempts_left: int = 3) -> Work:
 
 
 def test_hand_is_bounded_until_jobs_end() -> None:
-    hand, works = Hand(4), [make_work(name) for name in "abcd"]
+    in_flight, works = InFlight(4), [make_work(name) for name in "abcd"]
 
-    hand.hold(works)
-    full = hand.wait_for_room(0)
-    hand.let_go(works[:3])
+    in_flight.hold(works)
+    full = in_flight.wait_for_room(0)
+    in_flight.let_go(works[:3])
 
-    assert (full, hand.wait_for_room(0)) == (0, 3)
+    assert (full, in_flight.wait_for_room(0)) == (0, 3)
 
 
 def test_suspect_has_the_hand_to_itself() -> None:
-    hand, suspect = Hand(4), make_work("a", attempts_left=2)
+    in_flight, suspect = InFlight(4), make_work("a", attempts_left=2)
 
-    hand.hold([suspect])
-    beside_it = hand.wait_for_room(0)
-    hand.let_go([suspect])
+    in_flight.hold([suspect])
+    beside_it = in_flight.wait_for_room(0)
+    in_flight.let_go([suspect])
 
-    assert (beside_it, hand.wait_for_room(0)) == (0, 4)
+    assert (beside_it, in_flight.wait_for_room(0)) == (0, 4)
 
 
 def test_batch_is_what_is_ready_in_its_order() -> None:
-    hand, works = Hand(8), [make_work(name) for name in "abc"]
-    hand.hold(works)
+    in_flight, works = InFlight(8), [make_work(name) for name in "abc"]
+    in_flight.hold(works)
     for work in reversed(works):
-        hand.offer(work)
+        in_flight.offer(work)
 
-    assert [work.job_id for work in hand.next_batch(2, 0) or ()] == ["c", "b"]
-    assert [work.job_id for work in hand.next_batch(2, 0) or ()] == ["a"]
+    assert [work.job_id for work in in_flight.next_batch(2, 0) or ()] == ["c", "b"]
+    assert [work.job_id for work in in_flight.next_batch(2, 0) or ()] == ["a"]
 
 
 def test_lone_job_waits_for_company_no_longer_than_told() -> None:
-    hand, work = Hand(8), make_work("a")
-    hand.hold([work])
-    hand.offer(work)
+    in_flight, work = InFlight(8), make_work("a")
+    in_flight.hold([work])
+    in_flight.offer(work)
 
-    assert hand.next_batch(8, 0.05) == [work]
+    assert in_flight.next_batch(8, 0.05) == [work]
 
 
 def test_closed_hand_returns_what_is_not_in_the_model() -> None:
-    hand, works = Hand(8), [make_work(name) for name in "abcd"]
-    hand.hold(works)
-    hand.offer(works[0])
-    hand.next_batch(8, 0)
-    hand.offer(works[2])
+    in_flight, works = InFlight(8), [make_work(name) for name in "abcd"]
+    in_flight.hold(works)
+    in_flight.offer(works[0])
+    in_flight.next_batch(8, 0)
+    in_flight.offer(works[2])
 
-    rest = hand.close()
+    rest = in_flight.close()
 
     assert [work.job_id for work in rest] == ["b", "c", "d"]
-    assert hand.next_batch(8, 0) is None
-    assert hand.hold([make_work("e")]) is False
+    assert in_flight.next_batch(8, 0) is None
+    assert in_flight.hold([make_work("e")]) is False
 
 
 def test_closing_wakes_whoever_waits_for_a_batch() -> None:
-    hand, batches = Hand(8), []
-    waiting = Thread(target=lambda: batches.append(hand.next_batch(8, 0)))
+    in_flight, batches = InFlight(8), []
+    waiting = Thread(target=lambda: batches.append(in_flight.next_batch(8, 0)))
     waiting.start()
 
-    hand.close()
+    in_flight.close()
     waiting.join(5)
 
     assert batches == [None]
 
 
 def test_job_given_back_is_not_run_when_its_decoding_ends_late() -> None:
-    hand, work = Hand(8), make_work("a")
-    hand.hold([work])
-    hand.close()
+    in_flight, work = InFlight(8), make_work("a")
+    in_flight.hold([work])
+    in_flight.close()
 
-    hand.offer(work)
+    in_flight.offer(work)
 
-    assert not hand.holds(work)
+    assert not in_flight.holds(work)
 
 
 @pytest.mark.parametrize(

@@ -3,29 +3,29 @@
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Work
-from image_analysis_worker.threads.watchdog import Watch
+from image_analysis_worker.threads.watchdog import Watchdog
 from support.waiting import wait_until
 
 
 def test_step_that_does_not_come_back_is_found_with_its_jobs() -> None:
     record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    watch, work = Watch(0.01), Work("a", "", record, b"image", 3, is_suspect=False)
+    watchdog, work = Watchdog(0.01), Work("a", "", record, b"image", 3, is_suspect=False)
 
-    with watch.step([work]):
-        stuck = wait_until(watch.find_stuck, "the step is stuck", 5)
+    with watchdog.step([work]):
+        stuck = wait_until(watchdog.find_stuck, "the step is stuck", 5)
 
     assert stuck == [work]
-    assert watch.find_stuck() is None
+    assert watchdog.find_stuck() is None
 
 
 def test_loop_that_does_not_come_round_is_found_until_it_does() -> None:
-    watch = Watch(60, loop_limit_s=0.2)
+    watchdog = Watchdog(60, loop_limit_s=0.2)
 
-    with watch.loop() as turn:
-        at_first = watch.find_stuck()
-        wait_until(lambda: watch.find_stuck() is not None, "the loop is stuck", 5)
-        stuck = watch.find_stuck()
+    with watchdog.loop() as turn:
+        at_first = watchdog.find_stuck()
+        wait_until(lambda: watchdog.find_stuck() is not None, "the loop is stuck", 5)
+        stuck = watchdog.find_stuck()
         turn()
-        after_a_turn = watch.find_stuck()
+        after_a_turn = watchdog.find_stuck()
 
     assert (at_first, stuck, after_a_turn) == (None, (), None)

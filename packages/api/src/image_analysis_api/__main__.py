@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 from prometheus_client import REGISTRY
 
-from image_analysis_api import queue_metrics as backlog
+from image_analysis_api import queue_metrics
 from image_analysis_api.app import create_app
 from image_analysis_api.server.connections import bound
 from image_analysis_api.server.websocket_connections import BoundWebSocket
@@ -49,7 +49,7 @@ def main() -> None:
             asyncio.run(check_version(settings.redis_dsn))
         except StoreUnavailable as error:
             structlog.get_logger(__name__).warning("store_unavailable", cause=str(error.__cause__))
-        REGISTRY.register(backlog.Backlog(backlog.connect(settings.redis_dsn), settings.model_name))
+        REGISTRY.register(queue_metrics.QueueMetrics(queue_metrics.connect(settings.redis_dsn), settings.model_name))
         start_tracing("image-analysis-api")
         serve_metrics(settings.metrics_host, settings.api_metrics_port)
     except StartupError as error:

@@ -15,7 +15,7 @@ from image_analysis_api.openapi import document, webhooks
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.routes import analyses, batches, events, health, models
 from image_analysis_api.server import problems
-from image_analysis_api.server.body_budget import BoundBodies
+from image_analysis_api.server.body_budget import BodyBudget
 from image_analysis_api.server.request_context import RequestContext
 from image_analysis_api.services import Services
 from image_analysis_api.settings import ApiSettings
@@ -63,7 +63,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     """Surround the routes, innermost first: even what `RequestContext` makes of a crash passes through CORS."""
-    app.add_middleware(BoundBodies, max_bytes=settings.max_bodies_bytes)
+    app.add_middleware(BodyBudget, max_bytes=settings.max_bodies_bytes)
     app.add_middleware(RequestContext)
     if settings.cors_allow_origins:
         # Keys travel in a header of the script's own, never in a cookie: no origin is allowed credentials.

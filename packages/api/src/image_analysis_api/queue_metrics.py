@@ -59,7 +59,7 @@ def connect(dsn: str) -> Redis:
     )
 
 
-class Backlog(Collector):
+class QueueMetrics(Collector):
     """Reads the queues and workers of every model; where Redis is away, says only that."""
 
     def __init__(self, redis: Redis, model: str) -> None:

@@ -28,14 +28,14 @@ class JobAccepted(Answer):
     message: str = Field(examples=[f"Accepted. Ask GET /analysis-status/{EXAMPLE_JOB_ID} for the result."])
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A place in the queue, 1 being the next to be taken, and the wait at the present pace, where there is one."""
 
     queue_position: int | None = None
     estimated_wait_ms: int | None = None
 
 
-NOWHERE = Place()
+NO_POSITION = Position()
 
 
 def _is_none(value: object) -> bool:
@@ -68,7 +68,7 @@ class AnalysisStatus(Answer):
     )
 
     @classmethod
-    def of(cls, job_id: UUID, record: JobRecord, place: Place = NOWHERE) -> Self:
+    def of(cls, job_id: UUID, record: JobRecord, place: Position = NO_POSITION) -> Self:
         return cls(
             job_id=job_id,
             status=record.status,

@@ -11,16 +11,16 @@ from image_analysis_api.access.rate_limit import RateLimiter
 from image_analysis_api.jobs.batches import Batches
 from image_analysis_api.jobs.cancellation import Cancellation
 from image_analysis_api.jobs.listing import Listing
-from image_analysis_api.jobs.model_registry import Catalog
-from image_analysis_api.jobs.position import Places
+from image_analysis_api.jobs.model_registry import ModelRegistry
+from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import JobQueue
-from image_analysis_api.jobs.records import Store
-from image_analysis_api.jobs.submit import Analysis
+from image_analysis_api.jobs.records import JobRecords
+from image_analysis_api.jobs.submit import Analyses
 from image_analysis_api.jobs.sweep import Sweep
-from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.client import Destinations, OutboundClient
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.outbound.resolver import Resolver
-from image_analysis_api.outbound.webhook_urls import Receivers
+from image_analysis_api.outbound.webhook_urls import WebhookUrls
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import connect
 from image_analysis_api.waiting.room import WaitingRoom
@@ -36,11 +36,11 @@ class Services:
     settings: ApiSettings
     redis: Redis
     fetcher: Fetcher
-    store: Store
+    store: JobRecords
     admission: Admission
     idempotency: Idempotency
-    catalog: Catalog
-    analysis: Analysis
+    model_registry: ModelRegistry
+    analysis: Analyses
     batches: Batches
     cancellation: Cancellation
     listing: Listing
@@ -53,12 +53,12 @@ class Services:
         redis = redis or connect(settings.redis_dsn)
         destinations = Destinations.of(settings)
         fetcher = fetcher or Fetcher(
-            Egress(destinations, Resolver(settings.fetch_dns_servers)),
+            OutboundClient(destinations, Resolver(settings.fetch_dns_servers)),
             max_bytes=settings.max_image_bytes,
             timeout_s=settings.fetch_timeout_seconds,
             max_concurrent=settings.fetch_max_concurrent,
         )
-        store = Store(redis, settings.model_name)
+        store = JobRecords(redis, settings.model_name)
         limiter = RateLimiter(
             redis,
             max_requests=settings.rate_limit_max_requests,
@@ -72,10 +72,10 @@ class Services:
             max_depth=settings.max_queue_depth,
             max_bytes=settings.max_queue_bytes,
         )
-        catalog = Catalog(redis, settings.model_name, queue_of)
-        places = Places(redis)
-        receivers = Receivers(redis, destinations, is_enabled=bool(settings.webhook_secret))
-        analysis = Analysis(settings, store, catalog, queue_of, fetcher, places, receivers)
+        model_registry = ModelRegistry(redis, settings.model_name, queue_of)
+        positions = Positions(redis)
+        webhook_urls = WebhookUrls(redis, destinations, is_enabled=bool(settings.webhook_secret))
+        analysis = Analyses(settings, store, model_registry, queue_of, fetcher, positions, webhook_urls)
         return cls(
             settings=settings,
             redis=redis,
@@ -83,9 +83,11 @@ class Services:
             store=store,
             admission=Admission(settings.api_keys, limiter),
             idempotency=Idempotency(redis, busy_s=settings.fetch_timeout_seconds + IDEMPOTENCY_SLACK_S),
-            catalog=catalog,
+            model_registry=model_registry,
             analysis=analysis,
-            batches=Batches(redis, store, catalog, queue_of, analysis, places, max_bytes=settings.batch_bytes),
+            batches=Batches(
+                redis, store, model_registry, queue_of, analysis, positions, max_bytes=settings.batch_bytes
+            ),
             cancellation=Cancellation(redis),
             listing=Listing(redis),
             waiting_room=WaitingRoom(

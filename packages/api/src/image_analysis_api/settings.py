@@ -68,7 +68,7 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 WebhookSecrets = Annotated[tuple[WebhookSecret, ...], NoDecode, BeforeValidator(_split_secrets)]
 
 
-class EgressSettings(SharedSettings):
+class OutboundSettings(SharedSettings):
     """What decides where a stranger's URL may lead, and how the service signs what it tells there."""
 
     fetch_allowed_ports: Ports = frozenset({80, 443})
@@ -78,13 +78,13 @@ class EgressSettings(SharedSettings):
     webhook_secret: WebhookSecrets = ()
 
 
-class DelivererSettings(EgressSettings):
+class DelivererSettings(OutboundSettings):
     """What the deliverer of webhooks reads besides."""
 
     deliverer_metrics_port: int | None = Field(None, ge=1, le=65535)
 
 
-class ApiSettings(EgressSettings):
+class ApiSettings(OutboundSettings):
     """What the API reads besides."""
 
     api_title: str = "Image Analysis API"

@@ -18,17 +18,17 @@ from image_analysis_common.tracing import start_tracing
 from image_analysis_common.versions import check_redis_version
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.cores import count_usable_cores
-from image_analysis_worker.engines.engine import Model
-from image_analysis_worker.jobs.in_flight import Hand
+from image_analysis_worker.engines.engine import Engine
+from image_analysis_worker.jobs.in_flight import InFlight
 from image_analysis_worker.jobs.records import Records, connect
 from image_analysis_worker.outage import Outage
-from image_analysis_worker.rq.batch_worker import Books
-from image_analysis_worker.rq.maintenance import Upkeep
+from image_analysis_worker.rq.batch_worker import BatchWorker
+from image_analysis_worker.rq.maintenance import Maintenance
 from image_analysis_worker.settings import WorkerSettings
 from image_analysis_worker.threads.heartbeat import Heartbeat
 from image_analysis_worker.threads.inference import Inference
 from image_analysis_worker.threads.loader import Loader
-from image_analysis_worker.threads.watchdog import Watch
+from image_analysis_worker.threads.watchdog import Watchdog
 
 EXIT_FORCED = 1
 
@@ -54,10 +54,10 @@ def main() -> None:
         redis = connect(settings.redis_dsn)
         version = Outage().insist(lambda: str(redis.info("server")["redis_version"]))
         check_redis_version(version)
-        from image_analysis_worker.engines.torch import Classifier
+        from image_analysis_worker.engines.torch import TorchEngine
 
         checkpoint = find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name)
-        exit_code = serve(settings, Classifier.load(checkpoint, settings))
+        exit_code = serve(settings, TorchEngine.load(checkpoint, settings))
     except StartupError as error:
         refuse_to_start("worker", error)
     except KeyboardInterrupt:
@@ -65,7 +65,7 @@ def main() -> None:
     sys.exit(exit_code)
 
 
-def serve(settings: WorkerSettings, model: Model) -> int:
+def serve(settings: WorkerSettings, model: Engine) -> int:
     """Take jobs for a model until a signal; return the exit code: 0, or 1 when a part of the worker broke.
 
     On the first signal, what is not in the model yet goes back to the queue at once. A second one ends the process
@@ -79,49 +79,53 @@ def serve(settings: WorkerSettings, model: Model) -> int:
     threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
     announcement = model.warm_up()
     redis = connect(settings.redis_dsn)
-    books = Books(settings.model_name, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds))
-    upkeep = Upkeep(books, announcement)
-    hand = Hand(BATCHES_IN_HAND * announcement.max_batch_size)
-    watch = Watch(settings.job_timeout_seconds)
+    batch_worker = BatchWorker(
+        settings.model_name, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds)
+    )
+    maintenance = Maintenance(batch_worker, announcement)
+    in_flight = InFlight(BATCHES_IN_HAND * announcement.max_batch_size)
+    watchdog = Watchdog(settings.job_timeout_seconds)
     inference = Inference(
         model,
-        books,
-        hand,
+        batch_worker,
+        in_flight,
         outage,
-        watch,
+        watchdog,
         max_size=announcement.max_batch_size,
         wait_s=settings.batch_wait_ms / 1000,
     )
     loader = Loader(
-        books,
-        hand,
+        batch_worker,
+        in_flight,
         outage,
-        watch,
+        watchdog,
         open_decoder=model.open_decoder,
         decoders=count_usable_cores(),
     )
-    heartbeat = Heartbeat(upkeep, books, hand, outage, watch)
+    heartbeat = Heartbeat(maintenance, batch_worker, in_flight, outage, watchdog)
     try:
-        outage.insist(upkeep.open)
+        outage.insist(maintenance.open)
     except RedisError:
         return 0
     for thread in (heartbeat, inference, loader):
         thread.start()
-    log.info("worker_started", worker=books.name, queue=queue_name(settings.model_name), **announcement.model_dump())
+    log.info(
+        "worker_started", worker=batch_worker.name, queue=queue_name(settings.model_name), **announcement.model_dump()
+    )
 
     while not outage.is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
         pass
     is_broken = not outage.is_stopping.is_set()
     outage.is_stopping.set()
     try:
-        books.give_back(hand.close())
+        batch_worker.give_back(in_flight.close())
         inference.join()
         loader.join()
         heartbeat.stop()
-        upkeep.close()
+        maintenance.close()
     except RedisError as error:
         outage.note(error)
-    log.info("worker_stopped", worker=books.name)
+    log.info("worker_stopped", worker=batch_worker.name)
     return int(is_broken)
 
 

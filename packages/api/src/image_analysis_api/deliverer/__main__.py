@@ -11,7 +11,7 @@ import structlog
 from image_analysis_api.deliverer.courier import TIMEOUT_S, Courier
 from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import MAX_CONCURRENT, Rounds
-from image_analysis_api.outbound.client import Destinations, Egress
+from image_analysis_api.outbound.client import Destinations, OutboundClient
 from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.settings import DelivererSettings
 from image_analysis_api.store.client import check_version, connect
@@ -40,8 +40,8 @@ def main() -> None:
 async def _deliver(settings: DelivererSettings) -> None:
     is_enabled = bool(settings.webhook_secret)
     redis = connect(settings.redis_dsn)
-    egress = Egress(Destinations.of(settings), Resolver(settings.fetch_dns_servers), read_timeout_s=TIMEOUT_S)
-    courier = Courier(egress, settings.webhook_secret)
+    outbound = OutboundClient(Destinations.of(settings), Resolver(settings.fetch_dns_servers), read_timeout_s=TIMEOUT_S)
+    courier = Courier(outbound, settings.webhook_secret)
     outbox = Outbox(redis, socket.gethostname())
     rounds = Rounds(outbox, courier, max_concurrent=MAX_CONCURRENT if is_enabled else 0)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,7 +9,7 @@ from uuid import UUID
 import httpx
 
 from image_analysis_api.deliverer.outbox import Delivery
-from image_analysis_api.outbound.client import Egress
+from image_analysis_api.outbound.client import OutboundClient
 from image_analysis_api.outbound.urls import WebUrl
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
@@ -44,13 +44,15 @@ class Report:
 class Courier:
     """Sends what webhooks are told, signed; closes `egress` with itself."""
 
-    def __init__(self, egress: Egress, secrets: Sequence[WebhookSecret], *, timeout_s: float = TIMEOUT_S) -> None:
-        self._egress = egress
+    def __init__(
+        self, outbound: OutboundClient, secrets: Sequence[WebhookSecret], *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._outbound = outbound
         self._secrets = secrets
         self._timeout_s = timeout_s
 
     async def aclose(self) -> None:
-        await self._egress.aclose()
+        await self._outbound.aclose()
 
     async def attempt(self, delivery: Delivery) -> Report:
         """Send the job's status; raises nothing, whatever is at the other end."""
@@ -67,7 +69,7 @@ class Courier:
         body = AnalysisStatus.of(UUID(job_id), record).model_dump_json()
         headers = {"Content-Type": "application/json"}
         headers |= sign(self._secrets, record.owner, f"msg_{job_id}", body)
-        response = await self._egress.ask("POST", WebUrl.parse(record.webhook_url or ""), headers, body.encode())
+        response = await self._outbound.ask("POST", WebUrl.parse(record.webhook_url or ""), headers, body.encode())
         await response.aclose()  # its body is nobody's business
         status = response.status_code
         if response.is_success:

@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 
 from image_analysis_api.intake.schemas import Priority
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_api.jobs.model_registry import Catalog
-from image_analysis_api.jobs.position import Places
+from image_analysis_api.jobs.model_registry import ModelRegistry
+from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import QueueOf, ResultKnown, read_answer
-from image_analysis_api.jobs.records import Store, write_ended
-from image_analysis_api.jobs.submit import Analysis, new_record, note_cached, note_enqueued
+from image_analysis_api.jobs.records import JobRecords, write_ended
+from image_analysis_api.jobs.submit import Analyses, new_record, note_cached, note_enqueued
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.responses import AnalysisStatus, BatchStatus
 from image_analysis_api.store.client import reaching_redis
@@ -92,20 +92,20 @@ class Batches:
     def __init__(
         self,
         redis: Redis,
-        store: Store,
-        catalog: Catalog,
+        store: JobRecords,
+        model_registry: ModelRegistry,
         queue_of: QueueOf,
-        analysis: Analysis,
-        places: Places,
+        analysis: Analyses,
+        positions: Positions,
         *,
         max_bytes: int,
     ) -> None:
         self._redis = redis
         self._store = store
-        self._catalog = catalog
+        self._model_registry = model_registry
         self._queue_of = queue_of
         self._analysis = analysis
-        self._places = places
+        self._positions = positions
         self._max_bytes = max_bytes
 
     async def submit(
@@ -131,7 +131,7 @@ class Batches:
         options = submissions[0].options
         await self._analysis.check_webhook(options)
         if options.model:
-            await self._catalog.check(options.model)
+            await self._model_registry.check(options.model)
         entries = await self._read(submissions, owner, client, hold)
         wanted = [entry for entry in entries if not entry.record.status.is_final]
         findings = await asyncio.gather(
@@ -162,7 +162,8 @@ class Batches:
         if batch is None or batch.owner != owner:
             raise BatchNotFound
         jobs = [
-            AnalysisStatus.of(job_id, *place) for job_id, place in (await self._places.find_all(batch.job_ids)).items()
+            AnalysisStatus.of(job_id, *place)
+            for job_id, place in (await self._positions.find_all(batch.job_ids)).items()
         ]
         if not jobs:
             raise BatchNotFound

@@ -13,7 +13,7 @@ from image_analysis_common.models import ModelAnnouncement
 from image_analysis_common.records import read_json
 
 
-class Catalog:
+class ModelRegistry:
     """Reads what workers write with every heartbeat; a model is known for a day after its last one."""
 
     def __init__(self, redis: Redis, default_model: str, queue_of: QueueOf) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 
-from image_analysis_api.responses import Place
+from image_analysis_api.responses import Position
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import UnreadableRecord
@@ -55,13 +55,13 @@ return {record, before + 1, count and math.ceil((before + 1) * 1000 * seconds / 
 log = structlog.get_logger(__name__)
 
 
-class Places:
+class Positions:
     """Finds jobs and their places."""
 
     def __init__(self, redis: Redis) -> None:
         self._find = redis.register_script(FIND)
 
-    async def find(self, job_id: UUID) -> tuple[JobRecord, Place] | None:
+    async def find(self, job_id: UUID) -> tuple[JobRecord, Position] | None:
         """Look in one round trip; None for a job that is not there.
 
         Raises:
@@ -72,9 +72,9 @@ class Places:
             pairs, *place = await self._find(keys=[keys.job(identifier)], args=[identifier])
         if not pairs:
             return None
-        return JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True))), Place(*place)
+        return JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True))), Position(*place)
 
-    async def find_all(self, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobRecord, Place]]:
+    async def find_all(self, job_ids: Sequence[UUID]) -> dict[UUID, tuple[JobRecord, Position]]:
         """Look for several jobs; those that are not there are left out.
 
         Raises:
@@ -82,7 +82,7 @@ class Places:
         """
         faults = list[UnreadableRecord]()
 
-        async def find(job_id: UUID) -> tuple[JobRecord, Place] | None:
+        async def find(job_id: UUID) -> tuple[JobRecord, Position] | None:
             try:
                 return await self.find(job_id)
             except UnreadableRecord as error:
@@ -90,8 +90,8 @@ class Places:
                 faults.append(error)
                 return None
 
-        places = await asyncio.gather(*map(find, job_ids))
-        found = {job_id: place for job_id, place in zip(job_ids, places, strict=True) if place}
+        positions = await asyncio.gather(*map(find, job_ids))
+        found = {job_id: place for job_id, place in zip(job_ids, positions, strict=True) if place}
         if faults and not found:
             raise faults[0]
         return found

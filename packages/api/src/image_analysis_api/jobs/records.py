@@ -73,7 +73,7 @@ class Finding:
     has_worker: bool
 
 
-class Store:
+class JobRecords:
     """Job records, cached results and what workers say of themselves."""
 
     def __init__(self, redis: Redis, model: str) -> None:

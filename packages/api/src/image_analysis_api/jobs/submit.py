@@ -9,13 +9,13 @@ from image_analysis_api.intake.image import check_image, decode_base64
 from image_analysis_api.intake.offload import run
 from image_analysis_api.intake.schemas import Options, Priority
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_api.jobs.model_registry import Catalog
-from image_analysis_api.jobs.position import Places
+from image_analysis_api.jobs.model_registry import ModelRegistry
+from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import QueueOf, ResultKnown
-from image_analysis_api.jobs.records import Store
+from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.outbound.fetcher import Fetcher
-from image_analysis_api.outbound.webhook_urls import Receivers
+from image_analysis_api.outbound.webhook_urls import WebhookUrls
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.settings import ApiSettings
 from image_analysis_common.errors import ImageTooLarge, JobNotFound, RequestError
@@ -72,26 +72,26 @@ def note_cached(job_id: UUID, record: JobRecord, image: bytes) -> None:
     log.info("result_found", job_id=str(job_id), image_hash=record.image_hash, image_bytes=len(image))
 
 
-class Analysis:
+class Analyses:
     """Takes images in and answers for jobs."""
 
     def __init__(
         self,
         settings: ApiSettings,
-        store: Store,
-        catalog: Catalog,
+        store: JobRecords,
+        model_registry: ModelRegistry,
         queue_of: QueueOf,
         fetcher: Fetcher,
-        places: Places,
-        receivers: Receivers,
+        positions: Positions,
+        webhook_urls: WebhookUrls,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._catalog = catalog
+        self._model_registry = model_registry
         self._queue_of = queue_of
         self._fetcher = fetcher
-        self._places = places
-        self._receivers = receivers
+        self._positions = positions
+        self._webhook_urls = webhook_urls
 
     async def submit(self, job_id: UUID, submission: Submission, owner: str | None, client: str) -> Taken:
         """Take in an owner's image under a new ID: its status is COMPLETED if the result was known, else PENDING.
@@ -117,7 +117,7 @@ class Analysis:
             WebhooksDisabled, UrlRefused, TooManyDeliveries
         """
         if options.webhook_url is not None:
-            await self._receivers.check(options.webhook_url)
+            await self._webhook_urls.check(options.webhook_url)
 
     async def take_in(
         self, job_id: UUID, image: bytes, record: JobRecord, *, is_urgent: bool
@@ -125,7 +125,7 @@ class Analysis:
         """Do the part of `submit` that comes after the image was read; say whether its model has no worker now."""
         found = await self._store.find_result(record.image_hash, record.model, is_deep=record.is_deep)
         if record.model and not found.is_known:
-            await self._catalog.check(record.model)
+            await self._model_registry.check(record.model)
         cached, lacks_worker = found.cached, found.is_known and not found.has_worker
         if cached is None:
             try:
@@ -184,7 +184,7 @@ class Analysis:
         Raises:
             JobNotFound: it never existed, has expired, or is another's.
         """
-        found = await self._places.find(job_id)
+        found = await self._positions.find(job_id)
         if found is None or found[0].owner != owner:
             raise JobNotFound
         return AnalysisStatus.of(job_id, *found)

@@ -16,7 +16,7 @@ import httpx
 
 from image_analysis_api.outbound.addresses import AddressPolicy, IpAddress
 from image_analysis_api.outbound.urls import WebUrl
-from image_analysis_api.settings import EgressSettings
+from image_analysis_api.settings import OutboundSettings
 from image_analysis_common.errors import FetchFailed, HostUnknown, UrlRefused
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -42,7 +42,7 @@ class Destinations:
     hosts: frozenset[str]
 
     @classmethod
-    def of(cls, settings: EgressSettings) -> Self:
+    def of(cls, settings: OutboundSettings) -> Self:
         return cls(
             AddressPolicy(allowed_networks=settings.fetch_allowed_networks),
             settings.fetch_allowed_ports,
@@ -79,7 +79,7 @@ class Destinations:
         return UrlRefused(f"The URL's port must be one of these: {', '.join(map(str, sorted(self.ports)))}.")
 
 
-class Egress:
+class OutboundClient:
     """Asks web servers for strangers; safe for concurrent use within one event loop.
 
     `resolve` gives a host's addresses or raises `socket.gaierror`, as a `Resolver` does; `transport` stands in for the

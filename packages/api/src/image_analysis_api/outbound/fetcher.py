@@ -11,7 +11,7 @@ import httpx
 import structlog
 
 from image_analysis_api.metrics import FETCHES
-from image_analysis_api.outbound.client import Egress
+from image_analysis_api.outbound.client import OutboundClient
 from image_analysis_api.outbound.urls import WebUrl
 from image_analysis_api.server.counts import read_count
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, ServiceError, Unavailable, UrlRefused
@@ -39,8 +39,8 @@ class Fetcher:
     half of them at most, the next one half of the rest.
     """
 
-    def __init__(self, egress: Egress, *, max_bytes: int, timeout_s: float, max_concurrent: int) -> None:
-        self._egress = egress
+    def __init__(self, outbound: OutboundClient, *, max_bytes: int, timeout_s: float, max_concurrent: int) -> None:
+        self._outbound = outbound
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._max_concurrent = max_concurrent
@@ -48,7 +48,7 @@ class Fetcher:
 
     async def aclose(self) -> None:
         """Close the connections; fetches under way fail."""
-        await self._egress.aclose()
+        await self._outbound.aclose()
 
     async def fetch(self, url: str, client: str) -> bytes:
         """Fetch the bytes behind a URL for a client.
@@ -95,7 +95,7 @@ class Fetcher:
         target = WebUrl.parse(url)
         for _ in range(1 + REDIRECTS_MAX):
             hosts.append(target.host)
-            response = await self._egress.ask("GET", target, _HEADERS)
+            response = await self._outbound.ask("GET", target, _HEADERS)
             try:
                 if response.status_code not in _REDIRECT_STATUSES:
                     return await self._body(response)

@@ -13,7 +13,7 @@ MAX_DELIVERIES = 100_000
 Redis, for up to a day where its receiver does not answer."""
 
 
-class Receivers:
+class WebhookUrls:
     """Checks the URLs of webhooks; a name's addresses are checked when it is asked, for they may change."""
 
     def __init__(self, redis: Redis, destinations: Destinations, *, is_enabled: bool) -> None:

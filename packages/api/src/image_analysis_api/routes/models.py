@@ -23,7 +23,7 @@ router = APIRouter(tags=["models"], dependencies=[Depends(Admit(cost=0))])
 )
 async def list_models(services: FoundServices) -> ModelList:
     """Get the models that jobs can ask for, with their live workers and queue depths."""
-    return ModelList(models=[*await services.catalog.find_all()])
+    return ModelList(models=[*await services.model_registry.find_all()])
 
 
 @router.get(
@@ -39,4 +39,4 @@ async def read_model(
     services: FoundServices,
 ) -> ModelDetails:
     """Get one model with its labels."""
-    return await services.catalog.find(model_id)
+    return await services.model_registry.find(model_id)

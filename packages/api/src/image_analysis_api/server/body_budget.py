@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from image_analysis_common.errors import Unavailable
 
 
-class BoundBodies:
+class BodyBudget:
     """ASGI middleware: holds the bodies of the requests in work to `max_bytes` together, of what has arrived of them.
 
     The request whose bytes would pass that is refused; while it works on a body, a request takes about three times its

@@ -13,8 +13,8 @@ from uuid import UUID
 from redis.asyncio import Redis
 from starlette.types import Receive
 
-from image_analysis_api.jobs.records import Store
-from image_analysis_api.waiting.subscription import Changes
+from image_analysis_api.jobs.records import JobRecords
+from image_analysis_api.waiting.subscription import Subscription
 from image_analysis_common.errors import JobNotFound, StoreUnavailable, TooManyWaiters, UnreadableRecord
 from image_analysis_common.records import Progress
 
@@ -130,11 +130,11 @@ class Waiter:
 class WaitingRoom:
     """Holds at most `max_waiters`, and of one client at most `max_per_client`."""
 
-    def __init__(self, redis: Redis, store: Store, *, max_waiters: int, max_per_client: int) -> None:
+    def __init__(self, redis: Redis, store: JobRecords, *, max_waiters: int, max_per_client: int) -> None:
         self._store = store
         self._max_waiters = max_waiters
         self._max_per_client = max_per_client
-        self._changes = Changes(redis, self._note)
+        self._changes = Subscription(redis, self._note)
         self._watched: dict[str, Watched] = {}
         self._clients: Counter[str] = Counter()
         self._stale: set[str] = set()

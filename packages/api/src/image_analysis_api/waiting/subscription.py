@@ -21,7 +21,7 @@ IDLE_S = 10.0
 log = structlog.get_logger(__name__)
 
 
-class Changes:
+class Subscription:
     """Calls `note` with the ID of each job that took a step, and with None when steps may have been missed."""
 
     def __init__(self, redis: Redis, note: Callable[[str | None], None], *, idle_s: float = IDLE_S) -> None:

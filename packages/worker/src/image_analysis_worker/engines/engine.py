@@ -13,8 +13,8 @@ class Decoder(Protocol):
         """Make the input; a JobError says why there is none."""
 
 
-class Model(Protocol):
-    """What the worker asks of a model; `Classifier` is the one that it ships with."""
+class Engine(Protocol):
+    """What the worker asks of a model; `TorchEngine` is the one that it ships with."""
 
     ref: ModelRef
 

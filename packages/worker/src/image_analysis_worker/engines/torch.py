@@ -35,7 +35,7 @@ LARGE_PARAMETERS = 10_000_000
 """Below this, the rest of a job takes longer than the model, and half the precision buys nothing."""
 
 
-class Classifier:
+class TorchEngine:
     """A checkpoint on its device, ready for images."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Classifier:
         self.ref = ModelRef(id=checkpoint.name, revision=checkpoint.revision, preprocessing=PREPROCESSING_VERSION)
 
     @classmethod
-    def load(cls, checkpoint: Checkpoint, settings: WorkerSettings) -> "Classifier":
+    def load(cls, checkpoint: Checkpoint, settings: WorkerSettings) -> "TorchEngine":
         """Load a checkpoint.
 
         Raises:

@@ -59,7 +59,7 @@ class Work:
         return self.attempts_left > 1 and self.failure is not None and not isinstance(self.failure, ServiceError)
 
 
-class Hand:
+class InFlight:
     """Holds at most `capacity` jobs: being decoded, ready for the model, or in it. Shared by the threads."""
 
     def __init__(self, capacity: int) -> None:

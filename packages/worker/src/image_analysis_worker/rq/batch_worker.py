@@ -31,7 +31,7 @@ from image_analysis_worker.rq.entries import Entries
 log = structlog.get_logger(__name__)
 
 
-class Books(BaseWorker):
+class BatchWorker(BaseWorker):
     """One worker in RQ's books, and the jobs that it has in hand.
 
     Every method makes one or two round trips and raises RedisError when Redis is away; all can be called again.

@@ -15,7 +15,7 @@ from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.jobs.records import read_step
-from image_analysis_worker.rq.batch_worker import Books
+from image_analysis_worker.rq.batch_worker import BatchWorker
 
 SWEEP_LOCK_MS = 1000
 
@@ -40,12 +40,12 @@ return found
 log = structlog.get_logger(__name__)
 
 
-class Upkeep:
+class Maintenance:
     """What a worker does every few seconds, whatever it has in hand."""
 
-    def __init__(self, books: Books, announcement: ModelAnnouncement) -> None:
-        self._books = books
-        self._redis = books.connection
+    def __init__(self, batch_worker: BatchWorker, announcement: ModelAnnouncement) -> None:
+        self._batch_worker = batch_worker
+        self._redis = batch_worker.connection
         self._announcement = announcement
         self._find_lost = self._redis.register_script(FIND_LOST)
 
@@ -58,7 +58,7 @@ class Upkeep:
         model_id = self._announcement.model.id
         # Of two that start at the same time, one sees the other: the transaction fails when a key changes meanwhile.
         self._redis.transaction(self._join, keys.announcement(model_id), keys.workers(model_id))
-        self._books.register_birth()  # type: ignore[no-untyped-call]
+        self._batch_worker.register_birth()  # type: ignore[no-untyped-call]
         self.beat()
 
     def _join(self, pipeline: Pipeline) -> None:
@@ -78,20 +78,20 @@ class Upkeep:
     def _announce(self, pipeline: Pipeline, now_s: int) -> None:
         model_id = self._announcement.model.id
         pipeline.set(keys.announcement(model_id), self._announcement.model_dump_json(), ex=keys.ANNOUNCEMENT_TTL_S)
-        pipeline.zadd(keys.workers(model_id), {self._books.name: now_s})
+        pipeline.zadd(keys.workers(model_id), {self._batch_worker.name: now_s})
         pipeline.zremrangebyscore(keys.workers(model_id), 0, now_s - keys.WORKER_TTL_S)
         pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
 
     def beat(self) -> None:
         """Say that the worker and the jobs in its hand are alive, on the server's clock."""
-        books, model_id = self._books, self._announcement.model.id
+        batch_worker, model_id = self._batch_worker, self._announcement.model.id
         now_s, _ = self._redis.time()
         with self._redis.pipeline() as pipeline:
-            books.heartbeat(pipeline=pipeline)
+            batch_worker.heartbeat(pipeline=pipeline)
             # After an outage the worker may have been taken for dead and struck off.
-            pipeline.hset(books.key, mapping=books.serialize())
-            register(books, pipeline)
-            for execution in list(books.executions.values()):
+            pipeline.hset(batch_worker.key, mapping=batch_worker.serialize())
+            register(batch_worker, pipeline)
+            for execution in list(batch_worker.executions.values()):
                 execution.heartbeat(execution.job.started_job_registry, keys.WORKER_TTL_S, pipeline)
             self._announce(pipeline, now_s)
             pipeline.zadd(keys.MODELS, {model_id: now_s})
@@ -99,14 +99,14 @@ class Upkeep:
             pipeline.expire(keys.MODELS, keys.ANNOUNCEMENT_TTL_S)
             pipeline.exists(WORKERS_SUSPENDED)
             *_, is_suspended = pipeline.execute()
-        books.is_suspended = bool(is_suspended)
+        batch_worker.is_suspended = bool(is_suspended)
 
     def close(self) -> None:
         """Take the worker off every list at once."""
         with self._redis.pipeline() as pipeline:
-            unregister(self._books, pipeline)
-            pipeline.delete(self._books.key, self._books.executions_key)
-            pipeline.zrem(keys.workers(self._announcement.model.id), self._books.name)
+            unregister(self._batch_worker, pipeline)
+            pipeline.delete(self._batch_worker.key, self._batch_worker.executions_key)
+            pipeline.zrem(keys.workers(self._announcement.model.id), self._batch_worker.name)
             pipeline.execute()
 
     def sweep(self) -> None:
@@ -114,8 +114,8 @@ class Upkeep:
 
         RQ's own lock for this outlives a worker that dies with it by 15 minutes.
         """
-        queue = self._books.queues[0]
-        if not self._redis.set(keys.sweep(queue.name), self._books.name, nx=True, px=SWEEP_LOCK_MS):
+        queue = self._batch_worker.queues[0]
+        if not self._redis.set(keys.sweep(queue.name), self._batch_worker.name, nx=True, px=SWEEP_LOCK_MS):
             return
         for registry in (queue.finished_job_registry, queue.failed_job_registry):
             registry.cleanup()
@@ -128,18 +128,18 @@ class Upkeep:
 
         RQ does it from what it has read before, and would bring back a job that has ended and is forgotten by now.
         """
-        books, key = self._books, self._books.entries.started_key
+        batch_worker, key = self._batch_worker, self._batch_worker.entries.started_key
         if not (expired := self._redis.zrangebyscore(key, 0, current_timestamp())):
             return
         executions = [execution.decode() for execution in cast(list[bytes], expired)]
-        jobs = zip(Job.fetch_many(executions, self._redis, books.serializer), executions, strict=True)
+        jobs = zip(Job.fetch_many(executions, self._redis, batch_worker.serializer), executions, strict=True)
         # What has left this status needs nobody any more: its execution is a remnant.
         lost = [
             (job, execution) for job, execution in jobs if job and job.get_status(refresh=False) == RqStatus.STARTED
         ]
         with self._redis.pipeline() as pipeline:
             for job, execution in lost:
-                books.records.retry(pipeline, job.id, rq=books.entries.abandon(job, execution))
+                batch_worker.records.retry(pipeline, job.id, rq=batch_worker.entries.abandon(job, execution))
             pipeline.zrem(key, *executions)
             answers = pipeline.execute()
         for (job, _), answer in zip(lost, answers, strict=False):
@@ -151,7 +151,7 @@ class Upkeep:
 
         RQ waits a minute, and counts it as an attempt, though nothing was begun.
         """
-        queue = self._books.queues[0]
+        queue = self._batch_worker.queues[0]
         found = self._find_lost(keys=[queue.intermediate_queue_key, queue.key], args=[keys.HEARTBEAT_INTERVAL_S - 1])
         for job_id in cast(list[bytes], found):
             log.warning("job_found", job_id=job_id.decode())

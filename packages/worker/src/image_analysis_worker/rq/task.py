@@ -13,17 +13,17 @@ from image_analysis_common.models import MAX_TOP_K, TOP_K, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.torch import Classifier
+from image_analysis_worker.engines.torch import TorchEngine
 from image_analysis_worker.jobs.outcomes import describe, make_result
 from image_analysis_worker.jobs.records import Records, connect, read_step
 from image_analysis_worker.settings import WorkerSettings
 
 
 @cache
-def load_model() -> Classifier:
+def load_model() -> TorchEngine:
     """Load the environment's model, once in a process."""
     settings = WorkerSettings.from_environment()
-    return Classifier.load(
+    return TorchEngine.load(
         find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name), settings
     )
 
@@ -35,7 +35,7 @@ def start_decoder() -> Decoder:
 
 
 def analyze_image(*, job_id: str) -> dict[str, Any] | None:
-    """Analyze the image of a job by itself and write its record, as `Books` does for batches.
+    """Analyze the image of a job by itself and write its record, as `BatchWorker` does for batches.
 
     Raises:
         Exception: whatever went wrong, for RQ's books; the record says it too once no attempt is left.

@@ -8,11 +8,11 @@ from queue import SimpleQueue
 from redis.exceptions import RedisError
 
 from image_analysis_worker.engines.engine import Decoder
-from image_analysis_worker.jobs.in_flight import Hand, Work
+from image_analysis_worker.jobs.in_flight import InFlight, Work
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.outage import Outage
-from image_analysis_worker.rq.batch_worker import Books
-from image_analysis_worker.threads.watchdog import Watch
+from image_analysis_worker.rq.batch_worker import BatchWorker
+from image_analysis_worker.threads.watchdog import Watchdog
 
 POLL_S = 1
 """How long a pop blocks: a worker that is told to stop waits no longer for its loader."""
@@ -23,19 +23,19 @@ class Loader(threading.Thread):
 
     def __init__(
         self,
-        books: Books,
-        hand: Hand,
+        batch_worker: BatchWorker,
+        in_flight: InFlight,
         outage: Outage,
-        watch: Watch,
+        watchdog: Watchdog,
         *,
         open_decoder: Callable[[], Decoder],
         decoders: int,
     ) -> None:
         super().__init__(name="loader")
-        self._books = books
-        self._hand = hand
+        self._batch_worker = batch_worker
+        self._in_flight = in_flight
         self._outage = outage
-        self._watch = watch
+        self._watchdog = watchdog
         self._open_decoder = open_decoder
         self._is_suspect_next = False
         self._undecoded: SimpleQueue[Work] = SimpleQueue()
@@ -47,14 +47,14 @@ class Loader(threading.Thread):
         for decoder in self._decoders:
             decoder.start()
         # Told to stop while Redis is away, there is an error left: what was popped comes back by itself.
-        with suppress(RedisError), self._watch.loop() as turn:
+        with suppress(RedisError), self._watchdog.loop() as turn:
             while not self._outage.is_stopping.is_set():
                 turn()
                 self._load(turn)
 
     def _load(self, turn: Callable[[], None]) -> None:
-        room = self._hand.wait_for_room(POLL_S)
-        if self._books.is_suspended:
+        room = self._in_flight.wait_for_room(POLL_S)
+        if self._batch_worker.is_suspended:
             self._outage.is_stopping.wait(POLL_S)
             return
         if not room:
@@ -63,27 +63,27 @@ class Loader(threading.Thread):
 
         def take() -> tuple[list[Work], bool]:
             turn()  # at each attempt: an outage may last
-            return self._books.take(limit, wait_s=POLL_S, is_alone=self._hand.is_empty)
+            return self._batch_worker.take(limit, wait_s=POLL_S, is_alone=self._in_flight.is_empty)
 
         works, self._is_suspect_next = self._outage.insist(take)
-        if not self._hand.hold(works):
-            self._books.give_back(works)
+        if not self._in_flight.hold(works):
+            self._batch_worker.give_back(works)
             return
         for work in works:
             self._undecoded.put(work)
         if self._is_suspect_next:
-            self._hand.wait_until_empty(POLL_S)
+            self._in_flight.wait_until_empty(POLL_S)
 
     def _decode(self) -> None:
         decoder = self._open_decoder()
         while True:
             work = self._undecoded.get()
-            if not work.has_ended and self._hand.holds(work):
-                with self._watch.step([work]), STAGES.spend("decode", work.stages):
+            if not work.has_ended and self._in_flight.holds(work):
+                with self._watchdog.step([work]), STAGES.spend("decode", work.stages):
                     try:
                         work.input = decoder.decode(work.image)
                         work.image = b""
                     except Exception as error:  # noqa: BLE001
                         # A last line of defence besides JobError: the job ends with it, its neighbors go on.
                         work.end(error)
-            self._hand.offer(work)
+            self._in_flight.offer(work)

@@ -11,7 +11,7 @@ LOOP_LIMIT_S = 30.0
 """Far longer than all that one turn waits for: room in hand, a pop, a Redis that does not answer."""
 
 
-class Watch:
+class Watchdog:
     """Knows which step each thread is in, and when it has to be over."""
 
     def __init__(self, limit_s: float, loop_limit_s: float = LOOP_LIMIT_S) -> None:
