@@ -1,6 +1,7 @@
 """Patience while Redis is away, and one log line at each end."""
 
 import math
+from threading import Event
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -11,7 +12,7 @@ from image_analysis_worker.outage import Outage
 
 
 def test_call_is_repeated_until_redis_answers_and_each_change_is_one_line() -> None:
-    outage, errors = Outage(), [RedisConnectionError("gone"), ReadOnlyError("replica")]
+    outage, errors = Outage(Event()), [RedisConnectionError("gone"), ReadOnlyError("replica")]
 
     def call() -> str:
         if errors:
@@ -29,8 +30,9 @@ def test_call_is_repeated_until_redis_answers_and_each_change_is_one_line() -> N
 
 
 def test_worker_that_is_told_to_stop_does_not_wait_for_redis() -> None:
-    outage = Outage()
-    outage.is_stopping.set()
+    is_stopping = Event()
+    is_stopping.set()
+    outage = Outage(is_stopping)
 
     def call() -> None:
         raise RedisConnectionError
@@ -40,7 +42,7 @@ def test_worker_that_is_told_to_stop_does_not_wait_for_redis() -> None:
 
 
 def test_time_since_an_outage_starts_anew() -> None:
-    outage = Outage()
+    outage = Outage(Event())
 
     never_s = outage.back_for_s
     outage.note(RedisConnectionError())

@@ -28,6 +28,7 @@ from image_analysis_worker.settings import WorkerSettings
 from image_analysis_worker.threads.heartbeat import Heartbeat
 from image_analysis_worker.threads.inference import Inference
 from image_analysis_worker.threads.loader import Loader
+from image_analysis_worker.threads.shared import Shared
 from image_analysis_worker.threads.watchdog import Watchdog
 
 EXIT_FORCED = 1
@@ -52,7 +53,7 @@ def main() -> None:
         start_tracing("image-analysis-worker")
         serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         redis = connect(settings.redis_dsn)
-        version = Outage().insist(lambda: str(redis.info("server")["redis_version"]))
+        version = Outage(threading.Event()).insist(lambda: str(redis.info("server")["redis_version"]))
         check_redis_version(version)
         from image_analysis_worker.engines.torch import TorchEngine
 
@@ -74,37 +75,23 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
     Raises:
         StartupError: live workers serve another model by the same name.
     """
-    outage = Outage()
-    _stop_on_signals(outage.is_stopping)
+    is_stopping = threading.Event()
+    _stop_on_signals(is_stopping)
     threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
     announcement = model.warm_up()
-    redis = connect(settings.redis_dsn)
     batch_worker = BatchWorker(
-        settings.model_name, redis, Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds)
+        settings.model_name,
+        connect(settings.redis_dsn),
+        Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds),
     )
     maintenance = Maintenance(batch_worker, announcement)
     in_flight = InFlight(BATCHES_IN_HAND * announcement.max_batch_size)
-    watchdog = Watchdog(settings.job_timeout_seconds)
-    inference = Inference(
-        model,
-        batch_worker,
-        in_flight,
-        outage,
-        watchdog,
-        max_size=announcement.max_batch_size,
-        wait_s=settings.batch_wait_ms / 1000,
-    )
-    loader = Loader(
-        batch_worker,
-        in_flight,
-        outage,
-        watchdog,
-        open_decoder=model.open_decoder,
-        decoders=count_usable_cores(),
-    )
-    heartbeat = Heartbeat(maintenance, batch_worker, in_flight, outage, watchdog)
+    shared = Shared(batch_worker, in_flight, Outage(is_stopping), Watchdog(settings.job_timeout_seconds), is_stopping)
+    inference = Inference(shared, model, max_size=announcement.max_batch_size, wait_s=settings.batch_wait_ms / 1000)
+    loader = Loader(shared, open_decoder=model.open_decoder, decoders=count_usable_cores())
+    heartbeat = Heartbeat(shared, maintenance)
     try:
-        outage.insist(maintenance.open)
+        shared.outage.insist(maintenance.open)
     except RedisError:
         return 0
     for thread in (heartbeat, inference, loader):
@@ -113,10 +100,10 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
         "worker_started", worker=batch_worker.name, queue=queue_name(settings.model_name), **announcement.model_dump()
     )
 
-    while not outage.is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
+    while not is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
         pass
-    is_broken = not outage.is_stopping.is_set()
-    outage.is_stopping.set()
+    is_broken = not is_stopping.is_set()
+    is_stopping.set()
     try:
         batch_worker.give_back(in_flight.close())
         inference.join()
@@ -124,7 +111,7 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
         heartbeat.stop()
         maintenance.close()
     except RedisError as error:
-        outage.note(error)
+        shared.outage.note(error)
     log.info("worker_stopped", worker=batch_worker.name)
     return int(is_broken)
 

@@ -1,4 +1,4 @@
-"""Living through the times when Redis is away: patience, and one log line at each end."""
+"""Waiting while Redis is away, with one log line at the start and one at the end of an outage."""
 
 import math
 import threading
@@ -16,19 +16,19 @@ log = structlog.get_logger(__name__)
 
 
 class Outage:
-    """What all threads of a worker know of Redis."""
+    """What all threads of a worker know about Redis; waits end when `is_stopping` is set."""
 
-    def __init__(self) -> None:
-        self.is_stopping = threading.Event()
+    def __init__(self, is_stopping: threading.Event) -> None:
+        self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._is_away = False
         self._back_s = -math.inf
 
     def insist(self, call: Callable[[], T]) -> T:
-        """Call until Redis answers, with growing waits in between.
+        """Call until Redis answers, waiting longer after each failure.
 
         Raises:
-            RedisError: Redis is still away when the worker is told to stop.
+            RedisError: the worker has to stop, and Redis is still away.
         """
         wait_s = FIRST_WAIT_S
         while True:
@@ -36,7 +36,7 @@ class Outage:
                 value = call()
             except RedisError as error:
                 self.note(error)
-                if self.is_stopping.wait(wait_s):
+                if self._is_stopping.wait(wait_s):
                     raise
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
             else:
@@ -44,7 +44,7 @@ class Outage:
                 return value
 
     def note(self, error: RedisError | None) -> None:
-        """Take note of how a call went; a change is a log line."""
+        """Record how a call went; log a change."""
         with self._lock:
             if error is not None and not self._is_away:
                 log.warning("store_unavailable", cause=f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The thread that keeps the hardware busy: batch after batch through the model, and their ends into the books."""
+"""The thread that runs batch after batch through the model, and records how their jobs ended."""
 
 import threading
 
@@ -6,49 +6,34 @@ import structlog
 from redis.exceptions import RedisError
 
 from image_analysis_worker.engines.engine import Engine
-from image_analysis_worker.jobs.in_flight import InFlight, Work
+from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.jobs.outcomes import make_result
 from image_analysis_worker.metrics import BATCH_SIZE, STAGES
-from image_analysis_worker.outage import Outage
-from image_analysis_worker.rq.batch_worker import BatchWorker
-from image_analysis_worker.threads.watchdog import Watchdog
+from image_analysis_worker.threads.shared import Shared
 
 log = structlog.get_logger(__name__)
 
 
 class Inference(threading.Thread):
-    """Runs batches until the hand is closed."""
+    """Runs batches until no more jobs are in flight and the worker stops."""
 
-    def __init__(
-        self,
-        model: Engine,
-        batch_worker: BatchWorker,
-        in_flight: InFlight,
-        outage: Outage,
-        watchdog: Watchdog,
-        *,
-        max_size: int,
-        wait_s: float,
-    ) -> None:
+    def __init__(self, shared: Shared, model: Engine, *, max_size: int, wait_s: float) -> None:
         super().__init__(name="inference")
         self._model = model
-        self._batch_worker = batch_worker
-        self._in_flight = in_flight
-        self._outage = outage
-        self._watchdog = watchdog
+        self._shared = shared
         self._max_size = max_size
         self._wait_s = wait_s
 
     def run(self) -> None:
         try:
-            while (batch := self._in_flight.next_batch(self._max_size, self._wait_s)) is not None:
+            while (batch := self._shared.in_flight.next_batch(self._max_size, self._wait_s)) is not None:
                 sound = [work for work in batch if not work.has_ended]
                 if sound:
                     BATCH_SIZE.observe(len(sound))
-                with self._watchdog.step(batch), STAGES.spend("inference", *(work.stages for work in sound)):
+                with self._shared.watchdog.step(batch), STAGES.spend("inference", *(work.stages for work in sound)):
                     self._classify(sound)
-                self._outage.insist(lambda batch=batch: self._batch_worker.finish(batch))  # type: ignore[misc]
-                self._in_flight.let_go(batch)
+                self._shared.outage.insist(lambda batch=batch: self._shared.batch_worker.finish(batch))  # type: ignore[misc]
+                self._shared.in_flight.let_go(batch)
         except RedisError:
             pass  # Told to stop while Redis is away: the batch runs again elsewhere.
 

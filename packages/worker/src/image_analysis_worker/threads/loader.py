@@ -8,34 +8,20 @@ from queue import SimpleQueue
 from redis.exceptions import RedisError
 
 from image_analysis_worker.engines.engine import Decoder
-from image_analysis_worker.jobs.in_flight import InFlight, Work
+from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.metrics import STAGES
-from image_analysis_worker.outage import Outage
-from image_analysis_worker.rq.batch_worker import BatchWorker
-from image_analysis_worker.threads.watchdog import Watchdog
+from image_analysis_worker.threads.shared import Shared
 
 POLL_S = 1
 """How long a pop blocks: a worker that is told to stop waits no longer for its loader."""
 
 
 class Loader(threading.Thread):
-    """Fills the hand until it is closed."""
+    """Takes jobs and decodes their images until the worker stops."""
 
-    def __init__(
-        self,
-        batch_worker: BatchWorker,
-        in_flight: InFlight,
-        outage: Outage,
-        watchdog: Watchdog,
-        *,
-        open_decoder: Callable[[], Decoder],
-        decoders: int,
-    ) -> None:
+    def __init__(self, shared: Shared, *, open_decoder: Callable[[], Decoder], decoders: int) -> None:
         super().__init__(name="loader")
-        self._batch_worker = batch_worker
-        self._in_flight = in_flight
-        self._outage = outage
-        self._watchdog = watchdog
+        self._shared = shared
         self._open_decoder = open_decoder
         self._is_suspect_next = False
         self._undecoded: SimpleQueue[Work] = SimpleQueue()
@@ -47,15 +33,15 @@ class Loader(threading.Thread):
         for decoder in self._decoders:
             decoder.start()
         # Told to stop while Redis is away, there is an error left: what was popped comes back by itself.
-        with suppress(RedisError), self._watchdog.loop() as turn:
-            while not self._outage.is_stopping.is_set():
+        with suppress(RedisError), self._shared.watchdog.loop() as turn:
+            while not self._shared.is_stopping.is_set():
                 turn()
                 self._load(turn)
 
     def _load(self, turn: Callable[[], None]) -> None:
-        room = self._in_flight.wait_for_room(POLL_S)
-        if self._batch_worker.is_suspended:
-            self._outage.is_stopping.wait(POLL_S)
+        room = self._shared.in_flight.wait_for_room(POLL_S)
+        if self._shared.batch_worker.is_suspended:
+            self._shared.is_stopping.wait(POLL_S)
             return
         if not room:
             return
@@ -63,27 +49,27 @@ class Loader(threading.Thread):
 
         def take() -> tuple[list[Work], bool]:
             turn()  # at each attempt: an outage may last
-            return self._batch_worker.take(limit, wait_s=POLL_S, is_alone=self._in_flight.is_empty)
+            return self._shared.batch_worker.take(limit, wait_s=POLL_S, is_alone=self._shared.in_flight.is_empty)
 
-        works, self._is_suspect_next = self._outage.insist(take)
-        if not self._in_flight.hold(works):
-            self._batch_worker.give_back(works)
+        works, self._is_suspect_next = self._shared.outage.insist(take)
+        if not self._shared.in_flight.hold(works):
+            self._shared.batch_worker.give_back(works)
             return
         for work in works:
             self._undecoded.put(work)
         if self._is_suspect_next:
-            self._in_flight.wait_until_empty(POLL_S)
+            self._shared.in_flight.wait_until_empty(POLL_S)
 
     def _decode(self) -> None:
         decoder = self._open_decoder()
         while True:
             work = self._undecoded.get()
-            if not work.has_ended and self._in_flight.holds(work):
-                with self._watchdog.step([work]), STAGES.spend("decode", work.stages):
+            if not work.has_ended and self._shared.in_flight.holds(work):
+                with self._shared.watchdog.step([work]), STAGES.spend("decode", work.stages):
                     try:
                         work.input = decoder.decode(work.image)
                         work.image = b""
                     except Exception as error:  # noqa: BLE001
                         # A last line of defence besides JobError: the job ends with it, its neighbors go on.
                         work.end(error)
-            self._in_flight.offer(work)
+            self._shared.in_flight.offer(work)
