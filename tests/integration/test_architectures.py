@@ -65,7 +65,7 @@ def processor(request: pytest.FixtureRequest) -> str:
 def decoder(processor: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Decoder]:
     architecture, parameters = PARAMETERS[processor]
     folder = make_checkpoint(tmp_path_factory.mktemp("model") / "model", architecture, **parameters)
-    with closing(load(folder, decode_timeout_seconds=5).open_decoder()) as decoder:
+    with closing(load(folder, decode_timeout_seconds=8).open_decoder()) as decoder:
         decoder.decode(encode(make_image(1)))
         yield decoder
 

@@ -34,7 +34,7 @@ def load(folder: Path) -> TorchEngine:
 def test_model_without_a_classification_head_is_refused(folder: Path) -> None:
     configure(folder, architectures=["ViTModel"])
 
-    with pytest.raises(StartupError, match=r"no image-classification checkpoint: it is \['ViTModel'\]"):
+    with pytest.raises(StartupError, match=r"not an image-classification checkpoint: it is \['ViTModel'\]"):
         load(folder)
 
 
@@ -58,7 +58,7 @@ def test_pickled_weights_are_refused(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(StartupError, match="no image-classification checkpoint"):
+    with pytest.raises(StartupError, match="not an image-classification checkpoint"):
         load(folder)
 
 
@@ -66,7 +66,7 @@ def test_cut_weights_are_refused_in_one_line(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
 
-    with pytest.raises(StartupError, match="no image-classification checkpoint") as caught:
+    with pytest.raises(StartupError, match="not an image-classification checkpoint") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
 
