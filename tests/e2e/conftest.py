@@ -40,7 +40,6 @@ def stack(log: Path) -> Iterator[Stack]:
         "FETCH_ALLOWED_NETWORKS": "127.0.0.0/8",
         "WEBHOOK_SECRET": "",
         "RATE_LIMIT_MAX_REQUESTS": "1000000",
-        "DECODE_TIMEOUT_SECONDS": "8",
         "LOG_FORMAT": "json",
     }
     with Stack(environment, free_ports=True, log=log) as stack:
