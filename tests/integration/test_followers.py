@@ -96,11 +96,11 @@ async def real(redis: SyncRedis, redis_url: str) -> AsyncIterator[Stage]:
         yield Stage(client, redis)
 
 
-async def test_followers_are_bounded_and_those_above_are_told_when_to_come_again(stage: Stage) -> None:
+async def test_followers_are_bounded_and_the_refusal_says_when_to_try_again(stage: Stage) -> None:
     await stage.submit(max_depth=1)
     followers = [await stage.submit(max_depth=1) for _ in range(FOLLOWERS_PER_PLACE)]
 
-    with pytest.raises(QueueFull, match=r"10 jobs wait for the images of others, .* try again in 30 s") as full:
+    with pytest.raises(QueueFull, match=r"10 jobs wait for images that others sent, .* try again in 30 s") as full:
         await stage.submit(max_depth=1)
     await stage.cancellation.cancel(UUID(followers[0]), None)
 

@@ -41,7 +41,7 @@ def fetch(redis: Redis, job_id: str) -> Job:
     return Job.fetch(job_id, connection=redis, serializer=tasks.SERIALIZER)
 
 
-def test_lost_jobs_fail_soon_with_their_followers_and_their_webhooks_are_told(redis: Redis, api: httpx.Client) -> None:
+def test_lost_jobs_fail_soon_with_their_followers_and_their_webhooks_are_due(redis: Redis, api: httpx.Client) -> None:
     deleted, emptied = ([submit(api, seed) for _ in range(3)] for seed in (1, 2))
 
     # As rq-dashboard's buttons for one job and for a whole queue do.

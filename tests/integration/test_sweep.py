@@ -121,7 +121,7 @@ async def test_run_that_rq_has_somewhere_is_left_alone_and_followed(stage: Stage
     stage.rq.delete(*stage.rq.keys("rq:*"))  # RQ's own registries would stay
 
 
-async def test_lost_run_fails_with_its_followers_and_all_are_told(stage: Stage) -> None:
+async def test_lost_run_fails_with_its_followers_and_their_webhooks_are_due(stage: Stage) -> None:
     jobs = [await stage.submit() for _ in range(3)]
     stage.fetch(jobs[0]).delete()
 
@@ -176,9 +176,11 @@ async def test_lost_run_of_a_cancelled_leader_ends_for_its_followers(stage: Stag
     await stage.cancel(leader)
     stage.fetch(leader).delete()
 
-    await stage.sweep(3)
+    with capture_logs() as lines:
+        await stage.sweep(3)
 
     assert [await stage.find(job_id) for job_id in (leader, follower)] == [("CANCELLED", None), ("FAILED", "job_lost")]
+    assert [(line["event"], line["code"]) for line in lines] == [("job_cancelled", "job_lost")]
     assert await stage.client.ttl(keys.job(leader)) <= keys.ENDED_JOB_TTL_S
 
 
@@ -193,7 +195,7 @@ async def test_lost_running_job_is_cancelled_at_once(stage: Stage) -> None:
     assert await stage.find(job_id) == ("CANCELLED", None)
 
 
-async def test_job_that_waited_too_long_fails_with_its_followers_and_all_are_told(stage: Stage) -> None:
+async def test_job_that_waited_too_long_fails_with_its_followers_and_their_webhooks_are_due(stage: Stage) -> None:
     young = await stage.submit("2")
     leader, follower = await stage.submit(waiting_s=0.3), await stage.submit()
 

@@ -23,7 +23,9 @@ from image_analysis_common.records import JobRecord
 MAX_RETRY_AFTER_S = 300
 """However long the queue takes: workers may come."""
 
-FOLLOWERS_FULL = "{count} jobs wait for the images of others, and no more are accepted: try again in {retry_after_s} s."
+FOLLOWERS_FULL = (
+    "{count} jobs wait for images that others sent, and no more are accepted: try again in {retry_after_s} s."
+)
 FOLLOWERS_PER_PLACE = 10
 """So many times `max_depth` jobs may follow others; the record of each takes half a kB of Redis."""
 

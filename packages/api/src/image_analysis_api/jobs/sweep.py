@@ -15,7 +15,7 @@ from image_analysis_common import keys
 from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.followers import ADVANCE_FOLLOWERS, FOLLOWERS_AT_ONCE
 from image_analysis_common.job_errors import ImageExpired, JobLost
-from image_analysis_common.models import JobFailure
+from image_analysis_common.models import JobFailure, JobStatus
 
 CHECK_S = 10.0
 """How long after its submission, and after each check, a run is checked again."""
@@ -31,10 +31,10 @@ RUNS_AT_ONCE = 100
 LIST_ENTRIES_PER_UNIT = 2500
 """A step may do `FOLLOWERS_AT_ONCE` units of work: a unit ends one follower, or walks so many entries of a list."""
 
-# A run is over once its job has ended and no follower is left; an ended job is not kept for longer than others then. A
-# run that waits too long is failed: in the queue at once, elsewhere when it is seen a second time, for it may just have
-# been popped. So is one that RQ has lost; where RQ still has its hash, and we the image, it is queued anew instead. The
-# lists are those of the run's queue: RQ's hash of the job names it.
+# A run is over once its job has ended and no follower is left; a cancelled record that was kept for the run then gets
+# the lifetime of an ended one. A run that waits for too long fails: at once where it is in the queue, elsewhere when it
+# is seen a second time, because a worker may just have popped it. A run that RQ has lost fails too, or is queued anew
+# where RQ's hash of the job and the image are still there.
 SWEEP = (
     ADVANCE_FOLLOWERS
     + COUNT_ANSWERS
@@ -68,7 +68,7 @@ local function fail(run, record, failure, most)
   advance(record, is_cancelled and {{'status', 'CANCELLED'}} or fields, {keys.ENDED_JOB_TTL_S})
   discard(run, is_cancelled and 'canceled' or 'failed')
   check_again(run, now)
-  table.insert(found, {{run, failure}})
+  table.insert(found, {{run, redis.call('HGET', record, 'status') or 'FAILED', failure}})
   return advance_followers('{keys.followers("")}' .. run, fields, {keys.ENDED_JOB_TTL_S}, most)
 end
 
@@ -77,7 +77,7 @@ local function queue_anew(run, record, queue, most)
   redis.call('LPUSH', 'rq:queue:' .. queue, run)
   redis.call('HDEL', record, 'missed_s')
   check_again(run, now)
-  table.insert(found, {{run, ''}})
+  table.insert(found, {{run, 'PENDING', ''}})
   advance(record, {{'status', 'PENDING'}}, '')
   return advance_followers('{keys.followers("")}' .. run, {{'status', 'PENDING'}}, '', most)
 end
@@ -135,6 +135,9 @@ return {{found, has_more and 1 or 0}}
 """
 )
 
+# Where a cancelled job's run fails, its followers get the code; of any other record, whatever it says, the run failed.
+EVENTS = {JobStatus.PENDING: "job_requeued", JobStatus.CANCELLED: "job_cancelled"}
+
 log = structlog.get_logger(__name__)
 
 
@@ -168,13 +171,11 @@ class Sweep:
         """Check some of the runs that are due; return whether there is more to do.
 
         Raises:
-            StoreUnavailable: nothing was done.
+            StoreUnavailable: Redis did not answer in time; what the step did, if anything, stays done.
         """
         async with reaching_redis():
             found, has_more = await self._sweep(keys=[], args=self._args)
-        for job_id, failure in found:
-            if failure:
-                log.warning("job_failed", job_id=job_id.decode(), code=JobFailure.model_validate_json(failure).code)
-            else:
-                log.warning("job_requeued", job_id=job_id.decode())
+        for job_id, status, failure in found:
+            code = {"code": JobFailure.model_validate_json(failure).code} if failure else {}
+            log.warning(EVENTS.get(status.decode(), "job_failed"), job_id=job_id.decode(), **code)
         return bool(has_more)

@@ -9,8 +9,8 @@ from image_analysis_common import keys
 from image_analysis_common.errors import TooManyDeliveries, UrlRefused, WebhooksDisabled
 
 MAX_DELIVERIES = 100_000
-"""Webhooks of jobs that have not ended, and those that have still to be told. Each of the latter takes some 2 kB of
-Redis, for up to a day where its receiver does not answer."""
+"""Jobs with a webhook that have not ended, and deliveries that have not been made. Each of the latter takes some 2 kB
+of Redis, for up to a day where its receiver does not answer."""
 
 
 class WebhookUrls:
