@@ -1,6 +1,6 @@
 """API keys: how one is made, and whose a presented one is; knows neither HTTP nor Redis.
 
-A key is 256 random bits. The environment holds its SHA-256 alone, so that whoever reads the settings cannot call the
+A key is 256 random bits. The environment holds its SHA-256 alone, so somebody who reads the settings cannot call the
 API. A fast hash is right here: slow and salted ones make up for passwords that can be guessed, and would cost each
 request 50 ms; 256 bits cannot be guessed, however fast each try is.
 """

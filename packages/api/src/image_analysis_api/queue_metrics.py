@@ -1,4 +1,4 @@
-"""What waits, to be done or to be told, and who works, read from Redis for each scrape; the same in every API process.
+"""Prometheus gauges: queue depth, pending webhooks, live workers; read from Redis at each scrape.
 
 RQ's keys stand here by their names: the script reads all of them in one step.
 """
@@ -18,7 +18,7 @@ from redis.retry import Retry
 from image_analysis_common import keys, tasks
 
 TIMEOUT_S = 0.5
-"""A scrape is answered without Redis too, long before Prometheus gives it up."""
+"""A scrape is answered even without Redis, long before Prometheus times out."""
 
 MAX_MODELS = 50
 """Models of other deployments on the same Redis show up as well: of those that workers announce, the latest few."""

@@ -69,7 +69,7 @@ WebhookSecrets = Annotated[tuple[WebhookSecret, ...], NoDecode, BeforeValidator(
 
 
 class OutboundSettings(SharedSettings):
-    """What decides where a stranger's URL may lead, and how the service signs what it tells there."""
+    """Where user-supplied URLs may lead, and how webhooks are signed."""
 
     fetch_allowed_ports: Ports = frozenset({80, 443})
     fetch_allowed_hosts: CommaSeparated = frozenset()
@@ -79,13 +79,13 @@ class OutboundSettings(SharedSettings):
 
 
 class DelivererSettings(OutboundSettings):
-    """What the deliverer of webhooks reads besides."""
+    """The settings of the webhook deliverer."""
 
     deliverer_metrics_port: int | None = Field(None, ge=1, le=65535)
 
 
 class ApiSettings(OutboundSettings):
-    """What the API reads besides."""
+    """The settings of the API."""
 
     api_title: str = "Image Analysis API"
     api_version: str = Field(default_factory=lambda: version("image-analysis-api"))

@@ -1,6 +1,6 @@
 """Secrets of webhooks, as Standard Webhooks writes them: the service's own, and one for each client, made from it.
 
-A client that knew the service's secret could forge what the others are told. So each owner of API keys has a secret of
+A client that knew the service's secret could forge other clients' webhooks. So each owner of API keys has a secret of
 its own: the HMAC-SHA256 of the owner's name under the service's. Where there are no keys, it is that of an empty name.
 """
 

@@ -11,13 +11,13 @@ the release before this one know as well; this release answers to both names.
 """
 
 SERIALIZER = "json"
-"""RQ's default is pickle, with which whoever can write to Redis runs code."""
+"""RQ's default is pickle, which runs code for everybody who can write to Redis."""
 
 MAX_ATTEMPTS = 3
 """A job whose worker dies goes to another one, this many times in all.
 
-RQ is told to retry as often: whether the attempts are used up is for the next worker to see, which writes the job's
-record too; RQ alone, or rq-dashboard, would only move the job in its own books.
+RQ is set to retry as often. The worker that takes the job next sees whether its attempts are used up and writes the
+job's record; RQ or rq-dashboard would only move the job between RQ's registries.
 """
 
 

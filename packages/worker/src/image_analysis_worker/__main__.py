@@ -42,9 +42,9 @@ log = structlog.get_logger("image_analysis_worker")
 
 
 def main() -> None:
-    """Work until SIGINT or SIGTERM; the batch in hand is finished first."""
+    """Work until SIGINT or SIGTERM; the running batch is finished first."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # torch's threads spin while they wait for one another, unless they are told before torch is imported: with another
+    # torch's threads spin while they wait for each other, unless this is set before torch is imported. With another
     # busy process on two cores, one image took up to 1.6 s instead of 8 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -70,7 +70,7 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
     """Take jobs for a model until a signal; return the exit code: 0, or 1 when a part of the worker broke.
 
     On the first signal, what is not in the model yet goes back to the queue at once. A second one ends the process
-    where it is; others take over what it had in hand.
+    at once; other workers take over its jobs.
 
     Raises:
         StartupError: live workers serve another model by the same name.

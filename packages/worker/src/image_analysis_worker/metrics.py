@@ -32,7 +32,7 @@ class Stages(Collector):
     """Counts the seconds that all threads together spend in each stage, those of a stage under way as well.
 
     The thread that runs the model is always in `wait`, `inference` or `store`: what is not `wait` is its load. `fetch`
-    and `decode` run beside it.
+    and `decode` run in parallel.
     """
 
     def __init__(self, *stages: str) -> None:

@@ -1,4 +1,4 @@
-"""A worker's name in everybody's books: its host, its process, and what no other start of it had."""
+"""A worker's name: its host, its process ID and a random part."""
 
 import os
 import socket
@@ -11,6 +11,6 @@ def make_worker_name() -> str:
 
 
 def find_process(worker_name: str) -> int | None:
-    """Return the process that a name speaks of; None if it is another host's, as every container is one."""
+    """Return the process ID in a name; None for a worker of another host. Every container is a host."""
     host, process_id, _ = worker_name.rsplit(".", 2)
     return int(process_id) if host == socket.gethostname() else None

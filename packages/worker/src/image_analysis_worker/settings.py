@@ -8,7 +8,7 @@ from image_analysis_common.settings import SharedSettings
 
 
 class WorkerSettings(SharedSettings):
-    """What the worker reads besides the shared settings."""
+    """The settings of the worker."""
 
     model_revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -1,6 +1,6 @@
-"""The door of the analysis calls: whose a request is, and whether it is one too many.
+"""Admission of requests: who calls, and whether the caller is within its rate limit.
 
-All of it is decided on the headers, in one round trip to Redis: a refused request costs no body read, no fetch and no
+Both are decided from the headers, in one round trip to Redis, so a refused request costs no body read, no fetch and no
 place in the queue.
 """
 

@@ -1,4 +1,4 @@
-"""One attempt at telling a webhook: what is sent, and what the answer means."""
+"""One attempt to deliver a webhook: what is sent, and what the answer means."""
 
 import asyncio
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ class Report:
 
 
 class Courier:
-    """Sends what webhooks are told, signed; closes `egress` with itself."""
+    """Sends signed webhooks; closing it closes `outbound` too."""
 
     def __init__(
         self, outbound: OutboundClient, secrets: Sequence[WebhookSecret], *, timeout_s: float = TIMEOUT_S
@@ -70,7 +70,7 @@ class Courier:
         headers = {"Content-Type": "application/json"}
         headers |= sign(self._secrets, record.owner, f"msg_{job_id}", body)
         response = await self._outbound.ask("POST", WebUrl.parse(record.webhook_url or ""), headers, body.encode())
-        await response.aclose()  # its body is nobody's business
+        await response.aclose()  # its body is not read
         status = response.status_code
         if response.is_success:
             return Report(Verdict.DELIVERED, str(status))

@@ -1,4 +1,4 @@
-"""The deliverer's work: round after round it takes what is due, and sees each delivery to its end."""
+"""The deliverer's main loop: claim due deliveries, attempt them, record the outcome."""
 
 import asyncio
 import math
@@ -18,10 +18,10 @@ from image_analysis_common.errors import StoreUnavailable
 
 MAX_CONCURRENT = 64
 POLL_S = 0.2
-"""How long a new delivery waits at most for an idle deliverer."""
+"""The longest that a new delivery waits for an idle deliverer."""
 
 GRACE_S = 5.0
-"""What attempts under way get when the process is told to stop."""
+"""Time for attempts under way when the process has to stop."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 EXPIRED = "expired"
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Rounds:
-    """Delivers until it is told to stop, `max_concurrent` attempts at a time; with 0 it only says that it is there."""
+    """Delivers until `stop`, `max_concurrent` attempts at a time; with 0 it only sends heartbeats."""
 
     def __init__(
         self,

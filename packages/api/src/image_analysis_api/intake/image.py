@@ -42,7 +42,7 @@ def bound_pillow() -> None:
     Image.MAX_IMAGE_PIXELS = None
     # The default of 64 MB can come out of 64 KB, and takes the event loop 0.1 s.
     PngImagePlugin.MAX_TEXT_MEMORY = 4 * PngImagePlugin.MAX_TEXT_CHUNK
-    # One damaged image can be worth 60,000 warnings, each a log line and remembered for ever.
+    # One damaged image can cause 60,000 warnings; each is logged and kept in memory.
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 

@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop."""
+"""Moves work that would block the event loop to a thread."""
 
 import asyncio
 from collections.abc import Callable

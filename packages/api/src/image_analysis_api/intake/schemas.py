@@ -1,4 +1,4 @@
-"""The bodies that clients send, and what is said of those that make no sense."""
+"""The bodies that clients send, and the error sentences for malformed ones."""
 
 from enum import StrEnum
 from typing import Annotated, Self, TypeVar
@@ -86,7 +86,7 @@ class AnalyzeImagesRequest(Options):
 
 
 class FormFields(Options):
-    """The fields of a form, beside its part `file`."""
+    """The fields of a form, besides its part `file`."""
 
     image_url: str | None = Field(None, description="The http or https URL from which the service fetches the image")
 

@@ -1,4 +1,4 @@
-"""What a client sends: one image in one of the forms that it may come in, and how it shall be treated."""
+"""Reading a submission: one image or many, in any accepted form, with the options."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -148,7 +148,7 @@ def of_form(form: Form) -> Submission:
 
 
 def read_query(request: Request) -> Options:
-    """Read the options of the query; other names in it are nobody's business.
+    """Read the options of the query; other names in it are ignored.
 
     Raises:
         RequestError: one is given twice or makes no sense.

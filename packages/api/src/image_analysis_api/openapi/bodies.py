@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the bodies that clients send, and of the options beside them."""
+"""The request bodies and options in the OpenAPI document."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ BODIES: dict[str, Any] = {
             "image_url": describe_texts(FormFields)["image_url"] | {"format": "uri"},
         },
         "additionalProperties": False,
-        # In allOf, for generators that give up an object's fields where a choice stands beside them.
+        # In allOf: some generators drop an object's fields if it has a oneOf of its own.
         "allOf": [{"oneOf": [{"required": ["file"]}, {"required": ["image_url"]}]}],
     },
     "ImageByData": _describe_source("image_data", other="image_url"),

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond the signatures: bodies, headers, and an example for every error."""
+"""The OpenAPI document beyond the signatures: bodies, headers, and an example for every error."""
 
 from http import HTTPStatus
 from typing import Any

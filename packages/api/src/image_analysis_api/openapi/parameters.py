@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of waiting for jobs and of lists of them: headers, parameters, streams."""
+"""The parameters, headers and streams in the OpenAPI document for waiting and listing."""
 
 from typing import Any
 

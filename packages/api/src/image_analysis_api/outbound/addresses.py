@@ -1,6 +1,6 @@
-"""Which IP addresses may be connected to on a stranger's word: plainly public unicast, and holes opened on purpose.
+"""Which IP addresses user-supplied URLs may lead to: public unicast, and the networks that the operator allows.
 
-Knows neither names nor URLs: whoever connects asks about the very address that it connects to.
+Knows neither names nor URLs: the caller checks the very address that it connects to.
 """
 
 from collections.abc import Iterator

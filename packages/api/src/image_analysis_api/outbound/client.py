@@ -1,4 +1,4 @@
-"""The way out of the service on a stranger's word: names are looked up once, addresses checked and then asked.
+"""Outbound HTTP to user-supplied URLs: resolve once, check every address, connect to that address.
 
 Knows nothing of images or jobs. What a URL may look like is the business of `urls`, which addresses are
 public that of `addresses`; what is asked for, and how long that may take in all, is the caller's.
@@ -80,7 +80,7 @@ class Destinations:
 
 
 class OutboundClient:
-    """Asks web servers for strangers; safe for concurrent use within one event loop.
+    """Sends requests to user-supplied URLs; safe for concurrent use within one event loop.
 
     `resolve` gives a host's addresses or raises `socket.gaierror`, as a `Resolver` does; `transport` stands in for the
     network.

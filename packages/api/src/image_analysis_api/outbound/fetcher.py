@@ -32,7 +32,7 @@ _UNREACHABLE = (
 
 
 class Fetcher:
-    """Fetch images by URL for strangers; safe for concurrent use within one event loop.
+    """Fetches images from user-supplied URLs; safe for concurrent use within one event loop.
 
     `timeout_s` bounds a whole fetch; the times of `egress`, which closes with this, bound its parts. Of the
     `max_concurrent` fetches, a client may have as many under way as are left for all others: one with slow hosts takes

@@ -1,4 +1,4 @@
-"""The form of a URL that a stranger gives the service to ask: an image's, also as redirected to, or a webhook's.
+"""The form of user-supplied URLs: of images, their redirects, and webhooks.
 
 Knows neither the network nor which addresses are public: a well-formed URL may still lead where nobody may go.
 """

@@ -1,4 +1,4 @@
-"""Which webhooks a job may ask for: decided when it is submitted, by what can be known then."""
+"""Checks a webhook URL when a job is submitted."""
 
 from redis.asyncio import Redis
 

@@ -14,7 +14,7 @@ MAX_URL_BYTES = 8000
 """The length that RFC 9110 asks every server to support."""
 
 CHUNK_BYTES = 32
-"""What a chunk counts besides its framing: to parse one takes 2 microseconds, however small it is."""
+"""Bytes that each chunk counts on top of its framing: parsing one takes 2 microseconds, however small it is."""
 
 TOO_LARGE = f"The headers, or the trailers and the framing of chunks, are over {MAX_HEAD_BYTES} bytes: send less."
 

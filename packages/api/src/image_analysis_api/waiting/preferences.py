@@ -1,4 +1,4 @@
-"""How long a client would wait for its answer, in its own words: `Prefer: wait=N` (RFC 7240) and `?wait=N`."""
+"""How long a client wants to wait for its answer: `Prefer: wait=N` (RFC 7240) and `?wait=N`."""
 
 import re
 import time
@@ -24,9 +24,9 @@ WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNO
 async def wait_as_preferred(
     room: WaitingRoom, request: Request, response: Response, answer: AnalysisStatus, owner: str | None
 ) -> AnalysisStatus:
-    """Wait for a job that was just taken in as long as the request prefers; return what is known of it then.
+    """Wait for a job that was just accepted, as long as the request prefers; return its status then.
 
-    The job was taken in: whatever goes wrong with the wait only ends it.
+    The job is accepted already: an error while waiting only ends the wait.
     """
     preference = WAIT.search(",".join(request.headers.getlist("prefer")))
     wait_s = min(int(preference[1]), MAX_WAIT_S) if preference else 0

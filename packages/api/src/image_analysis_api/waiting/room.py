@@ -1,6 +1,6 @@
-"""Everyone in this process who waits for a job's next step: few or a thousand, one subscription and one read for all.
+"""The clients of this process that wait for a job's next step: one subscription and one read serve all of them.
 
-A waiter has no queue of its own: it holds a place in the job's history, so that a slow client keeps nothing but itself.
+A waiter has no queue of its own, only a position in the job's history: a slow client holds no messages in memory.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ RETRY_S = 0.2
 
 @dataclass(eq=False)
 class Watched:
-    """A job that somebody waits for."""
+    """A job with waiting clients."""
 
     latest: Progress | None = None
     fault: JobNotFound | UnreadableRecord | None = None
@@ -51,7 +51,7 @@ class Watched:
 
 
 class Waiter:
-    """One client's place in the room."""
+    """One waiting client."""
 
     def __init__(self, watched: Watched) -> None:
         self._watched = watched
@@ -81,7 +81,7 @@ class Waiter:
         self._changed.set()
 
     def dismiss(self) -> None:
-        """End the wait: the client has gone, or the process is about to."""
+        """End the wait: the client has disconnected, or the process is stopping."""
         self._is_dismissed = True
         self.wake()
 
@@ -162,7 +162,7 @@ class WaitingRoom:
         watched.waiters.add(waiter)
         self._clients[client] += 1
         try:
-            # First listen, then look: a step in between is told.
+            # Listen first, then look: a step in between is not missed.
             await self._changes.listen()
             if watched.latest is None:
                 watched.show((await self._store.find_progress([identifier]))[0])
@@ -186,7 +186,7 @@ class WaitingRoom:
             self._changes.rest()
 
     def dismiss(self) -> None:
-        """Send everyone away, those who come later as well: the process is about to end."""
+        """End every wait, also those that begin later: the process is stopping."""
         self._is_closing = True
         for watched in self._watched.values():
             for waiter in watched.waiters:

@@ -1,4 +1,4 @@
-"""The process's one subscription to the jobs' steps: it tells which job took one; knows nothing of who waits."""
+"""The process's one subscription to the steps of all jobs; does not know the waiting clients."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ class Subscription:
         self._idle_since_s: float | None = None
 
     async def listen(self) -> None:
-        """See to it that every step from now on is told, until `rest`.
+        """Report every step from now on, until `rest`.
 
         Raises:
             StoreUnavailable: Redis cannot be listened to now.
@@ -46,7 +46,7 @@ class Subscription:
                 await self._is_listening.wait()
 
     def rest(self) -> None:
-        """Note that nobody waits any more."""
+        """Note that no client waits any more."""
         self._idle_since_s = time.monotonic()
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""The thread that says every few seconds that this worker is there, as long as it gets anywhere."""
+"""The thread that sends heartbeats while the worker makes progress, and sweeps for dead workers."""
 
 import os
 import threading
@@ -34,7 +34,7 @@ class Heartbeat(threading.Thread):
     def run(self) -> None:
         interval_s = min(keys.HEARTBEAT_INTERVAL_S, self._shared.watchdog.limit_s / 2)
         # At once when it starts: where workers die young, no other may live long enough to sweep. After an outage the
-        # first beat counts: until then the jobs in hand look abandoned.
+        # first beat counts: until then this worker's jobs look abandoned.
         wait_s = 0.0
         was_stuck = False
         while not self._is_stopped.wait(wait_s):

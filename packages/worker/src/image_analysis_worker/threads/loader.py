@@ -1,4 +1,4 @@
-"""The thread that keeps the model fed: takes jobs from the queue and has their images decoded, ahead of the model."""
+"""The thread that takes jobs from the queue and has their images decoded, ahead of the model."""
 
 import threading
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.threads.shared import Shared
 
 POLL_S = 1
-"""How long a pop blocks: a worker that is told to stop waits no longer for its loader."""
+"""How long a pop blocks, and so the longest that a stopping worker waits for its loader."""
 
 
 class Loader(threading.Thread):
@@ -70,6 +70,6 @@ class Loader(threading.Thread):
                         work.input = decoder.decode(work.image)
                         work.image = b""
                     except Exception as error:  # noqa: BLE001
-                        # A last line of defence besides JobError: the job ends with it, its neighbors go on.
+                        # The last line of defense: the job ends with this error, and the others continue.
                         work.end(error)
             self._shared.in_flight.offer(work)

@@ -1,4 +1,4 @@
-"""Watching what can hang in a C call: a step may take a job's time, the loop that takes jobs has to come round."""
+"""Detects steps that hang in a C call: each step has a time limit, and so has each turn of the loader's loop."""
 
 import threading
 import time
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from image_analysis_worker.jobs.in_flight import Work
 
 LOOP_LIMIT_S = 30.0
-"""Far longer than all that one turn waits for: room in hand, a pop, a Redis that does not answer."""
+"""Far longer than one turn takes, with its waits for room, a pop, or a Redis that does not answer."""
 
 
 class Watchdog:
-    """Knows which step each thread is in, and when it has to be over."""
+    """Knows the current step of each thread, and its deadline."""
 
     def __init__(self, limit_s: float, loop_limit_s: float = LOOP_LIMIT_S) -> None:
         self.limit_s = limit_s
@@ -31,7 +31,7 @@ class Watchdog:
 
     @contextmanager
     def loop(self) -> Iterator[Callable[[], None]]:
-        """Watch the calling thread while it goes round; it calls what it is given at every turn."""
+        """Watch the calling thread while it loops; it calls the function that it gets at every turn."""
         thread = threading.get_ident()
 
         def turn() -> None:
