@@ -124,12 +124,12 @@ images-test *options:
 # Run at twice the capacity for ten minutes and check that nothing grows; SOAK_SECONDS makes it shorter
 [group('test')]
 @soak:
-    export PYTHONPATH=infra/local:tests && {{ uv_run }} python tests/perf/soak.py
+    export PYTHONPATH=infra/local:tests && {{ uv_run }} python -m perf.soak
 
 # Compare the speed with other ways to serve the same model; writes bench.json and bench.svg
 [group('test')]
-bench *options:
-    {{ uv_run }} python tests/perf/bench.py "$@"
+@bench *options:
+    export PYTHONPATH=infra/local:tests && {{ uv_run }} python -m perf.bench "$@"
 
 # Check everything that is not a test: lint, formatting, types, import contracts
 [group('check')]

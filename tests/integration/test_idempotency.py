@@ -39,12 +39,8 @@ class Door:
         async def fingerprint() -> str:
             return body
 
-        return await self._idempotency.once(
-            REQUEST, None, keys.job(""), fingerprint, self._take_in, lambda job_id: self._name("replayed", job_id)
-        )
-
-    async def _name(self, what: str, job_id: UUID) -> tuple[str, UUID]:
-        return what, job_id
+        async with self._idempotency.claim(REQUEST, None, keys.job(""), fingerprint) as claim:
+            return ("replayed", claim.id) if claim.is_replay else await self._take_in(claim.id)
 
     async def _take_in(self, job_id: UUID) -> tuple[str, UUID]:
         if self.fails_before:

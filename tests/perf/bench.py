@@ -14,16 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from calls import measure_calls
-from chart import draw_chart
-from load import LoadError
-from machine import describe_machine
-from overhead import measure_overhead
-from programs import ProgramError, start_redis
-from report import make_tables, to_document
+from perf.calls import measure_calls
+from perf.chart import draw_chart
+from perf.load import LoadError
+from perf.machine import describe_machine
+from perf.overhead import measure_overhead
+from perf.programs import ProgramError, start_redis
+from perf.report import make_tables, to_document
 from rich.console import Console
-from rows import Results, Turns
-from throughput import measure_throughput
+from perf.rows import Results, Turns
+from perf.throughput import measure_throughput
 
 PARTS = ("throughput", "overhead", "calls")
 ROUNDS = 2

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rows import BARE_LOOP, EMPTY_HANDLER, Results
+from perf.rows import BARE_LOOP, EMPTY_HANDLER, Results
 
 WIDTH_PX = 760
 LABEL_PX = 130

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from programs import Program
-from queues import OurQueue, RqQueue, drain
+from perf.programs import Program
+from perf.queues import OurQueue, RqQueue, drain
 from redis import Redis
 
 from image_analysis_common import keys, tasks

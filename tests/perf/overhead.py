@@ -4,15 +4,15 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from contenders import START_S, start_rq
-from programs import SCRIPTS, Program
-from queues import OurQueue, RqQueue, WorkQueue, drain
-from rates import steady_rate
+from perf.contenders import START_S, start_rq
+from perf.programs import SCRIPTS, Program
+from perf.queues import OurQueue, RqQueue, WorkQueue, drain
+from perf.rates import steady_rate
 from redis import Redis
-from rows import CostRow, Say, Turns
+from perf.rows import CostRow, Say, Turns
 
 from image_analysis_common import keys
-from photos import TINY_PX, Photos
+from perf.photos import TINY_PX, Photos
 
 NOOP_MODEL = "noop"
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import uuid4
 
 import rq
-from programs import Program, ProgramError
+from perf.programs import Program, ProgramError
 from redis import Redis
 
 from image_analysis_api.jobs.queue import JobQueue

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 
-from contenders import START_S, Model, Window
-from load import closed_loop
-from programs import SCRIPTS, Program, ProgramError, free_port
+from perf.contenders import START_S, Model, Window
+from perf.load import closed_loop
+from perf.programs import SCRIPTS, Program, ProgramError, free_port
 
 ENDPOINT_CONNECTIONS = 4
 
