@@ -21,15 +21,11 @@ from supervisor.xmlrpc import Faults  # type: ignore[import-untyped]
 
 from addresses import LOOPBACK, Addresses, StackError, find_redis_server
 from image_analysis_api.webhook_secrets import WebhookSecret
-from image_analysis_common.startup import EXIT_CANNOT_START
 from interrupts import held
 from supervision import Supervisord
 
 READY_S = 120.0
 POLL_S = 0.5
-
-CANNOT_START = {"redis": {1}, "dashboard": {1, 2}}
-"""The exit codes with which the programs of others say so; ours have `EXIT_CANNOT_START`."""
 
 
 class Stack:
@@ -100,9 +96,8 @@ class Stack:
 
     def check(self) -> None:
         """Raise StackError if supervisord has ended, or a program has said that it cannot start; with its own words."""
-        for program, code, said in self._supervisord.exits():
-            if code in CANNOT_START.get(program, {EXIT_CANNOT_START}):
-                raise StackError(said or f"{program} cannot start (exit code {code}): see its last lines in the log")
+        for program, code, said in self._supervisord.refusals():
+            raise StackError(said or f"{program} cannot start (exit code {code}): see its last lines in the log.")
 
     def pid(self, program: str) -> int:
         """Name the process that runs a program now.

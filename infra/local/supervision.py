@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from configparser import RawConfigParser
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -24,8 +25,8 @@ CONFIGURATION = Path(__file__).resolve().parents[1] / "supervisord.conf"
 STOP_S = guardian.STOP_S + guardian.LEFT_BEHIND_S + guardian.KILL_S
 
 
-class Exit(NamedTuple):
-    """A program that ended by itself, and what it said about why it cannot start, if it did."""
+class Refusal(NamedTuple):
+    """A program that ended because it cannot start, and what it said about that, if we know."""
 
     program: str
     code: int
@@ -57,8 +58,8 @@ class Supervisord:
                 start_new_session=True,
             )
 
-    def exits(self) -> list[Exit]:
-        """List the programs that have ended by themselves, and not by a signal, since the start.
+    def refusals(self) -> list[Refusal]:
+        """List the programs that have ended with one of their `exitcodes`, as those do that cannot start.
 
         Raises:
             StackError: supervisord has ended.
@@ -67,7 +68,8 @@ class Supervisord:
             raise StackError(f"supervisord ended with exit code {code}: see its last lines.")
         with suppress(FileNotFoundError):  # not there yet
             lines = (self._directory / guardian.EXITS).read_text().splitlines(keepends=True)
-            return [Exit(*json.loads(line)) for line in lines if line.endswith("\n")]
+            exits = [Refusal(*json.loads(line)) for line in lines if line.endswith("\n")]
+            return [ended for ended in exits if ended.code in _read_exit_codes(ended.program)]
         return []
 
     @contextmanager
@@ -103,3 +105,9 @@ class Supervisord:
     def _close_input(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+def _read_exit_codes(program: str) -> set[int]:
+    configuration = RawConfigParser()
+    configuration.read(CONFIGURATION)
+    return {int(code) for code in configuration[f"program:{program}"]["exitcodes"].split(",")}
