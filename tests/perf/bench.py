@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rich.console import Console
+
 from perf.calls import measure_calls
 from perf.chart import draw_chart
 from perf.load import LoadError
@@ -21,7 +23,6 @@ from perf.machine import describe_machine
 from perf.overhead import measure_overhead
 from perf.programs import ProgramError, start_redis
 from perf.report import make_tables, to_document
-from rich.console import Console
 from perf.rows import Results, Turns
 from perf.throughput import measure_throughput
 

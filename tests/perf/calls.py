@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from perf.load import Load, LoadError, closed_loop, open_loop
-from perf.programs import SCRIPTS, Program, free_port
 from redis import Redis
-from perf.rows import EMPTY_HANDLER, CallRow, Say, Turns
 
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import AnalysisResult, CachedResult, JobStatus, ModelAnnouncement
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
+from perf.load import Load, LoadError, closed_loop, open_loop
 from perf.photos import SMALL_PX, Photos, to_body
+from perf.programs import SCRIPTS, Program, free_port
+from perf.rows import EMPTY_HANDLER, CallRow, Say, Turns
 
 CONNECTIONS = 200
 WARM_UP_S = 0.5

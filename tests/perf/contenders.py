@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from perf.programs import Program
-from perf.queues import OurQueue, RqQueue, drain
 from redis import Redis
 
 from image_analysis_common import keys, tasks
+from perf.programs import Program
+from perf.queues import OurQueue, RqQueue, drain
 
 START_S = 240.0
 """The first start of LitServe puts torch into its environment."""

@@ -4,15 +4,15 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from redis import Redis
+
+from image_analysis_common import keys
 from perf.contenders import START_S, start_rq
+from perf.photos import TINY_PX, Photos
 from perf.programs import SCRIPTS, Program
 from perf.queues import OurQueue, RqQueue, WorkQueue, drain
 from perf.rates import steady_rate
-from redis import Redis
 from perf.rows import CostRow, Say, Turns
-
-from image_analysis_common import keys
-from perf.photos import TINY_PX, Photos
 
 NOOP_MODEL = "noop"
 

@@ -7,6 +7,7 @@ from itertools import count, cycle, islice
 
 import numpy as np
 from PIL import Image
+
 from perf.programs import ROOT
 
 ORIGINAL = ROOT / "tests" / "photos" / "chelsea.png"

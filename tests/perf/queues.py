@@ -7,7 +7,6 @@ from typing import Protocol
 from uuid import uuid4
 
 import rq
-from perf.programs import Program, ProgramError
 from redis import Redis
 
 from image_analysis_api.jobs.queue import JobQueue
@@ -16,6 +15,7 @@ from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from perf.programs import Program, ProgramError
 
 STUCK_S = 60.0
 """No job ends for so long: the worker hangs."""

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from rich.table import Table
+
 from perf.rows import BARE_LOOP, EMPTY_HANDLER, Results
 
 MODEL = "ViT-base"

@@ -14,13 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from perf.load import Load, closed_loop, open_loop
 from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
 from image_analysis_common import keys
 from image_analysis_common.tasks import queue_name
+from perf.load import Load, closed_loop, open_loop
 from perf.photos import SMALL_PX, Photos
 from stack import Stack
 from support.memory import resident_bytes

@@ -9,17 +9,16 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from image_analysis_common.settings import BUNDLED_MODEL
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from perf.contenders import Contender, Model, OurWorker, RqWorker
 from perf.load import LoadError
 from perf.machine import busy_s
+from perf.photos import LARGE_PX, SMALL_PX, Photos
 from perf.programs import SCRIPTS, Program, ProgramError
 from perf.rates import steady_rate
 from perf.rows import BARE_LOOP, Results, Say, SpeedRow, Turns
 from perf.servers import Endpoint, LitServe
-
-from image_analysis_common.settings import BUNDLED_MODEL
-from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
-from perf.photos import LARGE_PX, SMALL_PX, Photos
 
 WINDOW_S = 2.0
 """How long a measurement takes about, as far as the one before has shown the pace."""
