@@ -1,0 +1,66 @@
+-- Cancels or forgets an owner's job.
+--
+-- A waiting job leaves the queue, in our keys and in RQ's books. A job with followers is cancelled and its run is kept,
+-- until the last of them leaves. A job that a worker has gets the mark `cancelled`, and is CANCELLED when it ends; one
+-- that RQ has lost is CANCELLED at once. One that has ended is forgotten, with its webhook; and with its image's
+-- results, if they have answered no other job.
+--
+-- KEYS
+--   1 record  the job's record
+-- ARGV
+--   1 job_id
+--   2 owner   '' without one
+-- Writes: KEYS 1; the followers, leader, image, bytes and RQ's books of its run; of a forgotten job also delivery,
+-- deliveries, jobs_of, answered, result.
+-- Answers: 'UNKNOWN' if the owner has no such job, 'CANCELLED', 'ENDING' if a worker has it, or 'FORGOTTEN'.
+--
+-- Uses: advance, locate, discard.
+
+local record, job_id, owner = KEYS[1], ARGV[1], ARGV[2]
+local cancelled = {'status', 'CANCELLED'}
+
+local function withdraw(run, status)
+  local place = locate(run)
+  if place and (place ~= 'queue' or status == 'PROCESSING') then return false end
+  discard(run, 'canceled')
+  return true
+end
+
+local status, owned_by, follows, hash = unpack(redis.call('HMGET', record, 'status', 'owner', 'follows', 'image_hash'))
+if not status or (owned_by or '') ~= owner then return 'UNKNOWN' end
+if status == 'CANCELLED' then return status end
+if status == 'PENDING' or status == 'PROCESSING' then
+  if follows then
+    local followers = KEY.followers .. follows
+    redis.call('SREM', followers, record)
+    advance(record, cancelled, TTL.ended_job)
+    local is_unwanted = redis.call('HGET', KEY.job .. follows, 'status') == 'CANCELLED'
+    if is_unwanted and redis.call('SCARD', followers) == 0 then withdraw(follows) end
+    return 'CANCELLED'
+  end
+  local is_followed = redis.call('SCARD', KEY.followers .. job_id) > 0
+  if is_followed and status == 'PENDING' then
+    advance(record, cancelled, '')
+    return 'CANCELLED'
+  end
+  if not is_followed and withdraw(job_id, status) then
+    advance(record, cancelled, TTL.ended_job)
+    return 'CANCELLED'
+  end
+  redis.call('HSET', record, 'cancelled', '1')
+  return 'ENDING'
+end
+redis.call('DEL', record, KEY.delivery .. job_id)
+redis.call('ZREM', KEY.deliveries, job_id)
+redis.call('ZREM', KEY.jobs_of .. owner, job_id)
+local queue = redis.call('HGET', RQ.job .. job_id, 'origin')
+if queue then
+  redis.call('ZREM', RQ.finished .. queue, job_id)
+  redis.call('ZREM', RQ.failed .. queue, job_id)
+  redis.call('DEL', RQ.job .. job_id, RQ.results .. job_id)
+end
+local answered = KEY.answered .. hash
+if status == 'COMPLETED' and redis.call('DECR', answered) <= 0 then
+  redis.call('DEL', answered, KEY.result .. hash)
+end
+return 'FORGOTTEN'

@@ -1,0 +1,61 @@
+-- Takes deliveries that are due, and moves their due time on by a lease, so that another deliverer takes them if this
+-- one dies.
+--
+-- A receiver (host and port, however the URL writes them) may have as many attempts under way as are left for all
+-- others: a slow one takes half of them at most, the next one half of the rest. If none of all that were looked at can
+-- be taken, they step aside, so that those behind them are seen at once. One whose copy has gone was forgotten, or has
+-- expired.
+--
+-- KEYS
+--   1 deliveries  the jobs whose webhook is pending, by when it is due
+-- ARGV
+--   1 free         deliveries to take at most
+--   2 lease        seconds
+--   3 aside        seconds
+--   4 max_scanned  deliveries to look at
+--   5... pairs of a receiver and how many attempts it has under way
+-- Writes: KEYS 1; `attempts` in the deliveries taken.
+-- Answers: {deliveries, each {job ID, receiver, its copy of the record as field, value, ...}, the server's time,
+-- seconds until it makes sense to ask again, or '' if that is unknown}.
+
+local free, lease, aside, max_scanned, busy = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), {}
+for at = 5, #ARGV, 2 do busy[ARGV[at]] = tonumber(ARGV[at + 1]) end
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local function move(job_id, delay) redis.call('ZADD', KEYS[1], string.format('%.3f', now + delay), job_id) end
+local function receiver_of(url)
+  local scheme, authority = string.match(string.lower(url), '^(%a+)://([^/?#]*)')
+  local host, port = string.match(authority or '', '^(.*):(%d*)$')
+  host = string.gsub(host or authority or '', '%.$', '')
+  return host .. ':' .. (tonumber(port) or scheme == 'http' and 80 or 443)
+end
+local found, passed = {}, {}
+for _, job_id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, max_scanned)) do
+  if #found == free then break end
+  local delivery = KEY.delivery .. job_id
+  local url = redis.call('HGET', delivery, 'webhook_url')
+  if not url then
+    redis.call('ZREM', KEYS[1], job_id)
+  else
+    local receiver = receiver_of(url)
+    local under_way = busy[receiver] or 0
+    if under_way < free - #found then
+      busy[receiver] = under_way + 1
+      move(job_id, lease)
+      redis.call('HINCRBY', delivery, 'attempts', 1)
+      table.insert(found, {job_id, receiver, redis.call('HGETALL', delivery)})
+    else
+      table.insert(passed, job_id)
+    end
+  end
+end
+local wait = ''
+if #passed == max_scanned then
+  for _, job_id in ipairs(passed) do move(job_id, aside) end
+  wait = '0'
+else
+  local after = '(' .. string.format('%.3f', now)
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], after, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if due then wait = string.format('%.3f', due - now) end
+end
+return {found, string.format('%.3f', now), wait}

@@ -1,0 +1,101 @@
+-- Takes a job in: queues a run for it, or lets it follow the run of the same image.
+--
+-- A follower's record takes every step with the leader's, and nothing is queued. An urgent one moves a waiting leader
+-- to the front. A leader that its owner cancelled runs on for its followers, and has their status. A leader is not
+-- followed if RQ has lost it, if it has waited too long, or if it can only fail: no attempt is left, or no image.
+--
+-- KEYS
+--   1 leader      the ID of the job that runs this image
+--   2 record      the new job's record
+--   3 result      the image's cached results
+--   4 queue       RQ's list of waiting jobs
+--   5 bytes       the count of the bytes of all images of the model; if nothing waits or runs, it starts anew, because
+--                 images that expired are still in it
+--   6 finished    RQ's registry of finished jobs
+--   7 failed      RQ's registry of failed jobs
+--   8 started     RQ's registry of executions
+--   9 jobs_of     the owner's jobs; '' without an owner
+--   10 following  the model's followers that have not ended
+-- ARGV
+--   1 job_id
+--   2 cache_field     where in the results the answer would stand; '' if no answer would do
+--   3 size            bytes of the image
+--   4 is_urgent       1 for a job that goes before all that wait
+--   5 waiting_s       how long it may wait for a worker
+--   6 max_depth       waiting jobs
+--   7 max_bytes       bytes of all images
+--   8 max_followers
+--   9 max_deliveries  promised and pending webhooks; '' for a job without a webhook
+--   10 fields         how many words the record's fields have
+--   11... the fields; then RQ's commands that queue the job, each after its number of words
+-- Writes: KEYS 1, 2, 4, 5, 9, 10, the leader's followers, promises, runs, and what RQ's commands write.
+-- Answers: nil if the job leads; the leader's ID if it follows; 'cached' if the result is there by now; 'deliveries' if
+-- too many webhooks are promised; {'images' or 'followers', how many, seconds} if too much waits: half of the queue
+-- will take that many seconds at the present pace. Except for the first two, nothing was written.
+--
+-- Uses: enlist, pace, locate, unended.
+
+local function can_run(run)
+  local has_attempts = redis.call('HGET', RQ.job .. run, 'retries_left') ~= '0'
+  return has_attempts and redis.call('EXISTS', KEY.image .. run) == 1
+end
+
+local leader, record, result, queue, bytes_key, finished, failed, started, jobs_of, following = unpack(KEYS)
+local job_id, cache_field, size, is_urgent, waiting_s = unpack(ARGV, 1, 5)
+local max_depth, max_bytes, max_followers, max_deliveries, fields = unpack(ARGV, 6, 10)
+local commands = 11 + fields
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local depth = redis.call('LLEN', queue)
+local function take_in()
+  redis.call('HSET', record, unpack(ARGV, 11, commands - 1))
+  redis.call('EXPIRE', record, TTL.unended_job)
+  if max_deliveries ~= '' then note(KEY.promises, job_id, now) end
+  if jobs_of ~= '' then enlist(jobs_of, job_id) end
+end
+local function refuse(what, count)
+  local ended, seconds = pace(finished, failed)
+  return {what, count, math.ceil(math.max(depth, 1) / 2 * (seconds or 60) / (ended or 1))}
+end
+if cache_field ~= '' and redis.call('HEXISTS', result, cache_field) == 1 then return 'cached' end
+if max_deliveries ~= '' then
+  local left = max_deliveries - redis.call('ZCARD', KEY.deliveries)
+  if is_full(KEY.promises, left, now) then return 'deliveries' end
+end
+local leading = redis.call('GET', leader)
+if leading then
+  local status, until_s = unpack(redis.call('HMGET', KEY.job .. leading, 'status', 'waits_until_s'))
+  if status == 'CANCELLED' then
+    local follower = redis.call('SRANDMEMBER', KEY.followers .. leading)
+    status = follower and redis.call('HGET', follower, 'status')
+  end
+  local can_wait = status == 'PROCESSING' or (status == 'PENDING' and (not until_s or now < tonumber(until_s)))
+  if can_wait and locate(leading) and can_run(leading) then
+    if is_full(following, max_followers, now) then return refuse('followers', redis.call('ZCARD', following)) end
+    redis.call('SADD', KEY.followers .. leading, record)
+    redis.call('EXPIRE', KEY.followers .. leading, TTL.unended_job)
+    take_in()
+    redis.call('HSET', record, 'status', status, 'follows', leading, 'counted', following)
+    note(following, job_id, now)
+    if is_urgent == '1' and redis.call('LREM', queue, 1, leading) == 1 then
+      redis.call('LPUSH', queue, leading)
+    end
+    return leading
+  end
+end
+local is_idle = depth == 0 and redis.call('ZCARD', started) == 0
+local bytes = (not is_idle and redis.call('GET', bytes_key) or 0) + size
+if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then return refuse('images', depth) end
+redis.call('SET', bytes_key, bytes, 'EX', TTL.unended_job)
+redis.call('SET', leader, job_id, 'EX', TTL.unended_job)
+take_in()
+local at = commands
+while at <= #ARGV do
+  local count = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + count))
+  at = at + count + 1
+end
+local until_s = string.format('%.3f', now + waiting_s)
+redis.call('HSET', record, 'leads', leader, 'counted', bytes_key, 'waits_until_s', until_s)
+note(KEY.runs, job_id, now)
+return false

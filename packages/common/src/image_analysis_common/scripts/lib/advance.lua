@@ -1,0 +1,25 @@
+-- advance(record, fields, ttl): writes `fields`, of which the first is the status, into the record of a job that has
+-- not ended, and publishes the job's ID where the status changed. Returns true if it wrote, nil if the job has ended.
+-- `ttl` is '' where the record's own stays.
+--
+-- Where this ends the job, its webhook is scheduled, and a follower leaves the set that its field `counted` names. The
+-- field `history` holds all statuses so far; a job whose status never changed has none.
+--
+-- Uses: schedule.
+
+local function advance(record, fields, ttl)
+  local status, history, webhook_url, follows, counted =
+    unpack(redis.call('HMGET', record, 'status', 'history', 'webhook_url', 'follows', 'counted'))
+  if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
+  redis.call('HSET', record, unpack(fields))
+  if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
+  if status ~= fields[2] then
+    redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2])
+    redis.call('PUBLISH', KEY.changes, string.match(record, '[^:]+$'))
+    if fields[2] ~= 'PENDING' and fields[2] ~= 'PROCESSING' then
+      if webhook_url then schedule(record) end
+      if follows and counted then redis.call('ZREM', counted, string.match(record, '[^:]+$')) end
+    end
+  end
+  return true
+end

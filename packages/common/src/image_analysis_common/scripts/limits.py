@@ -1,0 +1,20 @@
+"""The scripts of the rate limit and of idempotency keys."""
+
+from image_analysis_common.scripts.source import ScriptCall, load
+
+_ADMIT, _CLAIM_KEY, _RELEASE_KEY = map(load, ("admit", "claim_key", "release_key"))
+
+
+def admit(key: str, *, limit: int, window_s: int, cost: int, whole: int) -> ScriptCall:
+    """Count `cost` requests of the client with the list `key`; they are part of one that costs `whole` in all."""
+    return _ADMIT.call((key,), limit, window_s, cost, whole)
+
+
+def claim_key(key: str, *, fingerprint: str, work_id: str, work: str, busy_s: float) -> ScriptCall:
+    """Claim an idempotency key; `work` is the prefix of the key under which work is found by its ID."""
+    return _CLAIM_KEY.call((key,), fingerprint, work_id, work, busy_s)
+
+
+def release_key(key: str, *, work_id: str, work: str) -> ScriptCall:
+    """Free an idempotency key, unless its work was taken in."""
+    return _RELEASE_KEY.call((key,), work_id, work)

@@ -1,0 +1,40 @@
+-- Reads a page of an owner's jobs, newest first, from the place after a cursor on: of jobs of one millisecond, those
+-- with lesser IDs. Jobs that have expired are struck off.
+--
+-- KEYS
+--   1 jobs_of  the owner's jobs
+-- ARGV
+--   1 limit        jobs in a page
+--   2 wanted       the status asked for; '' for any
+--   3 newest       the cursor's time; '+inf' without a cursor
+--   4 after        the cursor's job ID; '' without a cursor
+--   5 max_scanned  so many jobs are looked at: a page may hold less than `limit` where few have the status
+-- Writes: KEYS 1.
+-- Answers: {jobs, each {job ID, time, record as field, value, ...}, {time, ID} of the last job looked at, or {} if
+-- there are no more}.
+
+local limit, wanted, newest, after = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local max_scanned, found, gone, scanned, offset, last = tonumber(ARGV[5]), {}, {}, 0, 0, nil
+while not last do
+  local page = redis.call('ZREVRANGEBYSCORE', KEYS[1], newest, '-inf', 'WITHSCORES', 'LIMIT', offset, 100)
+  for at = 1, #page, 2 do
+    local job_id, time = page[at], page[at + 1]
+    if not (time == newest and job_id >= after) then
+      local record = redis.call('HGETALL', KEY.job .. job_id)
+      if #record == 0 then
+        table.insert(gone, job_id)
+      elseif wanted == '' or redis.call('HGET', KEY.job .. job_id, 'status') == wanted then
+        table.insert(found, {job_id, time, record})
+      end
+      scanned = scanned + 1
+      if #found == limit or scanned == max_scanned then
+        last = {time, job_id}
+        break
+      end
+    end
+  end
+  offset = offset + 100
+  if #page < 200 then break end
+end
+for _, job_id in ipairs(gone) do redis.call('ZREM', KEYS[1], job_id) end
+return {found, last or {}}

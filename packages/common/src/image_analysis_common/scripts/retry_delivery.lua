@@ -1,0 +1,16 @@
+-- Makes a delivery due again after a while, unless it was forgotten or another deliverer has taken it since, because
+-- the lease had run out.
+--
+-- KEYS
+--   1 deliveries  the jobs whose webhook is pending, by when it is due
+--   2 delivery    the copy of the job's record
+-- ARGV
+--   1 job_id
+--   2 attempts  the attempt that failed
+--   3 delay     seconds
+-- Writes: KEYS 1.
+-- Answers: nothing.
+
+if redis.call('HGET', KEYS[2], 'attempts') ~= ARGV[2] then return end
+local clock = redis.call('TIME')
+redis.call('ZADD', KEYS[1], 'XX', string.format('%.3f', clock[1] + clock[2] / 1000000 + ARGV[3]), ARGV[1])
