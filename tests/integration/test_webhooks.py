@@ -14,7 +14,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from image_analysis_api.deliverer.outbox import MAX_SCANNED, Outbox
+from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import Rounds
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.queue import JobQueue
@@ -24,6 +24,7 @@ from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts.deliveries import MAX_SCANNED
 from support.receivers import Receivers, read
 from support.steps import RESULT, Steps
 from support.waiting import eventually

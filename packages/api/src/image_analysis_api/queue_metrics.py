@@ -1,12 +1,9 @@
-"""Prometheus gauges: queue depth, pending webhooks, live workers; read from Redis at each scrape.
-
-RQ's keys stand here by their names: the script reads all of them in one step.
-"""
+"""Prometheus gauges: queue depth, pending webhooks, live workers; read from Redis at each scrape."""
 
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,7 +12,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
+from image_analysis_common.scripts import queues
 
 TIMEOUT_S = 0.5
 """A scrape is answered even without Redis, long before Prometheus times out."""
@@ -24,28 +22,6 @@ MAX_MODELS = 50
 """Models of other deployments on the same Redis show up as well: of those that workers announce, the latest few."""
 
 STATES = ("idle", "busy", "suspended")
-
-# The oldest job is not always the first: those of dead workers come back to the front. A worker that has died is still
-# listed for a while, but its own key has gone.
-READ = """
-local is_suspended, found = redis.call('EXISTS', 'rq:suspended'), {}
-for _, name in ipairs(ARGV) do
-  local oldest, states, key = '', {}, 'rq:queue:' .. name
-  for _, job in ipairs(redis.call('LRANGE', key, 0, 999)) do
-    local created = redis.call('HGET', 'rq:job:' .. job, 'created_at')
-    if created and (oldest == '' or created < oldest) then oldest = created end
-  end
-  for _, worker in ipairs(redis.call('SMEMBERS', 'rq:workers:' .. name)) do
-    local is_busy = redis.call('HGET', worker, 'state') == 'busy' -- there is none before the first job
-    if redis.call('EXISTS', worker) == 1 then
-      table.insert(states, is_busy and 'busy' or is_suspended == 1 and 'suspended' or 'idle')
-    end
-  end
-  table.insert(found, {redis.call('LLEN', key), oldest, states})
-end
-local due = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
-return {redis.call('TIME')[1], found, redis.call('ZCARD', KEYS[1]), due or ''}
-"""
 
 
 def connect(dsn: str) -> Redis:
@@ -64,7 +40,6 @@ class QueueMetrics(Collector):
 
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
-        self._read = redis.register_script(READ)
         self._own = model
 
     def describe(self) -> Iterable[Metric]:
@@ -76,9 +51,8 @@ class QueueMetrics(Collector):
             memory = self._redis.info("memory")
             known = cast(list[bytes], self._redis.zrevrange(keys.MODELS, 0, MAX_MODELS - 1))
             models = list(dict.fromkeys([self._own, *(model.decode() for model in known)]))
-            now_s, found, pending, due_s = self._read(
-                keys=[keys.DELIVERIES], args=[tasks.queue_name(model) for model in models]
-            )
+            call = queues.read_queues(models)
+            now_s, found, pending, due_s = cast(list[Any], self._redis.eval(call.script.text, *call.words))
         except (RedisError, OSError):
             is_up.add_metric([], 0)
             yield is_up
@@ -101,7 +75,7 @@ class QueueMetrics(Collector):
         )
 
 
-def _describe_queues(now_s: int, queues: Iterable[tuple[str, tuple[int, bytes, list[bytes]]]]) -> Iterable[Metric]:
+def _describe_queues(now_s: int, found: Iterable[tuple[str, tuple[int, bytes, list[bytes]]]]) -> Iterable[Metric]:
     depth = GaugeMetricFamily("image_analysis_queue_jobs", "Jobs that wait for a worker", labels=["model"])
     age = GaugeMetricFamily(
         "image_analysis_queue_oldest_job_age_seconds",
@@ -111,7 +85,7 @@ def _describe_queues(now_s: int, queues: Iterable[tuple[str, tuple[int, bytes, l
     workers = GaugeMetricFamily(
         "image_analysis_workers", "Live workers: `idle`, `busy` or `suspended`", labels=["model", "state"]
     )
-    for model, (waiting, oldest, states) in queues:
+    for model, (waiting, oldest, states) in found:
         depth.add_metric([model], waiting)
         since_s = datetime.fromisoformat(oldest.decode()).timestamp() if oldest else now_s
         age.add_metric([model], max(now_s - since_s, 0))

@@ -16,35 +16,13 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 
 from image_analysis_api.access.admission import caller
-from image_analysis_api.store.client import reaching_redis
+from image_analysis_api.store.client import run_script
 from image_analysis_common import keys
 from image_analysis_common.errors import IdempotencyKeyReused, RequestError, RequestInProgress, StoreUnavailable
+from image_analysis_common.scripts import limits
 
 HEADER = "Idempotency-Key"
 PATTERN = r"^[!-~]([ -~]{0,253}[!-~])?$"
-
-# What an earlier request left counts while its work is there (ARGV[3] and the ID name it), or may still come.
-CLAIM = """
-local fingerprint, id, work, busy, ttl = unpack(ARGV)
-local now = redis.call('TIME')[1]
-local kept = redis.call('HMGET', KEYS[1], 'fingerprint', 'id', 'claimed_s')
-if kept[1] then
-  local is_done = redis.call('EXISTS', work .. kept[2]) == 1
-  if is_done or now - kept[3] < tonumber(busy) then
-    if kept[1] ~= fingerprint then return 'other' end
-    return is_done and kept[2] or 'busy'
-  end
-end
-redis.call('HSET', KEYS[1], 'fingerprint', fingerprint, 'id', id, 'claimed_s', now)
-redis.call('EXPIRE', KEYS[1], ttl)
-return false
-"""
-# Work that was taken in keeps its claim, even if the answer never came.
-RELEASE = """
-if redis.call('HGET', KEYS[1], 'id') == ARGV[1] and redis.call('EXISTS', ARGV[2] .. ARGV[1]) == 0 then
-  redis.call('DEL', KEYS[1])
-end
-"""
 
 log = structlog.get_logger(__name__)
 
@@ -61,9 +39,8 @@ class Idempotency:
     """Remembers which work a key led to; `busy_s` is how long taking in one image can last."""
 
     def __init__(self, redis: Redis, *, busy_s: float) -> None:
+        self._redis = redis
         self._busy_s = busy_s
-        self._claim = redis.register_script(CLAIM)
-        self._release = redis.register_script(RELEASE)
 
     @asynccontextmanager
     async def claim(
@@ -96,11 +73,8 @@ class Idempotency:
         text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
         key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
         mine = f"{work}{await fingerprint()}"
-        async with reaching_redis():
-            found = await self._claim(
-                keys=[key], args=[mine, str(claim.id), work, self._busy_s * rounds, keys.WAITING_JOB_TTL_S]
-            )
-        match found:
+        call = limits.claim_key(key, fingerprint=mine, work_id=str(claim.id), work=work, busy_s=self._busy_s * rounds)
+        match found := await run_script(self._redis, call):
             case b"other":
                 raise IdempotencyKeyReused
             case b"busy":
@@ -114,6 +88,5 @@ class Idempotency:
         except BaseException:
             # Refused or broken: the key is free for another try. If Redis is away, the claim lapses by itself.
             with suppress(StoreUnavailable):
-                async with reaching_redis():
-                    await self._release(keys=[key], args=[str(claim.id), work])
+                await run_script(self._redis, limits.release_key(key, work_id=str(claim.id), work=work))
             raise

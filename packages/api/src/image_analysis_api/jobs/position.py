@@ -8,49 +8,10 @@ import structlog
 from redis.asyncio import Redis
 
 from image_analysis_api.responses import Position
-from image_analysis_api.store.client import reaching_redis
-from image_analysis_common import keys
+from image_analysis_api.store.client import run_script
 from image_analysis_common.errors import UnreadableRecord
 from image_analysis_common.records import JobRecord
-
-# Lua: how many jobs of a queue have ended lately, and in how many seconds; nothing where none has. That is in the last
-# ten seconds, or in the last minute where nothing ended in ten, from the first end in them: a queue that was empty
-# before was not slow. RQ's registries of ended jobs are sorted by the time when these expire.
-PACE = f"""
-local function pace(finished, failed)
-  local now = redis.call('TIME')[1]
-  for _, window in ipairs({{10, 60}}) do
-    local count, longest_ago = 0, 0
-    for registry, ttl in pairs({{[finished] = {keys.FINISHED_JOB_TTL_S}, [failed] = {keys.ENDED_JOB_TTL_S}}}) do
-      local since = now + ttl - window
-      local first = redis.call('ZRANGEBYSCORE', registry, since, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-      if first then
-        count = count + redis.call('ZCOUNT', registry, since, '+inf')
-        longest_ago = math.max(longest_ago, now + ttl - first)
-      end
-    end
-    if count > 0 then return count, longest_ago + 1 end
-  end
-end
-"""
-
-# A job that follows another one has that one's place. RQ's job says which queue it is in. LPOS walks the list, at 10
-# microseconds for a thousand jobs.
-FIND = (
-    PACE
-    + """
-local record = redis.call('HGETALL', KEYS[1])
-local status, run = unpack(redis.call('HMGET', KEYS[1], 'status', 'follows'))
-if status ~= 'PENDING' then return {record} end
-run = run or ARGV[1]
-local queue = redis.call('HGET', 'rq:job:' .. run, 'origin')
-local before = queue and redis.call('LPOS', 'rq:queue:' .. queue, run)
-if not before then return {record} end
-local count, seconds = pace('rq:finished:' .. queue, 'rq:failed:' .. queue)
-return {record, before + 1, count and math.ceil((before + 1) * 1000 * seconds / count)}
-"""
-)
-
+from image_analysis_common.scripts import jobs
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +20,7 @@ class Positions:
     """Finds jobs and their places."""
 
     def __init__(self, redis: Redis) -> None:
-        self._find = redis.register_script(FIND)
+        self._redis = redis
 
     async def find(self, job_id: UUID) -> tuple[JobRecord, Position] | None:
         """Look in one round trip; None for a job that is not there.
@@ -67,9 +28,7 @@ class Positions:
         Raises:
             UnreadableRecord: another release wrote its record.
         """
-        identifier = str(job_id)
-        async with reaching_redis():
-            pairs, *place = await self._find(keys=[keys.job(identifier)], args=[identifier])
+        pairs, *place = await run_script(self._redis, jobs.find_position(str(job_id)))
         if not pairs:
             return None
         return JobRecord.from_hash(dict(zip(pairs[::2], pairs[1::2], strict=True))), Position(*place)

@@ -2,62 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import cast
 from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from image_analysis_api.store.client import reaching_redis
+from image_analysis_api.store.client import reaching_redis, run_script, write_script
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, UnreadableRecord
 from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
-from image_analysis_common.records import SCHEDULE, JobRecord, Progress, read_json
-
-FIND = """
-local live = redis.call('ZCOUNT', KEYS[3], redis.call('TIME')[1] - ARGV[1], '+inf')
-return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2]), live}
-"""
-
-# Lua for the scripts that write records: notes an owner's job in the sorted set of the owner's jobs, by its time in
-# milliseconds, and drops those that must have expired.
-ENLIST = f"""
-local function enlist(list, job_id)
-  local clock, lifetime = redis.call('TIME'), {keys.WAITING_JOB_TTL_S + keys.ENDED_JOB_TTL_S}
-  local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-  redis.call('ZADD', list, string.format('%.0f', now), job_id)
-  redis.call('ZREMRANGEBYSCORE', list, 0, string.format('%.0f', now - lifetime * 1000))
-  redis.call('EXPIRE', list, lifetime)
-end
-"""
-
-# Lua: counts jobs that a cached result has answered. The count expires with the result; without one nothing is counted.
-COUNT_ANSWERS = """
-local function count_answers(result, answered, number)
-  local left_ms = redis.call('PTTL', result)
-  if left_ms < 0 then
-    redis.call('DEL', answered)
-  elseif number > 0 then
-    redis.call('INCRBY', answered, number)
-    redis.call('PEXPIRE', answered, left_ms)
-  end
-end
-"""
-
-# A job that was refused has no answer.
-ADD = (
-    ENLIST
-    + SCHEDULE
-    + COUNT_ANSWERS
-    + """
-redis.call('HSET', KEYS[1], unpack(ARGV, 5))
-redis.call('EXPIRE', KEYS[1], ARGV[3])
-if KEYS[2] ~= '' then count_answers(KEYS[4], KEYS[2], 1) end
-if ARGV[2] ~= '' then enlist(KEYS[3], ARGV[1]) end
-if ARGV[4] == '1' then schedule(KEYS[1]) end
-"""
-)
+from image_analysis_common.records import JobRecord, Progress, read_json
+from image_analysis_common.scripts import jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +35,6 @@ class JobRecords:
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
         self._model = model
-        self._find = redis.register_script(FIND)
-        self._add = redis.register_script(ADD)
 
     async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Finding:
         """Look for the result of an image by a model's present revision; another revision's result is none.
@@ -88,10 +42,7 @@ class JobRecords:
         Only a result that keeps more predictions serves a deep request; it serves any other, too.
         """
         model = model or self._model
-        async with reaching_redis():
-            announced, pairs, live = await self._find(
-                keys=[keys.announcement(model), keys.result(image_hash), keys.workers(model)], args=[keys.WORKER_TTL_S]
-            )
+        announced, pairs, live = await run_script(self._redis, jobs.find_result(model, image_hash))
         if announced is None:
             return Finding("", None, is_known=False, has_worker=False)
         try:
@@ -110,9 +61,7 @@ class JobRecords:
 
     async def add_record(self, job_id: UUID, record: JobRecord) -> None:
         """Note a job that has ended as it came: a cached result has answered it."""
-        script_keys, args = _ended(job_id, record)
-        async with reaching_redis():
-            await self._add(keys=script_keys, args=args)
+        await run_script(self._redis, jobs.add_ended(str(job_id), record))
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
         """Read a job's record.
@@ -156,21 +105,5 @@ def _read_progress(fields: dict[bytes, bytes]) -> Progress | UnreadableRecord:
 
 
 def write_ended(pipeline: Pipeline, job_id: UUID, record: JobRecord) -> None:
-    """Do as `Store.add_record` does, as one command of a pipeline; the job may have been refused, too."""
-    script_keys, args = _ended(job_id, record)
-    pipeline.eval(ADD, len(script_keys), *script_keys, *args)
-
-
-def _ended(job_id: UUID, record: JobRecord) -> tuple[list[str], list[str | int]]:
-    identifier, owner = str(job_id), record.owner or ""
-    answered = keys.answered(record.image_hash) if record.cached else ""
-    return (
-        [keys.job(identifier), answered, keys.jobs_of(owner), keys.result(record.image_hash)],
-        [
-            identifier,
-            owner,
-            keys.ENDED_JOB_TTL_S,
-            int(record.webhook_url is not None),
-            *chain.from_iterable(record.to_hash().items()),
-        ],
-    )
+    """Do as `JobRecords.add_record` does, as one command of a pipeline; the job may have been refused, too."""
+    write_script(pipeline, jobs.add_ended(str(job_id), record))

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from image_analysis_api.store.pipelining import PipeliningRedis
 from image_analysis_common.errors import StoreUnavailable
+from image_analysis_common.scripts.source import ScriptCall
 from image_analysis_common.versions import check_redis_version
 
 TIMEOUT_S = 0.8
@@ -45,6 +48,24 @@ async def reaching_redis() -> AsyncIterator[None]:
             yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable from error
+
+
+async def run_script(redis: Redis, call: ScriptCall) -> Any:
+    """Run a script by its digest; by its text where Redis does not know it yet.
+
+    Raises:
+        StoreUnavailable
+    """
+    async with reaching_redis():
+        try:
+            return await redis.evalsha(call.script.digest, *call.words)
+        except NoScriptError:
+            return await redis.eval(call.script.text, *call.words)
+
+
+def write_script(pipeline: Pipeline, call: ScriptCall) -> None:
+    """Write a script into a pipeline: by its text, because nothing can be tried again there."""
+    pipeline.eval(call.script.text, *call.words)
 
 
 async def check_version(dsn: str) -> None:

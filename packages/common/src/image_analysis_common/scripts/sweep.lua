@@ -1,10 +1,10 @@
 -- Checks runs that are due, a bounded number in one step: every accepted job ends, also if no worker comes or RQ has
 -- lost it.
 --
--- A run is over once its job has ended and no follower is left; the record of an ended job is not kept for longer than
--- others then. A run that waits too long is failed: in the queue at once, elsewhere when it is seen a second time,
--- because it may just have been popped. So is one that RQ has lost; where RQ still has its hash and we have the image,
--- it is queued anew instead.
+-- A run is over once its job has ended and no follower is left; a cancelled record that was kept for the run then gets
+-- the lifetime of an ended one. A run that waits for too long fails: at once where it is in the queue, elsewhere when it
+-- is seen a second time, because a worker may just have popped it. A run that RQ has lost fails too, or is queued anew
+-- where RQ's hash of the job and the image are still there.
 --
 -- A step may do `units` of work: a unit ends one follower, or walks `list_entries` entries of a list.
 --
@@ -20,7 +20,7 @@
 --   8 list_entries  entries of a list that cost a unit
 -- Writes: runs, runs_pause; the records, followers, followers_end and answered of the runs that are due; what `discard`
 -- writes of a run that failed; RQ's hash and queue of one that is queued anew.
--- Answers: {runs that changed, each {job ID, error as JSON or '' if queued anew}, 1 if there is more to do, else 0}.
+-- Answers: {runs that changed, each {job ID, status, error as JSON or '' if queued anew}, 1 if there is more to do, else 0}.
 --
 -- Uses: advance, advance_followers, count_answers, locate, discard.
 
@@ -52,7 +52,7 @@ local function fail(run, record, failure, most)
   advance(record, is_cancelled and {'status', 'CANCELLED'} or fields, TTL.ended_job)
   discard(run, is_cancelled and 'canceled' or 'failed')
   check_again(run, now)
-  table.insert(found, {run, failure})
+  table.insert(found, {run, redis.call('HGET', record, 'status') or 'FAILED', failure})
   return advance_followers(KEY.followers .. run, fields, TTL.ended_job, most)
 end
 
@@ -61,7 +61,7 @@ local function queue_anew(run, record, queue, most)
   redis.call('LPUSH', RQ.queue .. queue, run)
   redis.call('HDEL', record, 'missed_s')
   check_again(run, now)
-  table.insert(found, {run, ''})
+  table.insert(found, {run, 'PENDING', ''})
   advance(record, {'status', 'PENDING'}, '')
   return advance_followers(KEY.followers .. run, {'status', 'PENDING'}, '', most)
 end
