@@ -13,7 +13,7 @@ from rq.worker import BaseWorker
 
 from image_analysis_common import keys
 from image_analysis_common.models import AnalysisResult, JobFailure
-from image_analysis_worker.jobs.records import Command, RqStep
+from image_analysis_common.scripts.runs import Command, RqStep
 
 
 class Entries:

@@ -13,30 +13,13 @@ from rq.worker_registration import clean_worker_registry, register, unregister
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
+from image_analysis_common.scripts.queues import requeue_popped
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.jobs.records import read_step
 from image_analysis_worker.rq.batch_worker import BatchWorker
 
 SWEEP_LOCK_MS = 1000
 
-# Notes, as RQ does, when a job was first seen between pop and start; brings back those that are there for too long.
-# In one step: a note that came after the job's start would make its next pop look like a loss.
-FIND_LOST = """
-local now, found = redis.call('TIME'), {}
-for _, job in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-  local note = KEYS[1] .. ':first_seen:' .. job
-  local first_seen = redis.call('GET', note)
-  if not first_seen then
-    redis.call('SET', note, now[1] .. '.' .. string.format('%06d', now[2]), 'EX', 60)
-  elseif now[1] + now[2] / 1000000 - first_seen > tonumber(ARGV[1]) then
-    redis.call('LREM', KEYS[1], 1, job)
-    redis.call('LPUSH', KEYS[2], job)
-    redis.call('DEL', note)
-    table.insert(found, job)
-  end
-end
-return found
-"""
 log = structlog.get_logger(__name__)
 
 
@@ -47,7 +30,6 @@ class Maintenance:
         self._batch_worker = batch_worker
         self._redis = batch_worker.connection
         self._announcement = announcement
-        self._find_lost = self._redis.register_script(FIND_LOST)
 
     def open(self) -> None:
         """Enter the worker into RQ's books and announce its model.
@@ -151,8 +133,8 @@ class Maintenance:
 
         RQ waits a minute, and counts it as an attempt, though nothing was begun.
         """
-        queue = self._batch_worker.queues[0]
-        found = self._find_lost(keys=[queue.intermediate_queue_key, queue.key], args=[keys.HEARTBEAT_INTERVAL_S - 1])
+        call = requeue_popped(self._batch_worker.queues[0].name, after_s=keys.HEARTBEAT_INTERVAL_S - 1)
+        found = self._redis.eval(call.script.text, *call.words)
         for job_id in cast(list[bytes], found):
             log.warning("job_found", job_id=job_id.decode())
 
