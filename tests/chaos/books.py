@@ -6,7 +6,7 @@ from typing import Self, TypeVar
 
 from redis import Redis
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys, rq_keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
@@ -101,7 +101,7 @@ def _everlasting(redis: Redis) -> list[str]:
             pipeline.ttl(name)
         lifetimes = pipeline.execute()
     forever = [name.decode() for name, ttl_s in zip(names, lifetimes, strict=True) if ttl_s == -1]
-    return sorted(name for name in forever if not name.startswith(keys.PERMANENT_PREFIXES))
+    return sorted(name for name in forever if not name.startswith(rq_keys.PERMANENT_PREFIXES))
 
 
 def _texts(values: object) -> list[str]:

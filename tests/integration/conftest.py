@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from addresses import find_redis_server
-from image_analysis_common.keys import PERMANENT_PREFIXES
+from image_analysis_common.rq_keys import PERMANENT_PREFIXES
 from support.api_processes import WORKER, run_service
 from support.waiting import wait_until
 

@@ -19,9 +19,9 @@ from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.errors import QueueFull, TooManyDeliveries
-from image_analysis_common.followers import FOLLOWERS_AT_ONCE
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts.runs import FOLLOWERS_AT_ONCE
 from support.steps import RESULT, Steps
 from support.waiting import eventually
 

@@ -1,7 +1,4 @@
-"""Every Redis key of the service and how long it lives; RQ's own keys are RQ's.
-
-`PERMANENT_PREFIXES` names the keys that may stand without a TTL: RQ's books, whose members expire instead.
-"""
+"""Every Redis key of the service and how long it lives; those of RQ stand in `rq_keys`."""
 
 WAITING_JOB_TTL_S = 24 * 3600
 """How long an accepted job may wait for a worker; then it fails."""
@@ -50,16 +47,6 @@ PROBE = "analysis_probe"
 
 CHANGES = "analysis_changes"
 """The channel on which the ID of each job that takes a step is published."""
-
-PERMANENT_PREFIXES = (
-    "rq:queues",
-    "rq:queue:",
-    "rq:workers",
-    "rq:wip:",
-    "rq:finished:",
-    "rq:failed:",
-    "rq:canceled:",
-)
 
 
 def result(image_hash: str) -> str:

@@ -10,51 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from image_analysis_common import keys
 from image_analysis_common.errors import UnreadableRecord
 from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, FrozenModel, JobFailure, JobStatus
-
-# Lua for every script that ends jobs: lays a copy of an ended job's record ready for its webhook, due now. Those that
-# were due longer ago than a copy lives have expired.
-SCHEDULE = f"""
-local function schedule(record)
-  local job_id, clock = string.match(record, '[^:]+$'), redis.call('TIME')
-  local delivery, now = '{keys.delivery("")}' .. job_id, clock[1] + math.floor(clock[2] / 1000) / 1000
-  redis.call('COPY', record, delivery, 'REPLACE')
-  redis.call('HSET', delivery, 'ended_s', string.format('%.3f', now))
-  redis.call('EXPIRE', delivery, {keys.DELIVERY_TTL_S})
-  redis.call('ZADD', '{keys.DELIVERIES}', string.format('%.3f', now), job_id)
-  redis.call('ZREMRANGEBYSCORE', '{keys.DELIVERIES}', 0, string.format('%.3f', now - {keys.DELIVERY_TTL_S}))
-  redis.call('EXPIRE', '{keys.DELIVERIES}', {keys.DELIVERY_TTL_S})
-  redis.call('ZREM', '{keys.PROMISES}', job_id)
-end
-"""
-
-# Lua for every script that moves a job on: writes `fields`, of which the first is the status, into a record that has
-# not ended, tells whoever waits, and says whether it did; where that ends the job, its webhook will be told. The field
-# `history` holds all statuses so far; a job whose status never changed has none. An ended follower is no longer in the
-# set that its field `counted` names.
-ADVANCE = (
-    SCHEDULE
-    + f"""
-local function advance(record, fields, ttl)
-  local status, history, webhook_url, follows, counted =
-    unpack(redis.call('HMGET', record, 'status', 'history', 'webhook_url', 'follows', 'counted'))
-  if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
-  redis.call('HSET', record, unpack(fields))
-  if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
-  if status ~= fields[2] then
-    redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2])
-    redis.call('PUBLISH', '{keys.CHANGES}', string.match(record, '[^:]+$'))
-    if fields[2] ~= 'PENDING' and fields[2] ~= 'PROCESSING' then
-      if webhook_url then schedule(record) end
-      if follows and counted then redis.call('ZREM', counted, string.match(record, '[^:]+$')) end
-    end
-  end
-  return true
-end
-"""
-)
 
 Model = TypeVar("Model", bound=FrozenModel)
 
