@@ -75,6 +75,13 @@ def test_header_says_what_is_written_and_answered(name: str) -> None:
     assert re.search(r"^-- Answers: ", header(name), re.MULTILINE)
 
 
+@pytest.mark.parametrize("name", [*CALLS, *(f"lib/{library}" for library in LIBRARIES)])
+def test_no_line_is_longer_than_in_python(name: str) -> None:
+    lines = (files(scripts) / f"{name}.lua").read_text().splitlines()
+
+    assert [line for line in lines if len(line) > 120] == []
+
+
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_library_is_headed_by_the_functions_that_it_offers(name: str) -> None:
     offered = re.findall(r"^-- (\w+\([\w, ]*\)): ", header(f"lib/{name}"), re.MULTILINE)

@@ -2,9 +2,9 @@
 -- lost it.
 --
 -- A run is over once its job has ended and no follower is left; a cancelled record that was kept for the run then gets
--- the lifetime of an ended one. A run that waits for too long fails: at once where it is in the queue, elsewhere when it
--- is seen a second time, because a worker may just have popped it. A run that RQ has lost fails too, or is queued anew
--- where RQ's hash of the job and the image are still there.
+-- the lifetime of an ended one. A run that waits for too long fails: at once where it is in the queue, elsewhere when
+-- it is seen a second time, because a worker may just have popped it. A run that RQ has lost fails too, or is queued
+-- anew where RQ's hash of the job and the image are still there.
 --
 -- A step may do `units` of work: a unit ends one follower, or walks `list_entries` entries of a list.
 --
@@ -20,7 +20,7 @@
 --   8 list_entries  entries of a list that cost a unit
 -- Writes: runs, runs_pause; the records, followers, followers_end and answered of the runs that are due; what `discard`
 -- writes of a run that failed; RQ's hash and queue of one that is queued anew.
--- Answers: {runs that changed, each {job ID, status, error as JSON or '' if queued anew}, 1 if there is more to do, else 0}.
+-- Answers: {changed runs, each {job ID, status, error as JSON or '' if queued anew}, 1 if there is more to do, else 0}.
 --
 -- Uses: advance, advance_followers, count_answers, locate, discard.
 
