@@ -133,8 +133,15 @@ class JobQueue:
         pipeline = self._redis.pipeline()
         self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline), at_front=is_urgent)
         pipeline.set(keys.image(identifier), image, ex=keys.UNENDED_JOB_TTL_S)
-        commands = [command for command, _ in pipeline.command_stack]
-        run = runs.NewRun(identifier, self._model, record, len(image), commands, cache_field, is_urgent)
+        run = runs.NewRun(
+            job_id=identifier,
+            model=self._model,
+            record=record,
+            image_bytes=len(image),
+            rq_commands=[command for command, _ in pipeline.command_stack],
+            cache_field=cache_field,
+            is_urgent=is_urgent,
+        )
         return runs.enqueue(run, self._limits)
 
 
