@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from support.raw_http import Answer, connection, exchange, read_answers, receive_all
 
 from support.api_processes import one_api
+from support.raw_http import Answer, connection, exchange, read_answers, receive_all
 
 MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 100

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
-from support.raw_http import Answer, connection, exchange, read_answers, receive_all
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from support.api_processes import one_api
+from support.raw_http import Answer, connection, exchange, read_answers, receive_all
 from support.samples import base64_body, make_png
 from support.steps import Steps
 from support.waiting import wait_until

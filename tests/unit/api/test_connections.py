@@ -9,11 +9,11 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
-from support.raw_http import read_answers
 from uvicorn.server import ServerState
 
 from image_analysis_api.server.connections import MAX_PIPELINED, bound
 from image_analysis_api.server.websocket_connections import BoundWebSocket
+from support.raw_http import read_answers
 
 REQUEST = b"GET /another HTTP/1.1\r\nHost: x\r\n\r\n"
 UPGRADES = [b"", b"Connection: Upgrade, X\r\nUpgrade: h2c\r\n", b"Upgrade: foo, websocket\r\nConnection: upgrade\r\n"]
