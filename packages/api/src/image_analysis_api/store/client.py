@@ -51,7 +51,7 @@ async def reaching_redis() -> AsyncIterator[None]:
 
 
 async def run_script(redis: Redis, call: ScriptCall) -> Any:
-    """Run a script by its digest; by its text where Redis does not know it yet.
+    """Run a script by its digest; load its text first where Redis does not know it yet.
 
     Raises:
         StoreUnavailable
@@ -60,7 +60,8 @@ async def run_script(redis: Redis, call: ScriptCall) -> Any:
         try:
             return await redis.evalsha(call.script.digest, *call.words)
         except NoScriptError:
-            return await redis.eval(call.script.text, *call.words)
+            await redis.script_load(call.script.text)
+            return await redis.evalsha(call.script.digest, *call.words)
 
 
 def write_script(pipeline: Pipeline, call: ScriptCall) -> None:
