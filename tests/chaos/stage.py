@@ -13,7 +13,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from chaos.workers import Crew, Program, Worker
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
@@ -42,7 +42,7 @@ class Submitter:
         jobs = []
         for image in images:
             job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
-            await self._queue.enqueue(job_id, image, record, request_id="chaos")
+            await self._queue.enqueue(NewJob(job_id, image, record, request_id="chaos"))
             jobs.append(str(job_id))
         return jobs
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.listing import Listing
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
@@ -39,7 +39,7 @@ class Stage:
 
     async def submit(self, image: str = "1", owner: str | None = None) -> UUID:
         job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image * 64, owner=owner)
-        await self._queue.enqueue(job_id, IMAGE, record, request_id="r")
+        await self._queue.enqueue(NewJob(job_id, IMAGE, record, request_id="r"))
         return job_id
 
     async def answer_from_cache(self, image: str = "1", owner: str | None = None) -> UUID:

@@ -18,7 +18,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
@@ -70,7 +70,7 @@ class Clients:
 
     async def submit(self, image: bytes) -> UUID:
         job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
-        await self._queue.enqueue(job_id, image, record, request_id="r")
+        await self._queue.enqueue(NewJob(job_id, image, record, request_id="r"))
         return job_id
 
     async def end(self, job_id: UUID) -> str:

@@ -12,7 +12,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from image_analysis_api.access.rate_limit import RateLimiter, Verdict
-from image_analysis_api.jobs.queue import JobQueue, ResultKnown
+from image_analysis_api.jobs.queue import JobQueue, NewJob, ResultKnown
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
@@ -141,7 +141,7 @@ async def test_redis_that_takes_its_time_at_every_step_is_an_outage() -> None:
 async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
     job_id = uuid4()
 
-    await JobQueue(client, "m").enqueue(job_id, b"image", PENDING, request_id="r")
+    await JobQueue(client, "m").enqueue(NewJob(job_id, b"image", PENDING, request_id="r"))
 
     assert await client.lrange("rq:queue:analysis-m", 0, -1) == [str(job_id).encode()]
     assert await client.smembers("rq:queues") == {b"rq:queue:analysis-m"}
@@ -152,9 +152,9 @@ async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
 async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> None:
     leader, follower, queue = uuid4(), uuid4(), JobQueue(client, "m")
 
-    first = await queue.enqueue(leader, b"image", PENDING, request_id="r")
+    first = await queue.enqueue(NewJob(leader, b"image", PENDING, request_id="r"))
     await client.hset(keys.job(str(leader)), "status", JobStatus.PROCESSING)
-    second = await queue.enqueue(follower, b"image", PENDING, request_id="r")
+    second = await queue.enqueue(NewJob(follower, b"image", PENDING, request_id="r"))
 
     assert (first, second) == (None, leader)
     assert await client.llen("rq:queue:analysis-m") == 1
@@ -167,7 +167,7 @@ async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> 
 async def add_waiting(client: Redis, queue: JobQueue, count: int, image: bytes = b"image") -> None:
     for n in range(count):
         record = PENDING.model_copy(update={"image_hash": f"{n:064x}"})
-        await queue.enqueue(uuid4(), image, record, request_id="r")
+        await queue.enqueue(NewJob(uuid4(), image, record, request_id="r"))
 
 
 async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis) -> None:
@@ -178,12 +178,14 @@ async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis)
     await client.zadd("rq:failed:analysis-m", {"lately too": now_s + 3600 - 30, "and again": now_s + 3600 - 15})
 
     with pytest.raises(QueueFull, match="4 images wait") as full:
-        await queue.enqueue(refused, b"image", PENDING.model_copy(update={"image_hash": "f" * 64}), request_id="r")
+        await queue.enqueue(
+            NewJob(refused, b"image", PENDING.model_copy(update={"image_hash": "f" * 64}), request_id="r")
+        )
 
     assert full.value.retry_after_s in (34, 35)  # until two have gone, at three in 51 s, or in 52 if one has passed
     assert await JobRecords(client, "m").find_record(refused) is None
     assert not await client.exists(keys.image(str(refused)), keys.leader("m", "f" * 64), f"rq:job:{refused}")
-    assert await queue.enqueue(uuid4(), b"image", PENDING, request_id="r")
+    assert await queue.enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r"))
 
 
 async def test_bytes_of_images_are_bounded_too(client: Redis) -> None:
@@ -215,7 +217,7 @@ async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
     queue, store = JobQueue(client, "m"), JobRecords(client, "m")
 
     for job_id, record in submissions.items():
-        await queue.enqueue(job_id, b"image", record, request_id="r")
+        await queue.enqueue(NewJob(job_id, b"image", record, request_id="r"))
 
     assert {job_id: await store.find_record(job_id) for job_id in submissions} == submissions
     assert await client.llen("rq:queue:analysis-m") == 1
@@ -226,12 +228,12 @@ async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(c
     await add_waiting(client, queue, 1)
     first = (await client.lrange("rq:queue:analysis-m", 0, -1))[0]
     led = PENDING.model_copy(update={"image_hash": "a" * 64})
-    await queue.enqueue(leader, b"image", led, request_id="r")
+    await queue.enqueue(NewJob(leader, b"image", led, request_id="r"))
 
     other = PENDING.model_copy(update={"image_hash": "b" * 64})
-    await queue.enqueue(urgent, b"image", other, request_id="r", is_urgent=True)
+    await queue.enqueue(NewJob(urgent, b"image", other, request_id="r", is_urgent=True))
     before = await client.lrange("rq:queue:analysis-m", 0, -1)
-    followed = await queue.enqueue(hurried, b"image", led, request_id="r", is_urgent=True)
+    followed = await queue.enqueue(NewJob(hurried, b"image", led, request_id="r", is_urgent=True))
 
     assert before == [str(urgent).encode(), first, str(leader).encode()]
     assert followed == leader
@@ -244,7 +246,8 @@ async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
     records = [PENDING.model_copy(update={"top_k": top_k}) for top_k in (None, 6, 5, 100)]
 
     led = [
-        await queue.enqueue(job, b"image", record, request_id="r") for job, record in zip(jobs, records, strict=True)
+        await queue.enqueue(NewJob(job, b"image", record, request_id="r"))
+        for job, record in zip(jobs, records, strict=True)
     ]
 
     assert led == [None, None, jobs[0], jobs[1]]
@@ -253,10 +256,10 @@ async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
 
 async def test_ended_leader_is_not_followed(client: Redis) -> None:
     leader, queue = uuid4(), JobQueue(client, "m")
-    await queue.enqueue(leader, b"image", PENDING, request_id="r")
+    await queue.enqueue(NewJob(leader, b"image", PENDING, request_id="r"))
     await client.hset(keys.job(str(leader)), "status", JobStatus.FAILED)
 
-    assert await queue.enqueue(uuid4(), b"image", PENDING, request_id="r") is None
+    assert await queue.enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r")) is None
     assert await client.llen("rq:queue:analysis-m") == 2
 
 
@@ -265,7 +268,7 @@ async def test_result_that_came_meanwhile_is_not_computed_again(client: Redis) -
     await client.expire(keys.result(PENDING.image_hash), 60)
 
     with pytest.raises(ResultKnown):
-        await JobQueue(client, "m").enqueue(uuid4(), b"image", PENDING, request_id="r", cache_field="m@r#1")
+        await JobQueue(client, "m").enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r", cache_field="m@r#1"))
     assert not await client.exists("rq:queue:analysis-m")
 
 
@@ -274,7 +277,7 @@ async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> 
     try:
         async with connect(redis_url) as client:
             with pytest.raises(StoreUnavailable):
-                await JobQueue(client, "m").enqueue(uuid4(), b"image", PENDING, request_id="r")
+                await JobQueue(client, "m").enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r"))
     finally:
         redis.config_set("maxmemory", 0)
 

@@ -19,7 +19,7 @@ from rq import Queue
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
 
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
 from image_analysis_common.images import image_digest
@@ -48,7 +48,7 @@ def submit_to(redis: Redis, redis_url: str) -> SubmitTo:
         async def enqueue() -> str:
             job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
             async with connect(redis_url) as client:
-                await JobQueue(client, model).enqueue(job_id, image, record, request_id="order-7")
+                await JobQueue(client, model).enqueue(NewJob(job_id, image, record, request_id="order-7"))
             return str(job_id)
 
         return asyncio.run(enqueue())

@@ -17,7 +17,7 @@ from rq.job import JobStatus as RqStatus
 from structlog.testing import capture_logs
 
 from image_analysis_api.jobs.cancellation import Cancellation
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.store.client import connect
@@ -47,7 +47,7 @@ class Stage:
     async def submit(self, image: str = "1", *, waiting_s: float = 60, url: str | None = URL) -> str:
         record = JobRecord(status=JobStatus.PENDING, image_hash=image * 64, webhook_url=url)
         queue = JobQueue(self.client, "m", waiting_s=waiting_s)
-        await queue.enqueue(job_id := uuid4(), b"image", record, request_id="r")
+        await queue.enqueue(NewJob(job_id := uuid4(), b"image", record, request_id="r"))
         return str(job_id)
 
     async def sweep(self, steps: int = 1) -> None:

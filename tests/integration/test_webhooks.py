@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import Rounds
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_api.store.client import connect
@@ -47,7 +47,7 @@ class Stage:
 
     async def submit(self, *, image: str = "1", url: str | None = URL, owner: str | None = None) -> str:
         record = JobRecord(status=JobStatus.PENDING, image_hash=image * 64, webhook_url=url, owner=owner)
-        await self._queue.enqueue(job_id := uuid4(), b"image", record, request_id="r")
+        await self._queue.enqueue(NewJob(job_id := uuid4(), b"image", record, request_id="r"))
         return str(job_id)
 
     async def add_ended(self, count: int, *, url: str = URL) -> list[str]:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import rq
 from redis import Redis
 
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
@@ -71,7 +71,7 @@ class OurQueue:
             queue = JobQueue(redis, self._model_id, max_depth=NO_LIMIT, max_bytes=NO_LIMIT)
             for job_id, image in zip(job_ids, images, strict=True):
                 record = JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
-                await queue.enqueue(job_id, image, record, request_id="bench")
+                await queue.enqueue(NewJob(job_id, image, record, request_id="bench"))
         return [str(job_id) for job_id in job_ids]
 
     def left(self) -> int:

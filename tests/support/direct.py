@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from redis import Redis
 
 from image_analysis_api.jobs.cancellation import Cancellation
-from image_analysis_api.jobs.queue import JobQueue
+from image_analysis_api.jobs.queue import JobQueue, NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
@@ -25,7 +25,7 @@ class Client:
 
     def submit(self) -> str:
         job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=IMAGE_HASH)
-        self._runner.run(JobQueue(self._redis, "m").enqueue(job_id, b"image", record, request_id="r"))
+        self._runner.run(JobQueue(self._redis, "m").enqueue(NewJob(job_id, b"image", record, request_id="r")))
         return str(job_id)
 
     def cancel(self, job_id: str) -> None:

@@ -12,7 +12,7 @@ from image_analysis_api.intake.schemas import Priority
 from image_analysis_api.intake.submissions import Submission
 from image_analysis_api.jobs.model_registry import ModelRegistry
 from image_analysis_api.jobs.position import Positions
-from image_analysis_api.jobs.queue import QueueOf, ResultKnown, read_answer
+from image_analysis_api.jobs.queue import NewJob, QueueOf, ResultKnown, read_answer
 from image_analysis_api.jobs.records import JobRecords, write_ended
 from image_analysis_api.jobs.submit import Analyses, new_record, note_cached, note_enqueued
 from image_analysis_api.metrics import SUBMISSIONS
@@ -66,6 +66,9 @@ class Entry:
     record: JobRecord
     image: bytes = b""
     cache_field: str = ""
+
+    def new_job(self, *, is_urgent: bool) -> NewJob:
+        return NewJob(self.job_id, self.image, self.record, request_id(), self.cache_field, is_urgent)
 
     def refuse(self, error: ServiceError) -> None:
         """Let the job end before it has begun."""
@@ -203,15 +206,7 @@ class Batches:
                 if entry.record.status.is_final:
                     write_ended(pipeline, entry.job_id, entry.record)
                 else:
-                    self._queue_of(entry.record.model).write(
-                        pipeline,
-                        entry.job_id,
-                        entry.image,
-                        entry.record,
-                        request_id=request_id(),
-                        cache_field=entry.cache_field,
-                        is_urgent=is_urgent,
-                    )
+                    self._queue_of(entry.record.model).write(pipeline, entry.new_job(is_urgent=is_urgent))
             async with reaching_redis():
                 _, *answers = await pipeline.execute()
         overflow, full = list[Entry](), None
@@ -221,7 +216,7 @@ class Batches:
                 continue
             try:
                 try:
-                    note_enqueued(entry.job_id, entry.record, entry.image, read_answer(answer))
+                    note_enqueued(entry.new_job(is_urgent=is_urgent), read_answer(answer))
                 except ResultKnown:  # It came in this very moment: such an image goes the way of a single one.
                     entry.record, _ = await self._analysis.take_in(
                         entry.job_id, entry.image, entry.record, is_urgent=is_urgent

@@ -1,6 +1,7 @@
 """The API's side of RQ: an image, its job's record and RQ's job go into Redis together or not at all."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 from uuid import UUID
@@ -29,6 +30,20 @@ FOLLOWERS_PER_PLACE = 10
 """So many times `max_depth` jobs may follow others; the record of each takes half a kB of Redis."""
 
 QueueOf = Callable[[str | None], "JobQueue"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """An image on its way into the queue."""
+
+    job_id: UUID
+    image: bytes
+    record: JobRecord
+    request_id: str
+    cache_field: str = ""
+    """Where the result of the image would stand; empty where no such result would do."""
+    is_urgent: bool = False
+    """It goes before all that wait."""
 
 
 class ResultKnown(Exception):
@@ -75,48 +90,24 @@ class JobQueue:
 
         return queue_of
 
-    async def enqueue(
-        self,
-        job_id: UUID,
-        image: bytes,
-        record: JobRecord,
-        *,
-        request_id: str,
-        cache_field: str = "",
-        is_urgent: bool = False,
-    ) -> UUID | None:
+    async def enqueue(self, new: NewJob) -> UUID | None:
         """Queue an image in one round trip; return the ID of the job that it follows, if one runs this image already.
 
-        One that `is_urgent` goes before all that wait.
-
         Raises:
-            ResultKnown: the image's result came into the cache under `cache_field`; nothing was queued.
+            ResultKnown: the image's result came into the cache; nothing was queued.
             QueueFull: `max_depth` jobs wait, `max_bytes` of images are there, or too many jobs follow others; nothing
                 was queued.
             TooManyDeliveries: the job has a webhook, and too many have been promised; nothing was queued.
             StoreUnavailable: nothing was queued.
         """
-        call = self._call(job_id, image, record, request_id, cache_field, is_urgent)
-        return read_answer(await run_script(self._redis, call))
+        return read_answer(await run_script(self._redis, self._call(new)))
 
-    def write(
-        self,
-        pipeline: AsyncPipeline,
-        job_id: UUID,
-        image: bytes,
-        record: JobRecord,
-        *,
-        request_id: str,
-        cache_field: str = "",
-        is_urgent: bool = False,
-    ) -> None:
+    def write(self, pipeline: AsyncPipeline, new: NewJob) -> None:
         """Do as `enqueue` does, as one command of a pipeline; `read_answer` reads what it brings."""
-        write_script(pipeline, self._call(job_id, image, record, request_id, cache_field, is_urgent))
+        write_script(pipeline, self._call(new))
 
-    def _call(
-        self, job_id: UUID, image: bytes, record: JobRecord, request_id: str, cache_field: str, is_urgent: bool
-    ) -> ScriptCall:
-        identifier = str(job_id)
+    def _call(self, new: NewJob) -> ScriptCall:
+        identifier, record = str(new.job_id), new.record
         job = self._queue.create_job(
             tasks.ANALYZE_IMAGE,
             kwargs={"job_id": identifier},
@@ -127,20 +118,20 @@ class JobQueue:
             failure_ttl=keys.ENDED_JOB_TTL_S,
             retry=Retry(max=tasks.MAX_ATTEMPTS, enqueue_at_front=True),
             description=f"image {record.image_hash[:12]}",
-            meta={"request_id": request_id, **tracing.traceparent()},
+            meta={"request_id": new.request_id, **tracing.traceparent()},
         )
         # RQ's own code writes the job into a pipeline; the script runs what stands in it.
         pipeline = self._redis.pipeline()
-        self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline), at_front=is_urgent)
-        pipeline.set(keys.image(identifier), image, ex=keys.UNENDED_JOB_TTL_S)
+        self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline), at_front=new.is_urgent)
+        pipeline.set(keys.image(identifier), new.image, ex=keys.UNENDED_JOB_TTL_S)
         run = runs.NewRun(
             job_id=identifier,
             model=self._model,
             record=record,
-            image_bytes=len(image),
+            image_bytes=len(new.image),
             rq_commands=[command for command, _ in pipeline.command_stack],
-            cache_field=cache_field,
-            is_urgent=is_urgent,
+            cache_field=new.cache_field,
+            is_urgent=new.is_urgent,
         )
         return runs.enqueue(run, self._limits)
 

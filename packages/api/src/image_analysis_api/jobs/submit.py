@@ -11,7 +11,7 @@ from image_analysis_api.intake.schemas import Options, Priority
 from image_analysis_api.intake.submissions import Submission
 from image_analysis_api.jobs.model_registry import ModelRegistry
 from image_analysis_api.jobs.position import Positions
-from image_analysis_api.jobs.queue import QueueOf, ResultKnown
+from image_analysis_api.jobs.queue import NewJob, QueueOf, ResultKnown
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.metrics import SUBMISSIONS
 from image_analysis_api.outbound.fetcher import Fetcher
@@ -59,11 +59,11 @@ def new_record(digest: str, options: Options, owner: str | None) -> JobRecord:
     )
 
 
-def note_enqueued(job_id: UUID, record: JobRecord, image: bytes, leading: UUID | None) -> None:
+def note_enqueued(new: NewJob, leading: UUID | None) -> None:
     """Count and log an image that waits for a worker, or for the job that runs it already."""
     SUBMISSIONS.labels("coalesced" if leading else "queued").inc()
-    follows = {"follows": str(leading)} if leading else {}
-    log.info("job_enqueued", job_id=str(job_id), image_hash=record.image_hash, image_bytes=len(image), **follows)
+    image = {"image_hash": new.record.image_hash, "image_bytes": len(new.image)}
+    log.info("job_enqueued", job_id=str(new.job_id), **image, **({"follows": str(leading)} if leading else {}))
 
 
 def note_cached(job_id: UUID, record: JobRecord, image: bytes) -> None:
@@ -149,10 +149,8 @@ class Analyses:
         return Taken(AnalysisStatus.of(job_id, known))
 
     async def _enqueue(self, job_id: UUID, image: bytes, record: JobRecord, cache_field: str, is_urgent: bool) -> None:
-        leading = await self._queue_of(record.model).enqueue(
-            job_id, image, record, request_id=request_id(), cache_field=cache_field, is_urgent=is_urgent
-        )
-        note_enqueued(job_id, record, image, leading)
+        new = NewJob(job_id, image, record, request_id(), cache_field, is_urgent)
+        note_enqueued(new, await self._queue_of(record.model).enqueue(new))
 
     async def read(self, submission: Submission, client: str) -> tuple[bytes, str]:
         """Return the image's bytes and their digest, once they look like an image.
