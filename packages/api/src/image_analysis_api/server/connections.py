@@ -9,7 +9,7 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from image_analysis_api.server.framing import Framing, Part, check_url
+from image_analysis_api.server.framing import Framing, Part, check_headers, check_url
 from image_analysis_api.server.request_context import refuse
 from image_analysis_api.server.websocket_connections import is_handshake
 from image_analysis_common.errors import RequestError, ServiceError, Unavailable
@@ -27,7 +27,7 @@ LINGER_S = 5.0
 LINGER_BYTES = 32_000_000
 """How much more may come after an early answer: if the connection were cut at once, the client might never see it."""
 
-MAX_PIPELINED = 10
+MAX_PIPELINED = 5
 """Requests that wait for the answer to an earlier one. Each can be 18 bytes long, and takes 3 kB of memory."""
 
 NO_HANDSHAKE = (
@@ -75,7 +75,6 @@ class BoundProtocol(HttpToolsProtocol):
 
     def _parse(self, piece: memoryview) -> int:
         """Parse a piece; return how many of its bytes were parsed."""
-        self._framing.begin_piece()
         try:
             self.parser.feed_data(piece)
             self._framing.end_piece(len(piece))
@@ -99,9 +98,8 @@ class BoundProtocol(HttpToolsProtocol):
         check_url(self.url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._framing.count_field()
-        if self._framing.part is Part.HEAD:  # uvicorn would add a trailer to the headers
-            super().on_header(name, value)
+        super().on_header(name, value)
+        check_headers(self.headers)
 
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -109,6 +107,7 @@ class BoundProtocol(HttpToolsProtocol):
                 raise Unavailable("Too many requests on this connection wait for their answers: send fewer at once.")
             super().on_headers_complete()
             self._due.append(self.cycle)
+            self.headers = []  # for the trailers, which uvicorn would add to the request's headers
             self._framing.begin(Part.BODY)
             self._expect(self.body_timeout_s + LINGER_S)
 

@@ -8,7 +8,7 @@ MAX_HEAD_BYTES = 65_536
 """For a request's first line and headers; the same again for a body's trailers and the framing of its chunks."""
 
 MAX_HEADERS = 100
-"""Trailers included."""
+"""And as many trailers."""
 
 MAX_URL_BYTES = 8000
 """The length that RFC 9110 asks every server to support."""
@@ -32,7 +32,6 @@ class Framing:
 
     def __init__(self) -> None:
         self.part = Part.NONE
-        self._fields = 0
         self._size_bytes = 0
         self._body_bytes = 0
         self._has_turned = False
@@ -41,9 +40,6 @@ class Framing:
     def room_bytes(self) -> int:
         """How long the next piece may be."""
         return MAX_HEAD_BYTES - self._size_bytes
-
-    def begin_piece(self) -> None:
-        self._has_turned, self._body_bytes = False, 0
 
     def end_piece(self, size_bytes: int) -> None:
         """Count a piece that was parsed.
@@ -57,24 +53,13 @@ class Framing:
             # Each byte of body allows one byte around it, so a large body may come in many chunks.
             self._size_bytes = max(0, self._size_bytes + around_bytes - self._body_bytes)
             self._check()
+        self._has_turned, self._body_bytes = False, 0
 
     def begin(self, part: Part) -> None:
-        """Note that another part begins in this piece."""
-        if part is Part.HEAD:
-            self._fields = 0
-        else:
+        """Note that a part begins in this piece."""
+        if part is not Part.HEAD:  # another part ends there
             self._size_bytes, self._has_turned = 0, True
         self.part = part
-
-    def count_field(self) -> None:
-        """Count a header or a trailer.
-
-        Raises:
-            HeadersTooLarge
-        """
-        self._fields += 1
-        if self._fields > MAX_HEADERS:
-            raise HeadersTooLarge(limit=MAX_HEADERS)
 
     def count_chunk(self) -> None:
         """Count a chunk before its bytes.
@@ -91,6 +76,16 @@ class Framing:
     def _check(self) -> None:
         if self._size_bytes >= MAX_HEAD_BYTES:
             raise HeadersTooLarge(TOO_LARGE)
+
+
+def check_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Check how many headers, or trailers, have arrived.
+
+    Raises:
+        HeadersTooLarge
+    """
+    if len(headers) > MAX_HEADERS:
+        raise HeadersTooLarge(f"The request has over {MAX_HEADERS} headers: send fewer.")
 
 
 def check_url(url: bytes) -> None:
