@@ -144,8 +144,7 @@ lint:
 # Check the types
 [group('check')]
 types:
-    uv run --locked mypy
-    uv run --locked mypy infra/local infra/dashboard
+    uv run --locked mypy packages/*/src infra/local infra/dashboard tests
 
 # Check the import contracts: imports go down only
 [group('check')]

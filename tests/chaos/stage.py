@@ -83,7 +83,7 @@ class Stage:
     def submit(self, images: Iterable[bytes]) -> list[str]:
         return self._submitter.submit(images)
 
-    def start_worker(self, *, is_program: bool = False, **environment: str) -> Worker:
+    def start_worker(self, environment: Mapping[str, str] = {}, *, is_program: bool = False) -> Worker:
         """Start a worker that waits for `begin`; it misbehaves on marked images unless it is the program itself."""
         variables = self._variables(environment)
         worker = Worker(self._context, self._reaper, self._next_log(), variables, is_program=is_program)
@@ -96,7 +96,7 @@ class Stage:
             self._workers.pop().close()
 
     def start_crew(self, size: int = 2, *, spares: int = 2, **environment: str) -> Crew:
-        return Crew(lambda: self.start_worker(**environment), size=size, spares=spares)
+        return Crew(lambda: self.start_worker(environment), size=size, spares=spares)
 
     def start_program(self, module: str, **environment: str) -> Program:
         program = Program(self._reaper, module, self._next_log(), self._variables(environment))

@@ -45,7 +45,7 @@ def hang(open_stage: OpenStage, make_httpserver: HTTPServer) -> Iterator[Hang]:
     spans = collect(make_httpserver)
     variables = {"JOB_TIMEOUT_SECONDS": str(LIMIT_S), "MAX_BATCH_SIZE": "1", **exporting_to(make_httpserver)}
     with open_stage("hang") as stage:
-        first, second = (stage.start_worker(**variables) for _ in range(2))
+        first, second = (stage.start_worker(variables) for _ in range(2))
         [hung] = stage.submit([marked(Marker.HANGS_IN_CLASSIFY)])
         stage.redis.hset(f"rq:job:{hung}", "meta", json.dumps({"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}))
         first.begin().report("classify")
@@ -60,7 +60,7 @@ def hang(open_stage: OpenStage, make_httpserver: HTTPServer) -> Iterator[Hang]:
         yield Hang(
             exit_code=exit_code,
             noticed_s=ended_s - hung_s,
-            hung=(records[hung].status, (error := records[hung].error) and error.code),
+            hung=(records[hung].status, error.code if (error := records[hung].error) else None),
             others=[records[job_id].status for job_id in others],
             recovered_s=recovered_s - ended_s,
             books=settled_books(stage.redis, records, frozenset({second.name})),
@@ -99,7 +99,7 @@ def test_books_balance_after_a_hang(hang: Hang) -> None:
 
 def test_stopped_process_does_not_wait_for_a_hung_decoder(open_stage: OpenStage) -> None:
     with open_stage("hung-decoder") as stage:
-        worker = stage.start_worker(JOB_TIMEOUT_SECONDS="20").begin()
+        worker = stage.start_worker({"JOB_TIMEOUT_SECONDS": "20"}).begin()
         worker.report("decode")
         [job_id] = stage.submit([marked(Marker.HANGS_IN_DECODE)])
         assert worker.wait_for_report() == 1

@@ -5,6 +5,7 @@ import base64
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -31,7 +32,7 @@ class Clients:
     def __init__(self, stage: Stage) -> None:
         self.urls = [self._start_api(stage) for _ in range(2)]
         for url in self.urls:
-            wait_until(lambda url=url: self._is_up(url), "the API answers", 60)
+            wait_until(partial(self._is_up, url), "the API answers", 60)
 
     def submit(self, image: bytes, count: int) -> list[Answer]:
         """Send an image many times at once, through both."""
@@ -166,7 +167,7 @@ def test_image_that_failed_once_is_run_anew_for_whoever_asks_again(scene: Scene)
 
 def test_followers_of_a_killed_worker_get_the_next_ones_result(scene: Scene) -> None:
     stage, clients = scene
-    first, second = stage.start_worker(SLOW_S="2").begin(), stage.start_worker(SLOW_S="0")
+    first, second = stage.start_worker({"SLOW_S": "2"}).begin(), stage.start_worker({"SLOW_S": "0"})
     first.report("classify")
 
     accepted = clients.submit(image := marked(Marker.IS_SLOW), 10)

@@ -106,7 +106,8 @@ def test_no_answer_differs_from_the_undisturbed_run(aftermath: Aftermath) -> Non
     wrong = {
         job: (found, expected)
         for job, found in completed.items()
-        if found != ((expected := aftermath.expected[job])[0], pytest.approx(expected[1], abs=CONFIDENCE_TOLERANCE))
+        if found[0] != (expected := aftermath.expected[job])[0]
+        or found[1] != pytest.approx(expected[1], abs=CONFIDENCE_TOLERANCE)
     }
 
     assert wrong == {}

@@ -32,7 +32,7 @@ class End:
 
     @property
     def verdict(self) -> tuple[JobStatus, str | None]:
-        return self.bad.status, self.bad.error and self.bad.error.code
+        return self.bad.status, self.bad.error.code if self.bad.error else None
 
 
 BAD_IMAGES: dict[str, Callable[[], bytes]] = {
@@ -55,7 +55,12 @@ def ends(open_stage: OpenStage) -> Iterator[dict[str, Future[End]]]:
             crew = stage.start_crew(spares=1, JOB_TIMEOUT_SECONDS=str(LIMIT_S))
             records = stage.wait_for_end(jobs, timeout_s=90, crew=crew)
             if name.startswith("hangs"):
-                wait_until(lambda: crew.tend() or crew.gone, "the worker that hung has ended")
+
+                def has_replaced() -> bool:
+                    crew.tend()
+                    return bool(crew.gone)
+
+                wait_until(has_replaced, "the worker that hung has ended")
             living = frozenset(worker.name for worker in crew.working)
             return End(
                 bad=records.pop(jobs[NEIGHBORS]),

@@ -14,6 +14,7 @@ from chaos.conftest import OpenStage
 from chaos.stage import Stage
 from chaos.workers import Worker
 from support.images import Marker, large_images, marked, unique
+from support.replies import decoded
 from support.waiting import wait_until
 
 BATCH = 4
@@ -68,7 +69,7 @@ class Stop:
 
 
 def queued(stage: Stage) -> list[str]:
-    return [job_id.decode() for job_id in stage.redis.lrange(f"rq:queue:{QUEUE}", 0, -1)]
+    return [decoded(job_id) for job_id in stage.redis.lrange(f"rq:queue:{QUEUE}", 0, -1)]
 
 
 def count_in_model(worker: Worker) -> int:
@@ -91,7 +92,7 @@ def stop_slow(stage: Stage, *, is_second_sent: bool) -> Stop:
     """Stop a worker whose model takes seconds for a batch, while a batch is in it and more is prefetched."""
     jobs = stage.submit(marked(Marker.IS_SLOW) for _ in range(JOBS))
     retries = retries_left(stage.redis, jobs)
-    worker = stage.start_worker(MAX_BATCH_SIZE=str(BATCH), SLOW_S=str(SLOW_S)).begin()
+    worker = stage.start_worker({"MAX_BATCH_SIZE": str(BATCH), "SLOW_S": str(SLOW_S)}).begin()
     wait_until(lambda: "COMPLETED" in stage.statuses(jobs), "the first batch is done")
     worker.report("classify")
     assert worker.wait_for_report()

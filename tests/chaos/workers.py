@@ -108,7 +108,7 @@ class Program:
 
     def __init__(self, reaper: Reaper, module: str, log: Path, environment: Mapping[str, str]) -> None:
         self._reaper = reaper
-        variables = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
+        variables = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module], env=variables, stdout=output, stderr=subprocess.STDOUT

@@ -32,7 +32,7 @@ def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
 
 
 @schemathesis.hook
-def filter_case(_context: Any, case: schemathesis.Case) -> bool:
+def filter_case(_context: Any, case: schemathesis.Case[Any]) -> bool:
     """In a form everything is a text or a list of texts: whatever else comes as one cannot be told from it."""
     if case.path != "/analyze-images" or case.media_type != "multipart/form-data" or not isinstance(case.body, dict):
         return True

@@ -33,7 +33,7 @@ def api_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def api(stack: Stack, api_log: Path) -> Iterator[str]:
     variables = {"BODY_TIMEOUT_SECONDS": str(BODY_TIMEOUT_S), "RATE_LIMIT_MAX_REQUESTS": "1000000"}
-    with one_api(stack.redis_url, log=api_log, LOG_LEVEL="INFO", LOG_FORMAT="json", **variables) as url:
+    with one_api(stack.redis_url, api_log, LOG_LEVEL="INFO", LOG_FORMAT="json", **variables) as url:
         yield url
 
 

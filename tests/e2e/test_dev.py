@@ -85,7 +85,12 @@ class Dev:
 
     def kill(self, *names: str) -> None:
         """Kill once everything has been started."""
-        pids = wait_until(lambda: PROCESSES.keys() <= self.pids().keys() and self.pids(), "everything is started")
+
+        def started() -> dict[str, int] | None:
+            pids = self.pids()
+            return pids if PROCESSES.keys() <= pids.keys() else None
+
+        pids = wait_until(started, "everything is started")
         for name in names:
             os.kill(pids[name], signal.SIGKILL)
 

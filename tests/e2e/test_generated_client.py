@@ -36,7 +36,7 @@ def package(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / "configuration.json").write_text(json.dumps(CONFIGURATION))
     scripts = Path(sys.prefix, "bin")
     command = [
-        scripts / "openapi-python-client",
+        str(scripts / "openapi-python-client"),
         "generate",
         "--path",
         "openapi.json",

@@ -116,7 +116,7 @@ def test_no_client_changes_how_the_process_stops(stack: Stack, tmp_path: Path) -
     body = json.dumps(base64_body(make_png(760))).encode()
     start = b"POST /analyze-image HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     with ExitStack() as exits:
-        url, process = exits.enter_context(api_process(stack.redis_url, log=log, **variables))
+        url, process = exits.enter_context(api_process(stack.redis_url, log, **variables))
         upload = exits.enter_context(connection(url))
         upload.sendall(start % len(body) + body[:100])
         for attack in ATTACKS:

@@ -4,7 +4,8 @@ import asyncio
 import json
 import multiprocessing
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -27,7 +28,7 @@ WAITERS = 1000
 HANGS_S = 30.0
 
 Told = tuple[list[str], float]
-Wait = Callable[[str, str, Callable[[], None]], Awaitable[Told]]
+Wait = Callable[[str, str, Callable[[], None]], Coroutine[Any, Any, Told]]
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -42,7 +43,7 @@ PARAMETERS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def load(folder: Path, **settings: object) -> TorchEngine:
+def load(folder: Path, **settings: Any) -> TorchEngine:
     return TorchEngine.load(find_checkpoint(str(folder)), WorkerSettings(**settings))
 
 

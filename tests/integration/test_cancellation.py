@@ -19,6 +19,7 @@ from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.replies import decoded
 from support.steps import RESULT, Steps
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +56,7 @@ class Stage:
         return record.status if record else None
 
     async def queued(self) -> list[UUID]:
-        return [UUID(job_id.decode()) for job_id in await self.client.lrange(QUEUE, 0, -1)]
+        return [UUID(decoded(job_id)) for job_id in await self.client.lrange(QUEUE, 0, -1)]
 
     async def pop(self) -> None:
         """Take the next job as a worker does, before it begins."""

@@ -29,6 +29,7 @@ from image_analysis_worker.jobs.records import connect as connect_worker
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import registries
 from support.latency import delaying_proxy
+from support.replies import decoded
 from support.steps import RESULT
 from support.waiting import eventually
 
@@ -75,10 +76,10 @@ class Clients:
 
     async def end(self, job_id: UUID) -> str:
         async def status() -> str | None:
-            status = await self._redis.hget(keys.job(str(job_id)), "status")
-            return status.decode() if JobStatus(status.decode()).is_final else None
+            status = decoded(await self._redis.hget(keys.job(str(job_id)), "status"))
+            return status if JobStatus(status).is_final else None
 
-        return await eventually(status, "the job ends") or ""
+        return await eventually(status, "the job ends")
 
     async def race(self, image: bytes, cancelled_s: float, joined_s: float) -> tuple[str, str]:
         """Submit, take back, and submit again; return how both jobs ended."""

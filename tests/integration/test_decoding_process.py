@@ -25,7 +25,7 @@ from support.memory import family
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
 from support.waiting import wait_until
 
-PARAMETERS = {"size": {"height": 224, "width": 224}}
+PARAMETERS: dict[str, Any] = {"size": {"height": 224, "width": 224}}
 RECIPE = Recipe(
     module=ViTImageProcessorPil.__module__,
     class_name=ViTImageProcessorPil.__name__,

@@ -21,6 +21,7 @@ from image_analysis_common.records import JobRecord
 from image_analysis_common.startup import EXIT_CANNOT_START
 from support.name_servers import SLOW, name_server
 from support.receivers import SECRET
+from support.replies import raw
 from support.scraping import scrape, values
 from support.steps import Steps
 from support.waiting import wait_until
@@ -120,8 +121,10 @@ def test_delivery_outlives_a_deliverer_that_is_killed_over_it(
     wait_until(lambda: receiver.told, "the first attempt")
     first.kill()
     first.wait()
-    [(_, due_s)] = redis.zrange(keys.DELIVERIES, 0, -1, withscores=True)
+    [delivery] = redis.zrange(keys.DELIVERIES, 0, -1)
+    due_s = redis.zscore(keys.DELIVERIES, raw(delivery))
 
+    assert due_s is not None
     assert due_s - redis.time()[0] > 20  # it is leased
     redis.zadd(keys.DELIVERIES, {ended_job: redis.time()[0]})  # as when the lease has run out
     receiver.may_answer.set()

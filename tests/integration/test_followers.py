@@ -22,6 +22,7 @@ from image_analysis_common.errors import QueueFull, TooManyDeliveries
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.runs import FOLLOWERS_AT_ONCE
+from support.replies import decoded
 from support.steps import RESULT, Steps
 from support.waiting import eventually
 
@@ -79,7 +80,7 @@ class Stage:
         return first
 
     async def told(self) -> set[str]:
-        return {job_id.decode() for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1)}
+        return {decoded(job_id) for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1)}
 
 
 @pytest.fixture(params=["fake", "real"])

@@ -31,6 +31,7 @@ from support.api_processes import WORKER, run_service
 from support.bombs import narrow_png
 from support.checkpoints import make_checkpoint
 from support.memory import peak_bytes
+from support.replies import read_record
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
 from support.waiting import wait_until
 
@@ -73,7 +74,7 @@ def finish(redis: Redis, worker: object) -> Callable[[str], JobRecord]:
 
 
 def read(redis: Redis, job_id: str) -> JobRecord:
-    return JobRecord.from_hash(redis.hgetall(keys.job(job_id)))
+    return read_record(redis.hgetall(keys.job(job_id)))
 
 
 def fetch_job(redis: Redis, job_id: str) -> Job:

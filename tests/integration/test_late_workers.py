@@ -15,6 +15,7 @@ from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
 from support.direct import QUEUE, Client, read, registries
 from support.interruptions import InterruptedRedis
+from support.replies import raw
 from support.steps import MODEL, RESULT
 
 ANNOUNCEMENT = ModelAnnouncement(
@@ -55,7 +56,7 @@ def take(batch_worker: BatchWorker) -> Work:
 def consider_dead(redis: Redis, other: BatchWorker) -> None:
     """Let the time of all executions run out, and another worker look after them."""
     for entry in redis.zrange(f"rq:wip:{QUEUE}", 0, -1):
-        redis.zadd(f"rq:wip:{QUEUE}", {entry: 1})
+        redis.zadd(f"rq:wip:{QUEUE}", {raw(entry): 1})
     redis.delete(keys.sweep(QUEUE))
     Maintenance(other, ANNOUNCEMENT).sweep()
 
@@ -117,7 +118,7 @@ def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
 
     work.end(RuntimeError("a fault"))
     late.finish([work])
-    meanwhile = read(redis, job_id), registries(redis).keys()
+    meanwhile = read(redis, job_id), set(registries(redis))
     again.end(RESULT)
     other.finish([again])
 

@@ -1,6 +1,7 @@
 """Jobs that RQ loses while they wait, on real API processes and without any worker: every one of them ends, soon."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from rq.job import Job
 from image_analysis_common import keys, tasks
 from support.api_processes import two_apis
 from support.receivers import SECRET
+from support.replies import decoded
 from support.samples import base64_body, make_png
 from support.waiting import wait_until
 
@@ -37,6 +39,10 @@ def status(api: httpx.Client, job_id: str) -> tuple[str, str | None]:
     return body["status"], body["error"] and body["error"]["code"]
 
 
+def has_ended(api: httpx.Client, job_id: str) -> bool:
+    return status(api, job_id)[0] != "PENDING"
+
+
 def fetch(redis: Redis, job_id: str) -> Job:
     return Job.fetch(job_id, connection=redis, serializer=tasks.SERIALIZER)
 
@@ -49,9 +55,9 @@ def test_lost_jobs_fail_soon_with_their_followers_and_their_webhooks_are_due(red
     Queue(QUEUE, connection=redis, serializer=tasks.SERIALIZER).empty()
 
     for jobs in (deleted, emptied):
-        wait_until(lambda job_id=jobs[0]: status(api, job_id)[0] != "PENDING", "the sweep finds the job", SOON_S)
+        wait_until(partial(has_ended, api, jobs[0]), "the sweep finds the job", SOON_S)
     assert [status(api, job_id) for job_id in (*deleted, *emptied)] == [("FAILED", "job_lost")] * 6
-    assert {job_id.decode() for job_id in redis.zrange(keys.DELIVERIES, 0, -1)} == {*deleted, *emptied}
+    assert {decoded(job_id) for job_id in redis.zrange(keys.DELIVERIES, 0, -1)} == {*deleted, *emptied}
     assert not redis.exists(keys.image(deleted[0]), keys.image(emptied[0]))
 
 
@@ -61,7 +67,7 @@ def test_lost_leader_is_not_followed_any_more(redis: Redis, api: httpx.Client) -
 
     again = submit(api)
 
-    assert [job_id.decode() for job_id in redis.lrange(f"rq:queue:{QUEUE}", 0, -1)] == [again]
+    assert [decoded(job_id) for job_id in redis.lrange(f"rq:queue:{QUEUE}", 0, -1)] == [again]
 
 
 def test_lost_job_is_cancelled_at_once(redis: Redis, api: httpx.Client) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 from redis import Redis as BlockingRedis
@@ -33,16 +33,16 @@ async def test_concurrent_commands_get_their_own_answers_over_one_connection(
 
 
 async def test_failing_command_leaves_its_neighbors_alone(client: Redis) -> None:
-    wrong, right = await asyncio.gather(
-        client.execute_command("HGETALL"), client.echo("still there"), return_exceptions=True
-    )
+    commands: list[Awaitable[object]] = [client.execute_command("HGETALL"), client.echo("still there")]
+
+    wrong, right = await asyncio.gather(*commands, return_exceptions=True)
 
     assert isinstance(wrong, ResponseError)
     assert right == b"still there"
 
 
 async def test_given_up_command_leaves_its_neighbors_alone(client: Redis) -> None:
-    given_up, kept = asyncio.create_task(client.echo("a")), asyncio.create_task(client.echo("b"))
+    given_up, kept = asyncio.ensure_future(client.echo("a")), asyncio.ensure_future(client.echo("b"))
     await asyncio.sleep(0)
 
     given_up.cancel()
@@ -64,7 +64,7 @@ async def test_all_that_wait_for_a_hung_redis_fail_together(client: Redis, redis
     redis.client_pause(round(TIMEOUT_S * 2000))
     started_s = time.monotonic()
 
-    first = asyncio.create_task(client.get("a"))
+    first = asyncio.ensure_future(client.get("a"))
     await asyncio.sleep(0.01)
     answers = await asyncio.gather(first, *(client.get("b") for _ in range(300)), return_exceptions=True)
 

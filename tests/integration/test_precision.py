@@ -57,7 +57,9 @@ def test_batch_gives_each_image_the_answer_that_it_gets_alone() -> None:
 
 
 def test_auto_takes_bfloat16_for_a_large_model_on_hardware_that_has_it(tmp_path: Path) -> None:
-    large = ViTForImageClassification(ViTConfig(image_size=32, num_hidden_layers=2, num_labels=3))
+    config = ViTConfig(image_size=32, num_hidden_layers=2)
+    config.num_labels = 3
+    large = ViTForImageClassification(config)
     small = load("auto").warm_up()
     large.save_pretrained(tmp_path)
     copy(BUNDLED_FOLDER / "preprocessor_config.json", tmp_path)

@@ -52,7 +52,7 @@ LANDLOCKED = ["write a file", "start a program", "read the worker's environment"
 
 
 def has_landlock() -> bool:
-    return ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
+    return bool(ctypes.CDLL(None).syscall(444, None, 0, 1) > 0)
 
 
 def test_process_in_the_sandbox_can_read_files_and_little_else(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.job_errors import CorruptImage, JobTimeout
-from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.in_flight import Work
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import Client, read, registries
 from support.interruptions import InterruptedRedis
+from support.replies import read_record
 from support.steps import RESULT
 
 
@@ -39,8 +39,8 @@ def take(batch_worker: BatchWorker) -> list[Work]:
 
 
 def code(redis: Redis, job_id: str) -> str | None:
-    error = JobRecord.from_hash(redis.hgetall(keys.job(job_id))).error
-    return error and error.code
+    error = read_record(redis.hgetall(keys.job(job_id))).error
+    return error.code if error else None
 
 
 def use_up_attempts(redis: Redis, job_id: str) -> None:

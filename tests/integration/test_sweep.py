@@ -24,6 +24,7 @@ from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.replies import decoded
 from support.steps import Steps
 from support.waiting import eventually
 
@@ -62,13 +63,13 @@ class Stage:
     async def find(self, job_id: str) -> tuple[str, str | None]:
         record = await JobRecords(self.client, "m").find_record(UUID(job_id))
         assert record
-        return record.status.value, record.error and record.error.code
+        return record.status.value, record.error.code if record.error else None
 
     async def queued(self) -> list[str]:
-        return [job_id.decode() for job_id in await self.client.lrange(QUEUE, 0, -1)]
+        return [decoded(job_id) for job_id in await self.client.lrange(QUEUE, 0, -1)]
 
     async def told(self) -> list[str]:
-        return sorted(job_id.decode() for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1))
+        return sorted(decoded(job_id) for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1))
 
     def fetch(self, job_id: str) -> Job:
         return Job.fetch(job_id, connection=self.rq, serializer=tasks.SERIALIZER)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from image_analysis_common.keys import workers
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from support.api_processes import WORKER, one_api, run_service
 from support.collector import Span, collect, exporting_to
+from support.replies import raw
 from support.samples import base64_body, make_jpeg, make_png
 from support.waiting import wait_until
 
@@ -46,8 +48,8 @@ def service(
         **exporting_to(make_httpserver),
     }
     with (
-        run_service(WORKER, redis_url, log=logs / "worker.log", **variables),
-        one_api(redis_url, log=logs / "api.log", **variables) as url,
+        run_service(WORKER, redis_url, logs / "worker.log", **variables),
+        one_api(redis_url, logs / "api.log", **variables) as url,
     ):
         wait_until(lambda: redis_of_module.exists(workers("traced")), "a worker is there", 60)
         yield url
@@ -81,7 +83,7 @@ def test_one_trace_leads_from_the_request_through_the_queue_to_the_model(
 
     request = wait_until(lambda: find("POST /analyze-image"), "the request's span arrives")
     job = wait_until(lambda: find("analyze_image"), "the job's span arrives")
-    decode, inference = (wait_until(lambda name=name: find(name), name) for name in ("decode", "inference"))
+    decode, inference = (wait_until(partial(find, name), name) for name in ("decode", "inference"))
 
     assert (request.service, request.parent_id) == ("image-analysis-api", CALLER_ID)
     assert job.service == "image-analysis-worker"
@@ -120,10 +122,10 @@ def test_health_calls_leave_no_trace(service: str, spans: list[Span]) -> None:
 
 
 def test_without_the_variables_nothing_is_traced(redis: Redis, redis_url: str, tmp_path: Path) -> None:
-    with one_api(redis_url, log=tmp_path / "api.log", LOG_LEVEL="INFO", MODEL_ID="untraced") as url:
+    with one_api(redis_url, tmp_path / "api.log", LOG_LEVEL="INFO", MODEL_ID="untraced") as url:
         headers = {"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}
         answer = httpx.post(f"{url}/analyze-image", json=base64_body(make_png(1)), headers=headers, trust_env=False)
 
-    meta = json.loads(redis.hget(f"rq:job:{answer.json()['job_id']}", "meta"))
+    meta = json.loads(raw(redis.hget(f"rq:job:{answer.json()['job_id']}", "meta")))
     assert meta.keys() == {"request_id"}
     assert not any("trace_id" in line for line in log_lines(tmp_path / "api.log"))

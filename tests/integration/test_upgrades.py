@@ -171,7 +171,7 @@ LEAVES = {
 
 def test_client_that_leaves_its_websocket_is_no_error(redis: Redis, redis_url: str, tmp_path: Path) -> None:
     log = tmp_path / "api.log"
-    with one_api(redis_url, log=log, LOG_LEVEL="INFO", LOG_FORMAT="json", RATE_LIMIT_MAX_REQUESTS="1000000") as url:
+    with one_api(redis_url, log, LOG_LEVEL="INFO", LOG_FORMAT="json", RATE_LIMIT_MAX_REQUESTS="1000000") as url:
         for number in range(TRIES):
             job_id = httpx.post(f"{url}/analyze-image", json=base64_body(make_png(number))).json()["job_id"]
             start = b"GET /ws/analysis-status/%b HTTP/1.1" % job_id.encode()

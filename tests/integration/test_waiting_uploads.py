@@ -14,6 +14,7 @@ from redis import Redis
 from image_analysis_common import keys
 from support.api_processes import api_process
 from support.memory import resident_bytes
+from support.replies import decoded
 from support.samples import make_png
 from support.steps import Steps
 from support.waiting import wait_until
@@ -68,7 +69,7 @@ def test_waiting_uploads_leave_room_and_memory_to_others(redis: Redis, api: tupl
         growth_bytes = resident_bytes(process_id) - before_bytes
         other = post(url, form)
         [leader] = redis.scan_iter(keys.leader(MODEL, "*"))
-        Steps(redis, MODEL).complete(redis.get(leader).decode())
+        Steps(redis, MODEL).complete(decoded(redis.get(leader)))
 
     assert {wait.result().status_code for wait in waits} == {200}
     assert other.status_code == 202

@@ -26,6 +26,7 @@ from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.deliveries import MAX_SCANNED
 from support.receivers import Receivers, read
+from support.replies import decoded
 from support.steps import RESULT, Steps
 from support.waiting import eventually
 
@@ -63,7 +64,7 @@ class Stage:
         return await self._cancellation.cancel(UUID(job_id), None)
 
     async def pending(self) -> set[str]:
-        return {job_id.decode() for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1)}
+        return {decoded(job_id) for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1)}
 
     async def is_empty(self) -> bool:
         return not await self.client.exists(keys.DELIVERIES) and not await self.client.keys("analysis_delivery:*")
@@ -275,7 +276,7 @@ async def test_receiver_inside_is_never_asked(stage: Stage) -> None:
 
 @pytest.mark.parametrize("fault", [socket.EAI_NONAME, socket.EAI_AGAIN])
 async def test_name_that_is_not_found_is_looked_up_again(stage: Stage, fault: int) -> None:
-    answers = [socket.gaierror(fault, "no such name"), ["198.51.100.1"]]
+    answers: list[OSError | list[str]] = [socket.gaierror(fault, "no such name"), ["198.51.100.1"]]
 
     async def resolve(host: str, port: int) -> list[str]:
         answer = answers.pop(0)

@@ -18,6 +18,7 @@ from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_common.startup import EXIT_CANNOT_START
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from support.replies import raw
 from support.waiting import wait_until
 
 CLOSED = "http://127.0.0.1:1"
@@ -65,10 +66,10 @@ def test_model_from_the_hubs_cache_is_announced_until_the_worker_stops(
     worker.send_signal(signal.SIGTERM)
     output, errors = worker.communicate(timeout=30)
 
-    model = ModelAnnouncement.model_validate_json(announced)
+    model = ModelAnnouncement.model_validate_json(raw(announced))
     assert (model.model.id, model.model.revision, model.accuracy) == ("acme/cats", revision, 0.9052)
     assert "cat" in model.labels
-    assert listening == {b"rq:worker:" + workers[0]}
+    assert listening == {b"rq:worker:" + raw(workers[0])}
     assert (worker.returncode, errors) == (0, "")
     assert [json.loads(line)["event"] for line in output.splitlines()] == ["worker_started", "worker_stopped"]
     assert redis.zcard(keys.workers("acme/cats")) == 0
@@ -156,7 +157,7 @@ def test_worker_with_the_same_labels_and_other_weights_joins_under_its_own_revis
 
     def are_two() -> bool:
         if announced := redis.get(keys.announcement("pets")):
-            fields.add(ModelAnnouncement.model_validate_json(announced).model.cache_field)
+            fields.add(ModelAnnouncement.model_validate_json(raw(announced)).model.cache_field)
         return len(fields) == 2
 
     wait_until(are_two, "each has announced its own revision", 60)

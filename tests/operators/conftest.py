@@ -5,6 +5,7 @@ They need Debian's packages `prometheus` and `chromium`, and fail where these ar
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import httpx
@@ -64,7 +65,7 @@ def made(stack: Stack, prometheus: Prometheus) -> Made:
         for number in range(ROUNDS):
             client.headers["X-Forwarded-For"] = f"192.0.2.{number}"
             jobs.append(make_requests(client, number))
-            wait_until(lambda number=number: has_seen(prometheus, number + 1), "Prometheus has seen the requests")
+            wait_until(partial(has_seen, prometheus, number + 1), "Prometheus has seen the requests")
     finished, failed = zip(*jobs, strict=True)
     return Made([*finished], [*failed], time.time())
 

@@ -20,24 +20,24 @@ COMMAND = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", sys.executable, "-m"
 
 
 @contextmanager
-def one_api(redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[str]:
+def one_api(redis_url: str, log: Path | None = None, /, **variables: str) -> Iterator[str]:
     """Start an API process, give its URL once it answers, and stop it in the end."""
-    with api_process(redis_url, log=log, **variables) as (url, _):
+    with api_process(redis_url, log, **variables) as (url, _):
         yield url
 
 
 @contextmanager
-def api_process(redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[tuple[str, int]]:
+def api_process(redis_url: str, log: Path | None = None, /, **variables: str) -> Iterator[tuple[str, int]]:
     """Start an API process; give its URL and its ID."""
     port = Addresses.choose({}, free_ports=True).api_port
-    with run_service(COMMAND, redis_url, log=log, **{"LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables) as pid:
+    with run_service(COMMAND, redis_url, log, **{"LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables) as pid:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: _answers(url), f"the API at {url} answers")
         yield url, pid
 
 
 @contextmanager
-def run_service(command: Sequence[str], redis_url: str, *, log: Path | None = None, **variables: str) -> Iterator[int]:
+def run_service(command: Sequence[str], redis_url: str, log: Path | None = None, /, **variables: str) -> Iterator[int]:
     """Start a service's process, give its ID, and stop it in the end, whatever comes."""
     with ExitStack() as exits:
         output = exits.enter_context(log.open("wb")) if log else None

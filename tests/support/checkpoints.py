@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
 
-LAYERS = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-STAGES = {"depths": [1, 1], "hidden_sizes": [8, 16]}
+LAYERS: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+STAGES: dict[str, Any] = {"depths": [1, 1], "hidden_sizes": [8, 16]}
 SQUARE = {"height": 224, "width": 224}
 
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {

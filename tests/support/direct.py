@@ -11,6 +11,7 @@ from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.replies import decoded
 
 QUEUE = "analysis-m"
 IMAGE_HASH = "1" * 64
@@ -38,7 +39,7 @@ class Client:
 
 def read(redis: Redis, *jobs: str) -> list[str]:
     """Return the statuses of jobs."""
-    return [bytes(redis.hget(keys.job(job_id), "status")).decode() for job_id in jobs]
+    return [decoded(redis.hget(keys.job(job_id), "status")) for job_id in jobs]
 
 
 def registries(redis: Redis) -> dict[str, list[str]]:
@@ -48,4 +49,4 @@ def registries(redis: Redis) -> dict[str, list[str]]:
         "between": redis.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1),
         **{name: redis.zrange(f"rq:{name}:{QUEUE}", 0, -1) for name in ("wip", "finished", "failed", "canceled")},
     }
-    return {name: [job.decode() for job in jobs] for name, jobs in found.items() if jobs}
+    return {name: [decoded(job) for job in jobs] for name, jobs in found.items() if jobs}

@@ -33,7 +33,7 @@ def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurren
     )
 
 
-class FakeFetcher:
+class FakeFetcher(Fetcher):
     """Gives the bytes that it was told of, or raises the error; keeps for whom."""
 
     def __init__(self) -> None:

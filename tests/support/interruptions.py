@@ -19,16 +19,17 @@ class InterruptedRedis(Redis):
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         pipeline = _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipeline.client = self
+        pipeline.interrupted, pipeline.is_transaction = self, transaction
         return pipeline
 
 
 class _Pipeline(Pipeline):
-    client: InterruptedRedis
+    interrupted: InterruptedRedis
+    is_transaction: bool
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        client = self.client
-        if not self.transaction:
+        client = self.interrupted
+        if not self.is_transaction:
             return super().execute(raise_on_error)
         if hook := client.before_write:
             client.before_write = None

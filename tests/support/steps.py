@@ -7,6 +7,7 @@ from image_analysis_common.models import AnalysisResult, JobFailure, ModelRef, P
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.jobs.records import Records
+from support.replies import read_record
 
 MODEL = ModelRef(id=BUNDLED_MODEL, revision="r1", preprocessing="1")
 RESULT = AnalysisResult(label="cat", confidence=0.9, predictions=[Prediction(label="cat", confidence=0.9)], model=MODEL)
@@ -49,4 +50,4 @@ class Steps:
             step(job_id)
 
     def _record(self, job_id: str) -> JobRecord:
-        return JobRecord.from_hash(self._redis.hgetall(keys.job(job_id)))
+        return read_record(self._redis.hgetall(keys.job(job_id)))

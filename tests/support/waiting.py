@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 30) -> T:
+def wait_until(predicate: Callable[[], T | None], description: str, timeout_s: float = 30) -> T:
     """Return the first true value of `predicate`; fail with `description` when there is none in time."""
     deadline_s = time.monotonic() + timeout_s
     while not (value := predicate()):
@@ -17,7 +17,7 @@ def wait_until(predicate: Callable[[], T], description: str, timeout_s: float = 
     return value
 
 
-async def eventually(predicate: Callable[[], Awaitable[T]], description: str, timeout_s: float = 30) -> T:
+async def eventually(predicate: Callable[[], Awaitable[T | None]], description: str, timeout_s: float = 30) -> T:
     """Do what `wait_until` does, beside other tasks."""
     deadline_s = time.monotonic() + timeout_s
     while not (value := await predicate()):

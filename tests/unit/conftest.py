@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 import pytest
@@ -72,7 +73,7 @@ def fetcher() -> FakeFetcher:
 
 @pytest.fixture
 def make_app(redis: FakeRedis, fetcher: FakeFetcher) -> MakeApp:
-    def make(**settings: object) -> FastAPI:
+    def make(**settings: Any) -> FastAPI:
         return create_app(ApiSettings(**{"rate_limit_max_requests": 1000, **settings}), redis=redis, fetcher=fetcher)
 
     return make

@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
-import litserve  # type: ignore[import-not-found]
+import litserve
 import torch
 from fastapi import Body
 from PIL import Image

@@ -18,6 +18,7 @@ from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from support.announcements import MODEL, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
+from support.replies import read_record
 from support.samples import base64_body, make_png
 from support.steps import Steps
 from support.waiting import eventually
@@ -36,7 +37,7 @@ def body_of(images: Sequence[bytes | str], **options: object) -> dict[str, Any]:
 
 
 async def read(redis: FakeRedis, job_id: str) -> JobRecord:
-    return JobRecord.from_hash(await redis.hgetall(keys.job(job_id)))
+    return read_record(await redis.hgetall(keys.job(job_id)))
 
 
 WAYS: dict[str, dict[str, Any]] = {

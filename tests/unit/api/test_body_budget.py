@@ -13,6 +13,7 @@ from image_analysis_api.server.body_budget import BodyBudget
 from image_analysis_common import keys
 from image_analysis_common.errors import Unavailable
 from support.fakes import MakeApp, MakeClient
+from support.replies import decoded
 from support.samples import base64_body, make_png
 from support.steps import Steps
 from support.waiting import eventually
@@ -92,7 +93,7 @@ async def test_body_counts_no_more_while_its_client_waits(
 
     assert (await post(client)).status_code == 202
     [key] = [key async for key in redis.scan_iter(keys.leader("*", "*"))]
-    steps.complete((await redis.get(key)).decode())
+    steps.complete(decoded(await redis.get(key)))
     assert (await waiting).status_code == 200
 
 

@@ -96,7 +96,7 @@ def write(number: int, upgrade: bytes, body: bytes | None, sizes: list[int]) -> 
         return start + b"\r\n"
     if not sizes:
         return start + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-    chunks = []
+    chunks: list[bytes] = []
     while body:
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(b"%x\r\n%b\r\n" % (len(body[:size]), body[:size]))

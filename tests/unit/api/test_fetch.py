@@ -328,7 +328,7 @@ class Held:
         return httpx.Response(200, content=b"image")
 
 
-async def start(fetcher: Fetcher, *clients: str) -> list[asyncio.Future[bytes]]:
+async def start(fetcher: Fetcher, *clients: str) -> list[asyncio.Task[bytes]]:
     """Begin a fetch for each client; those that are refused have ended."""
     fetches = [asyncio.ensure_future(fetcher.fetch("http://site.test/", client)) for client in clients]
     await asyncio.wait(fetches, timeout=0)

@@ -1,12 +1,14 @@
 """Idempotency-Key: a request that is sent twice is taken in once, whatever happened between."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
+from redis.typing import EncodableT, FieldT
 
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed
@@ -83,7 +85,7 @@ async def test_other_request_with_the_key_is_422(
 async def test_request_that_is_being_taken_in_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def fetch(_url: str, _client: str) -> bytes:
+    async def fetch(url: str, client: str) -> bytes:
         entered.set()
         await go_on.wait()
         return IMAGE
@@ -114,7 +116,7 @@ async def test_refused_request_frees_its_key(client: httpx.AsyncClient, redis: F
 async def leave_claim(redis: FakeRedis, job_id: str, *, age_s: int) -> None:
     """Leave what a process leaves that dies while it takes in a request."""
     now_s, _ = await redis.time()
-    kept = {"fingerprint": "another", "id": job_id, "claimed_s": now_s - age_s}
+    kept: dict[FieldT, EncodableT] = {"fingerprint": "another", "id": job_id, "claimed_s": now_s - age_s}
     await redis.hset(CLAIM, mapping=kept)
 
 
@@ -165,7 +167,7 @@ async def test_key_that_makes_no_sense_is_400(client: httpx.AsyncClient, key: st
 async def commands(redis: FakeRedis) -> list[str]:
     """The commands that Redis was sent."""
     sent: list[str] = []
-    execute = redis.execute_command
+    execute: Callable[..., Awaitable[Any]] = redis.execute_command
 
     async def note(*arguments: Any, **options: Any) -> Any:
         sent.append(str(arguments[0]))

@@ -35,7 +35,7 @@ async def submit(client: httpx.AsyncClient, seed: int = 0, key: str = "a") -> st
     return str(answer.json()["job_id"])
 
 
-async def list_jobs(client: httpx.AsyncClient, **query: object) -> list[str]:
+async def list_jobs(client: httpx.AsyncClient, **query: str | int) -> list[str]:
     body = (await client.get("/analyses", params=query)).raise_for_status().json()
     return [entry["job_id"] for entry in body["analyses"]]
 

@@ -1,6 +1,7 @@
 """What the API counts, and what it reads from Redis for a scrape."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import fakeredis
 import httpx
@@ -13,6 +14,7 @@ from image_analysis_common import keys, tasks
 from image_analysis_common.errors import UrlRefused
 from image_analysis_common.settings import BUNDLED_MODEL
 from support.fakes import FakeFetcher, MakeClient
+from support.replies import decoded
 from support.samples import base64_body, make_png
 from support.scraping import values
 
@@ -110,7 +112,7 @@ async def test_crash_counts_as_an_internal_error(client: httpx.AsyncClient, fetc
 class Redis(fakeredis.FakeRedis):
     """The fake does not know INFO."""
 
-    def info(self, *_sections: str) -> dict[str, int]:
+    def info(self, section: str | None = None, *args: str, **kwargs: Any) -> dict[str, Any]:
         return {"used_memory": 1_000_000, "maxmemory": 0}
 
 
@@ -130,7 +132,7 @@ async def test_queue_shows_its_depth_and_its_oldest_job_wherever_it_stands(
     for seed in range(3):
         await client.post("/analyze-image", json=base64_body(make_png(seed)))
     _, second, _ = redis.lrange(f"rq:queue:{tasks.queue_name(BUNDLED_MODEL)}", 0, -1)
-    redis.hset(f"rq:job:{second.decode()}", "created_at", (datetime.now(UTC) - timedelta(minutes=10)).isoformat())
+    redis.hset(f"rq:job:{decoded(second)}", "created_at", (datetime.now(UTC) - timedelta(minutes=10)).isoformat())
 
     found = collect(backlog)
 

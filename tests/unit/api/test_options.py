@@ -2,16 +2,19 @@
 
 import base64
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
+from redis.typing import EncodableT, FieldT
 
 from image_analysis_common import keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from support.announcements import MODEL, announce, cache_result, make_result
+from support.replies import read_record
 from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +33,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 async def read(redis: FakeRedis, answer: httpx.Response) -> JobRecord:
-    return JobRecord.from_hash(await redis.hgetall(keys.job(answer.json()["job_id"])))
+    return read_record(await redis.hgetall(keys.job(answer.json()["job_id"])))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -74,7 +77,7 @@ async def test_mistake_is_named_and_nothing_is_queued(
     client: httpx.AsyncClient, redis: FakeRedis, mistake: str
 ) -> None:
     sent, detail = MISTAKES[mistake]
-    kind = {"headers": {"Content-Type": "image/png"}} if "content" in sent else {}
+    kind: dict[str, Any] = {"headers": {"Content-Type": "image/png"}} if "content" in sent else {}
 
     answer = await client.post("/analyze-image", **kind, **sent)
 
@@ -136,7 +139,7 @@ async def test_each_follower_of_a_run_gets_the_answer_that_it_asked_for(
         (await client.post("/analyze-image", json=base64_body(IMAGE) | options)).json()["job_id"] for options in asked
     ]
     for job_id in jobs:
-        ended = {"status": JobStatus.COMPLETED, "result": make_result().model_dump_json()}
+        ended: dict[FieldT, EncodableT] = {"status": JobStatus.COMPLETED, "result": make_result().model_dump_json()}
         await redis.hset(keys.job(job_id), mapping=ended)
 
     results = [(await client.get(f"/analysis-status/{job_id}")).json()["result"] for job_id in jobs]
@@ -163,7 +166,7 @@ async def test_image_over_the_limit_is_413_in_every_form(client: httpx.AsyncClie
 async def test_body_without_length_is_cut_off_at_the_limit_of_its_kind(client: httpx.AsyncClient, kind: str) -> None:
     sent_bytes = 0
 
-    async def endless():  # type: ignore[no-untyped-def]
+    async def endless() -> AsyncIterator[bytes]:
         nonlocal sent_bytes
         yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
         while sent_bytes < 100_000_000:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
+from redis.typing import EncodableT, FieldT
 
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
@@ -20,20 +21,20 @@ from support.waiting import eventually
 pytestmark = pytest.mark.anyio
 
 IMAGES = [make_png(seed) for seed in range(3)]
-FAULTS: dict[str, dict[str, bytes]] = {
+FAULTS: dict[str, dict[FieldT, EncodableT]] = {
     "another status": {"status": b"PAUSED"},
     "another form of a result": {"result": b'{"labels": ["cat"]}'},
     "another number": {"top_k": b"many"},
     "another encoding": {"model": b"\xff"},
 }
-OTHER_HISTORY = {"history": b"PENDING PAUSED"}
+OTHER_HISTORY: dict[FieldT, EncodableT] = {"history": b"PENDING PAUSED"}
 
 
-async def submit(client: httpx.AsyncClient, image: bytes = IMAGES[0], **headers: str) -> httpx.Response:
+async def submit(client: httpx.AsyncClient, image: bytes = IMAGES[0], /, **headers: str) -> httpx.Response:
     return await client.post("/analyze-image", json=base64_body(image), headers=headers)
 
 
-async def spoil(redis: FakeRedis, job_id: str, fields: dict[str, bytes] = FAULTS["another status"]) -> None:
+async def spoil(redis: FakeRedis, job_id: str, fields: dict[FieldT, EncodableT] = FAULTS["another status"]) -> None:
     await redis.hset(keys.job(job_id), mapping=fields)
 
 

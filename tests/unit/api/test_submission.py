@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import AsyncIterator
 from hashlib import sha256
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from image_analysis_common.errors import FetchFailed, UrlRefused
 from image_analysis_common.startup import StartupError
 from support.announcements import MODEL, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
+from support.replies import raw
 from support.samples import base64_body, make_jpeg, make_png
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +48,7 @@ async def test_base64_image_is_queued(client: httpx.AsyncClient, redis: FakeRedi
     assert await redis.get(keys.image(job_id)) == image
     job = await redis.hgetall(f"rq:job:{job_id}")
     assert json.loads(job[b"meta"]) == {"request_id": "order-7"}
-    assert image not in b"".join(job.values())
+    assert image not in b"".join(map(raw, job.values()))
 
 
 async def test_queued_job_states_every_limit(client: httpx.AsyncClient, redis: FakeRedis) -> None:
@@ -165,7 +167,7 @@ async def test_body_without_length_is_cut_off_at_the_limit(make_client: MakeClie
     client = await make_client(max_image_bytes=1000)
     sent_bytes = 0
 
-    async def endless():  # type: ignore[no-untyped-def]
+    async def endless() -> AsyncIterator[bytes]:
         nonlocal sent_bytes
         while sent_bytes < 10_000_000:
             sent_bytes += 1000

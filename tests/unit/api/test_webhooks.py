@@ -19,11 +19,11 @@ from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.settings import ApiSettings, DelivererSettings
 from image_analysis_api.webhook_secrets import WebhookSecret, sign
 from image_analysis_common import keys
-from image_analysis_common.records import JobRecord
 from image_analysis_common.startup import StartupError
 from support.announcements import announce, cache_result, make_result
 from support.fakes import MakeClient
 from support.receivers import OTHER_SECRET, SECRET
+from support.replies import read_record
 from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def test_webhook_is_kept_with_the_job_and_not_shown(
 
     assert answer.status_code == 202, answer.text
     job_id = answer.json()["job_id"]
-    assert JobRecord.from_hash(await redis.hgetall(keys.job(job_id))).webhook_url == URL
+    assert read_record(await redis.hgetall(keys.job(job_id))).webhook_url == URL
     assert "receiver" not in (await client.get(f"/analysis-status/{job_id}")).text
     assert not await redis.exists(keys.DELIVERIES)
 
@@ -288,7 +288,7 @@ async def test_each_job_of_a_batch_is_told_by_itself(client: httpx.AsyncClient, 
 
     assert answer.status_code == 202, answer.text
     first, refused, last = [job["job_id"] for job in answer.json()["jobs"]]
-    records = [JobRecord.from_hash(await redis.hgetall(keys.job(job_id))) for job_id in (first, refused, last)]
+    records = [read_record(await redis.hgetall(keys.job(job_id))) for job_id in (first, refused, last)]
     assert [record.webhook_url for record in records] == [URL] * 3
     assert await redis.zrange(keys.DELIVERIES, 0, -1) == [refused.encode()]
 

@@ -26,7 +26,9 @@ UNITS = {"": 1.0, "m": 0.001, "Gi": 2.0**30, "Mi": 2.0**20, "MB": 1e6}
 
 
 def read_quantity(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+) ?([A-Za-z]*)", text).groups()
+    quantity = re.fullmatch(r"([\d.]+) ?([A-Za-z]*)", text)
+    assert quantity, text
+    number, unit = quantity.groups()
     return float(number) * UNITS[unit]
 
 
@@ -136,7 +138,9 @@ def test_whoever_runs_twice_is_spread_and_has_a_disruption_budget(manifests: lis
 
 
 def test_pods_are_restricted_and_run_as_the_user_of_the_images(manifests: list[Manifest]) -> None:
-    user, group = map(int, re.search(r"USER (\d+):(\d+)", (ROOT / "infra" / "Dockerfile").read_text()).groups())
+    of_image = re.search(r"USER (\d+):(\d+)", (ROOT / "infra" / "Dockerfile").read_text())
+    assert of_image
+    user, group = map(int, of_image.groups())
     [namespace] = [m for m in manifests if m["kind"] == "Namespace"]
 
     assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -49,7 +49,7 @@ def used(query: str) -> dict[str, set[str]]:
         for label in node.modifier.labels
     }
     return {
-        node.name: grouped | {matcher.name for matcher in node.matchers.matchers}
+        node.name or "": grouped | {matcher.name for matcher in node.matchers.matchers}
         for node in tree
         if isinstance(node, promql_parser.VectorSelector)
     }

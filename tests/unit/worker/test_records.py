@@ -10,6 +10,7 @@ from image_analysis_common.images import image_digest
 from image_analysis_common.models import AnalysisResult, CachedResult, JobFailure, JobStatus, ModelRef, Prediction
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.records import Records
+from support.replies import raw, read_record
 from support.samples import make_png
 
 JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
@@ -64,7 +65,7 @@ def records(redis: FakeRedis) -> Steps:
 
 
 def read(redis: FakeRedis) -> JobRecord:
-    return JobRecord.from_hash(redis.hgetall(keys.job(JOB_ID)))
+    return read_record(redis.hgetall(keys.job(JOB_ID)))
 
 
 def test_begun_job_is_processing_and_keeps_its_image(redis: FakeRedis, records: Steps) -> None:
@@ -78,7 +79,7 @@ def test_completed_job_leaves_record_and_cache_and_no_image(redis: FakeRedis, re
     records.complete()
 
     cached = redis.hget(keys.result(image_digest(IMAGE)), "m@r#1")
-    assert CachedResult.model_validate_json(cached) == CachedResult(result=RESULT, processing_time_ms=12.5)
+    assert CachedResult.model_validate_json(raw(cached)) == CachedResult(result=RESULT, processing_time_ms=12.5)
     assert read(redis) == JobRecord(
         status=JobStatus.COMPLETED, image_hash=image_digest(IMAGE), result=RESULT, processing_time_ms=12.5
     )
@@ -161,7 +162,7 @@ def test_followers_take_every_step_with_their_leader(redis: FakeRedis, records: 
     records.complete()
 
     assert begun == b"PROCESSING"
-    assert JobRecord.from_hash(redis.hgetall(follower)) == read(redis)
+    assert read_record(redis.hgetall(follower)) == read(redis)
     assert redis.ttl(follower) == keys.ENDED_JOB_TTL_S
     assert redis.exists(keys.followers(JOB_ID), keys.leader("m", image_digest(IMAGE))) == 0
 

@@ -85,7 +85,7 @@ def check_headers(headers: list[tuple[bytes, bytes]]) -> None:
         HeadersTooLarge
     """
     if len(headers) > MAX_HEADERS:
-        raise HeadersTooLarge(f"The request has over {MAX_HEADERS} headers: send fewer.")
+        raise HeadersTooLarge(limit=MAX_HEADERS)
 
 
 def check_url(url: bytes) -> None:
