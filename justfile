@@ -131,6 +131,16 @@ images-test *options:
 @bench *options:
     export PYTHONPATH=infra/local:tests && {{ uv_run }} python -m perf.bench "$@"
 
+# Make the bundled model again: hours on two cores; goes on where it stopped. Needs npm
+[group('model')]
+@train-bundled *options:
+    export PYTHONPATH=infra/training && {{ uv_run }} --group training python -m bundled_model.train "$@"
+
+# Measure the bundled model through the worker, and hold it to what its card claims. Needs npm
+[group('model')]
+@evaluate-bundled *options:
+    export PYTHONPATH=infra/training && {{ uv_run }} --group training python -m bundled_model.evaluate "$@"
+
 # Check everything that is not a test: lint, formatting, types, import contracts
 [group('check')]
 check: lint types contracts
@@ -144,7 +154,7 @@ lint:
 # Check the types
 [group('check')]
 types:
-    uv run --locked mypy packages/*/src infra/local infra/dashboard tests
+    uv run --locked mypy packages/*/src infra/local infra/dashboard infra/training tests
 
 # Check the import contracts: imports go down only
 [group('check')]

