@@ -64,7 +64,9 @@ def demonstrate(console: Console, log: Path) -> None:
         with httpx.Client(base_url=stack.api_url, timeout=30, trust_env=False) as client:
             progress.update("Analyzing")
             answer, elapsed_ms = analyze(client)
+            labels = read(client.get(f"/models/{answer['result']['model']['id']}"))["labels"]
             console.print("", summary(answer, elapsed_ms), predictions(answer), "", sep="\n")
+            console.print(f"The model knows {len(labels)} kinds of things: {', '.join(labels)}.\n")
             start_s = time.perf_counter()
             again = submit(client)
             elapsed_ms = (time.perf_counter() - start_s) * 1000
