@@ -33,7 +33,9 @@ def read_first() -> Network:
             Path(folder, name).write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
         model = ViTForImageClassification.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     weights = model.state_dict()
-    network = Network(model.config.image_size)
+    size_px = model.config.image_size
+    assert isinstance(size_px, int)  # noqa: S101  (a checkpoint of our own: square)
+    network = Network(size_px)
     network.load_state_dict(_from_vit(weights, len(network.blocks)))
     return network
 
