@@ -282,3 +282,13 @@ async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> 
         redis.config_set("maxmemory", 0)
 
     assert list(redis.scan_iter()) == []
+
+
+async def test_script_that_redis_has_forgotten_runs_all_the_same(client: Redis) -> None:
+    limiter = RateLimiter(client, max_requests=5, interval_s=60)
+    await limiter.admit(CLIENT)
+    await client.script_flush()
+
+    verdict = await limiter.admit(CLIENT)
+
+    assert verdict == Verdict(is_admitted=True, remaining=3, reset_s=60)

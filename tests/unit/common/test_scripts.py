@@ -13,7 +13,7 @@ from image_analysis_common.scripts.source import ScriptCall, header, load
 
 RECORD = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64, owner="ann", webhook_url="https://hook.test/")
 COMMANDS = [("SADD", "rq:queues", "rq:queue:pets"), ("LPUSH", "rq:queue:pets", "1")]
-NEW_RUN = runs.NewRun("1", "pets", RECORD, 100, COMMANDS)
+NEW_RUN = runs.NewRun(job_id="1", model="pets", record=RECORD, image_bytes=100, rq_commands=COMMANDS)
 QUEUE_LIMITS = runs.QueueLimits(depth=1000, image_bytes=1_000_000, followers=1000, deliveries=1000, waiting_s=60)
 CLAIM = ("LREM", "rq:queue:pets:intermediate", 1, "1")
 RQ_STEP = runs.RqStep("rq:job:1", "rq:canceled:pets", CLAIM, COMMANDS, "2")

@@ -22,7 +22,7 @@ Command: TypeAlias = Sequence[Any]
 """A command of Redis that a script runs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A job that comes with an image to analyze, and what RQ's code does to queue it."""
 
@@ -37,7 +37,7 @@ class NewRun:
     """It goes before all that wait."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
     """How much may wait for one model, and for how long."""
 

@@ -80,7 +80,7 @@ def header(name: str) -> str:
 
 
 def _lua(name: str) -> str:
-    return (files(__package__) / f"{name}.lua").read_text()
+    return (files(__package__) / f"{name}.lua").read_text(encoding="utf-8")
 
 
 def _read(name: str) -> dict[str, str]:
