@@ -38,9 +38,12 @@ def main(directory: Path, command: list[str]) -> int:
     """Run supervisord; return its exit code, as a shell would, when it and its programs have ended."""
     supervisord = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     Thread(target=_stop_at_end_of_input, args=(supervisord,), daemon=True).start()
-    _relay(supervisord.stdout or (), directory / EXITS)
+    # What supervisord has left behind may hold the other end of its output: reading it must not delay the end.
+    relay = Thread(target=_relay, args=(supervisord.stdout or (), directory / EXITS), daemon=True)
+    relay.start()
     code = supervisord.wait()
     end_session(os.getpid(), grace_s=LEFT_BEHIND_S)
+    relay.join(KILL_S)
     shutil.rmtree(directory, ignore_errors=True)
     return code if code >= 0 else 128 - code
 

@@ -49,14 +49,12 @@ def test_exit_is_recorded_with_what_the_program_said(directory: Path) -> None:
 def test_end_of_input_stops_everything_where_nobody_reads_the_log_any_more(directory: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    is_trapped = directory.parent / "trapped"
-    process = start(
-        directory,
-        f"trap 'exit 7' TERM; touch {is_trapped}; yes $(printf %01000d 0) | head -n 200; sleep 60 & while :; do wait; done",
-        writer,
-    )
+    is_up = directory.parent / "up"
+    says_much = "yes $(printf %01000d 0) | head -n 200"
+    script = f"trap 'exit 7' TERM; {says_much}; sleep 60 & touch {is_up}; while :; do wait; done"
+    process = start(directory, script, writer)
     os.close(writer)
-    wait_until(is_trapped.exists, "the signal's trap is set", 10)
+    wait_until(is_up.exists, "everything runs", 10)
 
     process.communicate(timeout=10)
 
