@@ -25,11 +25,8 @@ def test_image_says_what_it_is_and_runs_its_program_itself_as_nobody_else(built:
 
     labels = {name.rpartition(".")[2] for name in config["Labels"] if name.startswith("org.opencontainers.image.")}
     assert labels >= {"title", "description", "version", "revision", "licenses"}
-    assert (config["User"], config["Cmd"][:2], config["Healthcheck"]["Test"][0]) == (
-        "10001:10001",
-        ["python", "-m"],
-        "CMD",
-    )
+    program = ["python", "/app/serve.py"] if service == "dashboard" else ["python", "-m"]
+    assert (config["User"], config["Cmd"][:2], config["Healthcheck"]["Test"][0]) == ("10001:10001", program, "CMD")
 
 
 @pytest.mark.parametrize("service", LIMITS_MB)
