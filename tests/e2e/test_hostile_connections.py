@@ -117,8 +117,9 @@ def test_no_client_changes_how_the_process_stops(stack: Stack, tmp_path: Path) -
     start = b"POST /analyze-image HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     with ExitStack() as exits:
         url, process = exits.enter_context(api_process(stack.redis_url, log, **variables))
-        upload = exits.enter_context(connection(url))
-        upload.sendall(start % len(body) + body[:100])
+        upload, unfinished = (exits.enter_context(connection(url)) for _ in range(2))
+        for opened in (upload, unfinished):
+            opened.sendall(start % len(body) + body[:100])
         for attack in ATTACKS:
             exits.enter_context(attacked(url, attack, 1))
         leave_unread(exits.enter_context(connection(url)))
@@ -127,9 +128,11 @@ def test_no_client_changes_how_the_process_stops(stack: Stack, tmp_path: Path) -
         wait_until(lambda: is_refused(url), "the API takes no new connection")
         upload.sendall(body[100:])
         [answer] = read_answers(receive_all(upload))
+        [refusal] = read_answers(receive_all(unfinished))
         ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)  # its parent reaps it
 
     assert (answer.status, answer.headers["connection"]) == (202, "close")
+    assert (refusal.status, refusal.json["code"]) == (503, "unavailable")
     assert ended is not None
     assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
     assert [line for line in map(json.loads, log.read_text().splitlines()) if line["level"] == "error"] == []

@@ -118,8 +118,10 @@ def test_some_requests_in_advance_are_answered_and_too_many_are_refused(api: str
 
 def test_broken_chunk_is_refused_without_waiting_for_more(api: str) -> None:
     [answer] = exchange(api, CHUNKED, b"zz\r\n")
+    [unwaited] = exchange(api, CHUNKED[:-2] + b"Expect: 100-continue\r\n\r\nzz\r\n")
 
     assert_is_problem(answer, 400)
+    assert_is_problem(unwaited, 400)
 
 
 def test_connection_serves_on_beside_one_that_was_refused(api: str) -> None:
