@@ -106,7 +106,10 @@ def test_idle_connections_kept_ones_and_unfinished_heads_are_closed(api: str, co
         idle = [connect() for _ in range(IDLE)]
         for connection in idle[::2]:
             connection.sendall(HEAD[:-2])
-        kept = [threads.submit(trickle, connect(), b"", b"\r\n"), threads.submit(trickle, connect(), HEAD[:-4], b"0")]
+        kept = [
+            threads.submit(trickle, connect(), b"", b"\r\n"),
+            threads.submit(trickle, connect(), HEAD[:-2] + b"A: ", b"0"),
+        ]
 
         received = {receive_all(connection) for connection in idle}
         took_s = time.monotonic() - started_s
