@@ -144,7 +144,10 @@ BOMBS = {
         lambda: encode(Image.new("RGBA", (7000, 7000)), "WEBP", lossless=True, method=0)
     ),
     "an AVIF larger than its header says": Bomb(lambda: avif_of_size(8, 8)),
-    "a BMP that skips 255 times its size": Bomb(lambda: bmp_of_runs(LIMIT_PX)),
+    # To resize one line of 50 million pixels, the bundled model's processor needs more memory than it may take.
+    "a BMP that skips 255 times its size": Bomb(
+        lambda: bmp_of_runs(LIMIT_PX), end=("FAILED", "unsupported_dimensions")
+    ),
     "a JPEG of 20,000 scans": Bomb(lambda: jpeg_of_scans(20_000), end=("FAILED", "job_timeout")),
     "a JPEG with 60,000 broken tags": Bomb(lambda: jpeg_with(b"\xff\xe1", b"Exif\0\0", exif_of_tags(60_000))),
     "a JPEG with a color profile of 7 MB": Bomb(
