@@ -122,7 +122,7 @@ class Batches:
         """Take in an owner's images under a new ID; say whether they wait for a model that has no worker now.
 
         What can be queued is queued in one transaction, with the batch. `client` is who has a share of what is fetched
-        at once; `hold` is told of the bytes that are fetched and kept, and may refuse them.
+        at once; `hold` counts the bytes that are fetched and kept, and may refuse them.
 
         Raises:
             WebhooksDisabled, UrlRefused, TooManyDeliveries: their ends cannot be told where they ask for it.

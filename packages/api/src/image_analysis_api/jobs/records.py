@@ -18,7 +18,7 @@ from image_analysis_common.scripts import jobs
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of an image and of the model that shall look at it.
+    """What is known about an image and the model that it is for.
 
     `field` names where in the image's hash the result stands or would stand; it is empty while the model is not known.
     """

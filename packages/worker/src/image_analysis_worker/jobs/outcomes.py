@@ -1,4 +1,4 @@
-"""How a job's run turns into what the client is told and the log says."""
+"""How the end of a run becomes the client's answer and the log line."""
 
 import structlog
 
