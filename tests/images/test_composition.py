@@ -54,7 +54,7 @@ def test_jobs_of_a_killed_worker_finish_elsewhere(composition: Composition, subm
     composition.docker("kill", killed)
     statuses = {ask(job_id)["status"] for job_id in job_ids}
 
-    rescues = [count_events(composition, other, event, job_ids) for event in ("job_abandoned", "job_found")]
+    rescues = [count_events(composition, other, event, job_ids) for event in ("job_abandoned", "job_requeued")]
     assert composition.inspect(killed)[0]["State"]["ExitCode"] == 137
     assert (statuses, sum(rescues) > 0) == ({"COMPLETED"}, True)
 

@@ -45,12 +45,12 @@ def working(redis_url: str) -> Iterator[None]:
         with connect_worker(redis_url) as redis:
             batch_worker = BatchWorker("m", redis, Records("m", cache_ttl_s=60))
             while not stop.is_set():
-                works, _ = batch_worker.take(4, wait_s=1, is_alone=True)
-                for work in works:
-                    if not work.has_ended:
-                        work.end(RESULT)
-                if works:
-                    batch_worker.finish(works)
+                jobs, _ = batch_worker.take(4, wait_s=1, is_alone=True)
+                for job in jobs:
+                    if not job.has_ended:
+                        job.end(RESULT)
+                if jobs:
+                    batch_worker.finish(jobs)
 
     thread = threading.Thread(target=work)
     thread.start()

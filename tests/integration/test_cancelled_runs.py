@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
-from rq.job import Job
+from rq.job import Job as RqJob
 from rq.job import JobStatus as RqStatus
 from structlog.testing import capture_logs
 
 from image_analysis_common import keys, tasks
-from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.in_flight import Job
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import QUEUE, Client, read, registries
@@ -35,13 +35,13 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
     client.close()
 
 
-def take(batch_worker: BatchWorker) -> list[Work]:
+def take(batch_worker: BatchWorker) -> list[Job]:
     return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
 def check_canceled(redis: Redis, job_id: str) -> None:
     assert registries(redis) == {"canceled": [job_id]}
-    job = Job.fetch(job_id, connection=redis, serializer=tasks.SERIALIZER)
+    job = RqJob.fetch(job_id, connection=redis, serializer=tasks.SERIALIZER)
     assert (job.get_status(), job.return_value()) == (RqStatus.CANCELED, None)
     assert 0 < redis.ttl(job.key) <= keys.ENDED_JOB_TTL_S
     assert not redis.exists(keys.image(job_id))
@@ -52,12 +52,12 @@ def test_run_that_was_cancelled_is_canceled_in_rqs_books(
     redis: Redis, batch_worker: BatchWorker, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
-    [work] = take(batch_worker)
+    [job] = take(batch_worker)
     client.cancel(job_id)
-    work.attempts_left = 1
-    work.end(outcome)  # type: ignore[arg-type]
+    job.attempts_left = 1
+    job.end(outcome)  # type: ignore[arg-type]
 
-    batch_worker.finish([work])
+    batch_worker.finish([job])
 
     assert read(redis, job_id) == ["CANCELLED"]
     assert not redis.exists(keys.result("1" * 64))
@@ -66,9 +66,9 @@ def test_run_that_was_cancelled_is_canceled_in_rqs_books(
 
 def test_cancelled_job_that_comes_back_is_not_run(redis: Redis, batch_worker: BatchWorker, client: Client) -> None:
     job_id = client.submit()
-    [work] = take(batch_worker)
+    [job] = take(batch_worker)
     client.cancel(job_id)
-    batch_worker.give_back([work])
+    batch_worker.give_back([job])
 
     assert take(batch_worker) == []
     assert read(redis, job_id) == ["CANCELLED"]
@@ -80,10 +80,10 @@ def test_kept_run_of_a_cancelled_leader_answers_its_followers(
 ) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
-    [work] = take(batch_worker)
-    work.end(RESULT)
+    [job] = take(batch_worker)
+    job.end(RESULT)
 
-    batch_worker.finish([work])
+    batch_worker.finish([job])
 
     assert read(redis, leader, follower) == ["CANCELLED", "COMPLETED"]
     assert redis.exists(keys.result("1" * 64))
@@ -95,11 +95,11 @@ def test_kept_run_whose_followers_left_between_pop_and_start_is_dropped(
 ) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
-    [work] = take(batch_worker)
+    [job] = take(batch_worker)
     client.cancel(follower)
-    work.end(RESULT)
+    job.end(RESULT)
 
-    batch_worker.finish([work])
+    batch_worker.finish([job])
 
     assert read(redis, leader, follower) == ["CANCELLED", "CANCELLED"]
     assert not redis.exists(keys.result("1" * 64))
@@ -108,8 +108,8 @@ def test_kept_run_whose_followers_left_between_pop_and_start_is_dropped(
 def test_kept_run_is_tried_again_when_its_worker_dies(redis: Redis, batch_worker: BatchWorker, client: Client) -> None:
     leader, follower = client.submit(), client.submit()
     client.cancel(leader)
-    [work] = take(batch_worker)
-    batch_worker.give_back([work])
+    [job] = take(batch_worker)
+    batch_worker.give_back([job])
 
     [again] = take(batch_worker)
     again.end(RESULT)
@@ -128,9 +128,9 @@ def test_follower_that_comes_while_its_cancelled_leader_begins_is_answered(
     redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}")
     connection.before_write = lambda: followers.append(client.submit())
 
-    [work] = take(batch_worker)
-    work.end(RESULT)
-    batch_worker.finish([work])
+    [job] = take(batch_worker)
+    job.end(RESULT)
+    batch_worker.finish([job])
 
     assert read(redis, leader, *followers) == ["CANCELLED", "COMPLETED"]
     check_canceled(redis, leader)
@@ -141,11 +141,11 @@ def test_follower_that_comes_while_its_cancelled_leader_is_given_up_is_answered_
     redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client, give_up: Callable[..., None]
 ) -> None:
     leader, followers = client.submit(), list[str]()
-    [work] = take(batch_worker)
+    [job] = take(batch_worker)
     client.cancel(leader)
     connection.before_write = lambda: followers.append(client.submit())
-    work.end(RuntimeError("a fault"))
-    give_up(batch_worker, [work])
+    job.end(RuntimeError("a fault"))
+    give_up(batch_worker, [job])
 
     [again] = take(batch_worker)
     again.end(RESULT)

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
-from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.in_flight import Job
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
@@ -48,9 +48,9 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
     client.close()
 
 
-def take(batch_worker: BatchWorker) -> Work:
-    [work], _ = batch_worker.take(1, wait_s=1, is_alone=True)
-    return work
+def take(batch_worker: BatchWorker) -> Job:
+    [job], _ = batch_worker.take(1, wait_s=1, is_alone=True)
+    return job
 
 
 def consider_dead(redis: Redis, other: BatchWorker) -> None:
@@ -62,9 +62,9 @@ def consider_dead(redis: Redis, other: BatchWorker) -> None:
 
 
 def run(batch_worker: BatchWorker) -> None:
-    work = take(batch_worker)
-    work.end(RESULT)
-    batch_worker.finish([work])
+    job = take(batch_worker)
+    job.end(RESULT)
+    batch_worker.finish([job])
 
 
 def traces(redis: Redis, job_id: str) -> list[str]:
@@ -78,14 +78,14 @@ def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
     maintenance = Maintenance(late, ANNOUNCEMENT)
     maintenance.open()
     job_id = client.submit()
-    work = take(late)
+    job = take(late)
     consider_dead(redis, other)
     run(other)
     client.cancel(job_id)
 
     maintenance.beat()
-    work.end(RESULT)
-    late.finish([work])
+    job.end(RESULT)
+    late.finish([job])
 
     assert (traces(redis, job_id), registries(redis)) == ([], {})
 
@@ -95,14 +95,14 @@ def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
     redis: Redis, late: BatchWorker, other: BatchWorker, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
-    work = take(late)
+    job = take(late)
     consider_dead(redis, other)
     run(other)
     ended = redis.hgetall(keys.job(job_id)), redis.hgetall(f"rq:job:{job_id}"), registries(redis)
 
-    work.end(outcome)  # type: ignore[arg-type]
+    job.end(outcome)  # type: ignore[arg-type]
     with capture_logs() as lines:
-        late.finish([work])
+        late.finish([job])
 
     assert (redis.hgetall(keys.job(job_id)), redis.hgetall(f"rq:job:{job_id}"), registries(redis)) == ended
     assert [line["event"] for line in lines] == ["end_discarded"]
@@ -112,12 +112,12 @@ def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
     redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     job_id = client.submit()
-    work = take(late)
+    job = take(late)
     consider_dead(redis, other)
     again = take(other)
 
-    work.end(RuntimeError("a fault"))
-    late.finish([work])
+    job.end(RuntimeError("a fault"))
+    late.finish([job])
     meanwhile = read(redis, job_id), set(registries(redis))
     again.end(RESULT)
     other.finish([again])
@@ -130,12 +130,12 @@ def test_job_that_is_given_back_too_late_is_not_queued_again(
     redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     job_id = client.submit()
-    work = take(late)
+    job = take(late)
     consider_dead(redis, other)
     run(other)
     client.cancel(job_id)
 
-    late.give_back([work])
+    late.give_back([job])
 
     assert (traces(redis, job_id), registries(redis)) == ([], {})
 
@@ -159,7 +159,7 @@ def test_popped_job_that_another_has_run_meanwhile_is_not_begun(
 def test_popped_job_that_another_has_begun_meanwhile_is_not_begun_twice(
     redis: Redis, late: BatchWorker, other: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
-    job_id, begun = client.submit(), list[Work]()
+    job_id, begun = client.submit(), list[Job]()
 
     def meanwhile() -> None:
         redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}", "LEFT", "LEFT")
@@ -177,11 +177,11 @@ def test_sweep_that_comes_after_the_job_was_forgotten_brings_nothing_back(
     redis: Redis, late: BatchWorker, other: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     job_id = client.submit()
-    work = take(other)
+    job = take(other)
 
     def meanwhile() -> None:
-        work.end(RESULT)
-        other.finish([work])
+        job.end(RESULT)
+        other.finish([job])
         client.cancel(job_id)
 
     connection.before_write = meanwhile
@@ -208,16 +208,16 @@ def test_end_whose_answer_is_lost_is_written_and_noted_once(
     redis: Redis, late: BatchWorker, connection: InterruptedRedis, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
-    work = take(late)
-    work.attempts_left = 1
-    work.end(outcome)  # type: ignore[arg-type]
+    job = take(late)
+    job.attempts_left = 1
+    job.end(outcome)  # type: ignore[arg-type]
 
     connection.loses_answer = True
     with capture_logs() as lines:
         with pytest.raises(RedisConnectionError):
-            late.finish([work])
+            late.finish([job])
         written = redis.hgetall(keys.job(job_id))
-        late.finish([work])
+        late.finish([job])
 
     assert redis.hgetall(keys.job(job_id)) == written
     assert [line["event"] for line in lines] == ["job_completed" if outcome is RESULT else "job_failed"]
@@ -227,11 +227,11 @@ def test_run_of_a_job_that_was_deleted_from_rqs_books_still_answers(
     redis: Redis, late: BatchWorker, client: Client
 ) -> None:
     leader, follower = client.submit(), client.submit()
-    work = take(late)
+    job = take(late)
     redis.delete(f"rq:job:{leader}", f"rq:wip:{QUEUE}")
 
-    work.end(RESULT)
-    late.finish([work])
+    job.end(RESULT)
+    late.finish([job])
 
     assert read(redis, leader, follower) == ["COMPLETED", "COMPLETED"]
     assert (registries(redis), redis.exists(f"rq:job:{leader}")) == ({}, 0)

@@ -47,16 +47,16 @@ def test_unreadable_job_stays_for_another_worker_and_the_others_are_taken(
     redis.hset(keys.job(unreadable), "status", "PAUSED")
     redis.hset(f"rq:job:{foreign}", "created_at", "another form")
 
-    works, _ = batch_worker.take(8, wait_s=1, is_alone=True)
-    batch_worker.give_back(works)
-    works, _ = batch_worker.take(8, wait_s=1, is_alone=True)
+    jobs, _ = batch_worker.take(8, wait_s=1, is_alone=True)
+    batch_worker.give_back(jobs)
+    jobs, _ = batch_worker.take(8, wait_s=1, is_alone=True)
 
     def is_back() -> bool:
         Maintenance(batch_worker, ANNOUNCEMENT).sweep()
         return redis.llen(QUEUE_KEY) == 2
 
     wait_until(is_back, "it is in the queue again", 10)
-    assert [work.job_id for work in works] == [first, last]
+    assert [job.job_id for job in jobs] == [first, last]
     assert set(redis.lrange(QUEUE_KEY, 0, -1)) == {unreadable.encode(), foreign.encode()}
     assert redis.hget(keys.job(foreign), "status") == b"PENDING"
     assert redis.exists(keys.image(unreadable), keys.image(foreign)) == 2

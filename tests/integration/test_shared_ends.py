@@ -7,7 +7,7 @@ from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.job_errors import CorruptImage, JobTimeout
-from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.in_flight import Job
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import Client, read, registries
@@ -34,7 +34,7 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
     client.close()
 
 
-def take(batch_worker: BatchWorker) -> list[Work]:
+def take(batch_worker: BatchWorker) -> list[Job]:
     return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
@@ -61,12 +61,12 @@ def test_failure_of_the_run_is_that_of_all_who_wait_for_it(
     redis: Redis, batch_worker: BatchWorker, client: Client, error: Exception
 ) -> None:
     jobs = [client.submit(), client.submit()]
-    [work] = take(batch_worker)
+    [job] = take(batch_worker)
     jobs.append(client.submit())
-    work.attempts_left = 1
-    work.end(error)
+    job.attempts_left = 1
+    job.end(error)
 
-    batch_worker.finish([work])
+    batch_worker.finish([job])
 
     assert [code(redis, job_id) for job_id in jobs] == [getattr(error, "code", "internal_error")] * 3
 
@@ -99,9 +99,9 @@ def test_image_that_comes_when_its_leader_can_only_fail_gets_a_run_of_its_own(
     else:
         connection.before_write = submit
     assert take(batch_worker) == []
-    [work] = take(batch_worker)
-    work.end(RESULT)
-    batch_worker.finish([work])
+    [job] = take(batch_worker)
+    job.end(RESULT)
+    batch_worker.finish([job])
 
     assert (read(redis, leader, *late), code(redis, leader)) == (["FAILED", "COMPLETED"], expected)
     assert registries(redis) == {"failed": [leader], "finished": late}

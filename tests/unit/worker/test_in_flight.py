@@ -1,4 +1,4 @@
-"""What a worker holds at once, in which order it comes out, and what it gives back."""
+"""How many jobs are in flight at once, in which order they run, and which are given back."""
 
 from threading import Thread
 
@@ -7,67 +7,67 @@ import pytest
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import InFlight, Work
+from image_analysis_worker.jobs.in_flight import InFlight, Job
 
 
-def make_work(job_id: str, *, attempts_left: int = 3) -> Work:
+def make_job(job_id: str, *, attempts_left: int = 3) -> Job:
     record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    return Work(job_id, "", record, b"image", attempts_left, is_suspect=attempts_left < 3)
+    return Job(job_id, "", record, b"image", attempts_left, is_suspect=attempts_left < 3)
 
 
-def test_hand_is_bounded_until_jobs_end() -> None:
-    in_flight, works = InFlight(4), [make_work(name) for name in "abcd"]
+def test_jobs_in_flight_are_bounded_until_they_end() -> None:
+    in_flight, jobs = InFlight(4), [make_job(name) for name in "abcd"]
 
-    in_flight.hold(works)
+    in_flight.add(jobs)
     full = in_flight.wait_for_room(0)
-    in_flight.let_go(works[:3])
+    in_flight.remove(jobs[:3])
 
     assert (full, in_flight.wait_for_room(0)) == (0, 3)
 
 
-def test_suspect_has_the_hand_to_itself() -> None:
-    in_flight, suspect = InFlight(4), make_work("a", attempts_left=2)
+def test_suspect_job_is_alone_in_flight() -> None:
+    in_flight, suspect = InFlight(4), make_job("a", attempts_left=2)
 
-    in_flight.hold([suspect])
-    beside_it = in_flight.wait_for_room(0)
-    in_flight.let_go([suspect])
+    in_flight.add([suspect])
+    with_it = in_flight.wait_for_room(0)
+    in_flight.remove([suspect])
 
-    assert (beside_it, in_flight.wait_for_room(0)) == (0, 4)
-
-
-def test_batch_is_what_is_ready_in_its_order() -> None:
-    in_flight, works = InFlight(8), [make_work(name) for name in "abc"]
-    in_flight.hold(works)
-    for work in reversed(works):
-        in_flight.offer(work)
-
-    assert [work.job_id for work in in_flight.next_batch(2, 0) or ()] == ["c", "b"]
-    assert [work.job_id for work in in_flight.next_batch(2, 0) or ()] == ["a"]
+    assert (with_it, in_flight.wait_for_room(0)) == (0, 4)
 
 
-def test_lone_job_waits_for_company_no_longer_than_told() -> None:
-    in_flight, work = InFlight(8), make_work("a")
-    in_flight.hold([work])
-    in_flight.offer(work)
+def test_batch_holds_the_ready_jobs_in_order() -> None:
+    in_flight, jobs = InFlight(8), [make_job(name) for name in "abc"]
+    in_flight.add(jobs)
+    for job in reversed(jobs):
+        in_flight.mark_ready(job)
 
-    assert in_flight.next_batch(8, 0.05) == [work]
+    assert [job.job_id for job in in_flight.next_batch(2, 0) or ()] == ["c", "b"]
+    assert [job.job_id for job in in_flight.next_batch(2, 0) or ()] == ["a"]
 
 
-def test_closed_hand_returns_what_is_not_in_the_model() -> None:
-    in_flight, works = InFlight(8), [make_work(name) for name in "abcd"]
-    in_flight.hold(works)
-    in_flight.offer(works[0])
+def test_batch_of_one_waits_for_more_jobs_no_longer_than_its_limit() -> None:
+    in_flight, job = InFlight(8), make_job("a")
+    in_flight.add([job])
+    in_flight.mark_ready(job)
+
+    assert in_flight.next_batch(8, 0.05) == [job]
+
+
+def test_close_returns_the_jobs_that_are_not_in_the_model() -> None:
+    in_flight, jobs = InFlight(8), [make_job(name) for name in "abcd"]
+    in_flight.add(jobs)
+    in_flight.mark_ready(jobs[0])
     in_flight.next_batch(8, 0)
-    in_flight.offer(works[2])
+    in_flight.mark_ready(jobs[2])
 
     rest = in_flight.close()
 
-    assert [work.job_id for work in rest] == ["b", "c", "d"]
+    assert [job.job_id for job in rest] == ["b", "c", "d"]
     assert in_flight.next_batch(8, 0) is None
-    assert in_flight.hold([make_work("e")]) is False
+    assert in_flight.add([make_job("e")]) is False
 
 
-def test_closing_wakes_whoever_waits_for_a_batch() -> None:
+def test_close_ends_the_wait_for_a_batch() -> None:
     in_flight, batches = InFlight(8), []
     waiting = Thread(target=lambda: batches.append(in_flight.next_batch(8, 0)))
     waiting.start()
@@ -79,24 +79,22 @@ def test_closing_wakes_whoever_waits_for_a_batch() -> None:
 
 
 def test_job_given_back_is_not_run_when_its_decoding_ends_late() -> None:
-    in_flight, work = InFlight(8), make_work("a")
-    in_flight.hold([work])
+    in_flight, job = InFlight(8), make_job("a")
+    in_flight.add([job])
     in_flight.close()
 
-    in_flight.offer(work)
+    in_flight.mark_ready(job)
 
-    assert not in_flight.holds(work)
+    assert not in_flight.has(job)
 
 
 @pytest.mark.parametrize(
     ("failure", "attempts_left", "can_be_retried"),
     [(RuntimeError(), 3, True), (RuntimeError(), 1, False), (CorruptImage("It is damaged."), 3, False)],
 )
-def test_only_what_may_end_otherwise_is_tried_again(
-    failure: Exception, attempts_left: int, can_be_retried: bool
-) -> None:
-    work = make_work("a", attempts_left=attempts_left)
+def test_only_unexpected_errors_are_retried(failure: Exception, attempts_left: int, can_be_retried: bool) -> None:
+    job = make_job("a", attempts_left=attempts_left)
 
-    work.end(failure)
+    job.end(failure)
 
-    assert (work.has_ended, work.can_be_retried, work.image) == (True, can_be_retried, b"")
+    assert (job.has_ended, job.can_be_retried, job.image) == (True, can_be_retried, b"")

@@ -1,4 +1,4 @@
-"""What a worker counts: how jobs end, and where its time goes."""
+"""The metrics of a worker: how jobs end, and the time in each stage."""
 
 import threading
 
@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import Work
-from image_analysis_worker.jobs.outcomes import note_end
+from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.outcomes import report_end
 from image_analysis_worker.metrics import Stages
 from support.scraping import values
 from support.waiting import wait_until
@@ -23,12 +23,12 @@ def seconds(stages: Stages) -> dict[str, float]:
     return {stage: value for (stage,), value in values(stages.collect(), "worker_stage_seconds_total").items()}
 
 
-def make_work(outcome: AnalysisResult | Exception | None) -> Work:
+def make_job(outcome: AnalysisResult | Exception | None) -> Job:
     record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    work = Work("1", "2", record, b"", attempts_left=3, is_suspect=False)
+    job = Job("1", "2", record, b"", attempts_left=3, is_suspect=False)
     if outcome is not None:
-        work.end(outcome)
-    return work
+        job.end(outcome)
+    return job
 
 
 def durations() -> float:
@@ -54,7 +54,7 @@ def test_job_counts_once_by_the_end_that_was_written(
         return REGISTRY.get_sample_value("image_analysis_jobs_total", labels) or 0, durations()
 
     jobs, ended = counts()
-    note_end(make_work(outcome), status)
+    report_end(make_job(outcome), status)
 
     assert counts() == (jobs + 1, ended + 1)
 
@@ -62,7 +62,7 @@ def test_job_counts_once_by_the_end_that_was_written(
 def test_end_that_was_not_written_does_not_count() -> None:
     ended = durations()
 
-    note_end(make_work(RESULT), None)
+    report_end(make_job(RESULT), None)
 
     assert durations() == ended
 
@@ -70,7 +70,7 @@ def test_end_that_was_not_written_does_not_count() -> None:
 def test_stage_under_way_counts_before_it_ends() -> None:
     stages, may_end = Stages("wait", "store"), threading.Event()
 
-    @stages.spend("wait")
+    @stages.measure("wait")
     def wait() -> None:
         may_end.wait(30)
 
@@ -89,7 +89,7 @@ def test_stage_under_way_counts_before_it_ends() -> None:
 def test_stage_counts_the_time_of_a_block_that_raises() -> None:
     stages = Stages("decode")
 
-    with pytest.raises(CorruptImage), stages.spend("decode"):
+    with pytest.raises(CorruptImage), stages.measure("decode"):
         raise CorruptImage("no image")
 
     ended = seconds(stages)

@@ -1,4 +1,4 @@
-"""Patience while Redis is away, and one log line at each end."""
+"""Retries while Redis does not answer, and one log line at the start and the end of an outage."""
 
 import math
 from threading import Event
@@ -20,7 +20,7 @@ def test_call_is_repeated_until_redis_answers_and_each_change_is_one_line() -> N
         return "answer"
 
     with capture_logs() as lines:
-        answers = [outage.insist(call) for _ in range(3)]
+        answers = [outage.retry(call) for _ in range(3)]
 
     assert answers == ["answer"] * 3
     assert [(line["event"], line.get("cause")) for line in lines] == [
@@ -29,7 +29,7 @@ def test_call_is_repeated_until_redis_answers_and_each_change_is_one_line() -> N
     ]
 
 
-def test_worker_that_is_told_to_stop_does_not_wait_for_redis() -> None:
+def test_stopping_worker_does_not_wait_for_redis() -> None:
     is_stopping = Event()
     is_stopping.set()
     outage = Outage(is_stopping)
@@ -38,16 +38,16 @@ def test_worker_that_is_told_to_stop_does_not_wait_for_redis() -> None:
         raise RedisConnectionError
 
     with pytest.raises(RedisError):
-        outage.insist(call)
+        outage.retry(call)
 
 
-def test_time_since_an_outage_starts_anew() -> None:
+def test_time_since_an_outage_starts_at_its_end() -> None:
     outage = Outage(Event())
 
-    never_s = outage.back_for_s
-    outage.note(RedisConnectionError())
-    away_s = outage.back_for_s
-    outage.note(None)
+    never_s = outage.available_for_s
+    outage.record(RedisConnectionError())
+    away_s = outage.available_for_s
+    outage.record(None)
 
     assert (never_s, away_s) == (math.inf, 0)
-    assert 0 <= outage.back_for_s < 5
+    assert 0 <= outage.available_for_s < 5

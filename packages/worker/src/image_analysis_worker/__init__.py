@@ -1,1 +1,1 @@
-"""The worker: loads one model, takes jobs from that model's queue, analyzes; it opens no socket but Redis's."""
+"""The worker: loads one model, takes jobs from that model's queue, and analyzes their images."""

@@ -1,4 +1,4 @@
-"""Start a worker: read the settings, configure logs, load the model, announce it, take jobs."""
+"""Starts a worker: read the settings, configure logs, load the model, announce it, take jobs."""
 
 import os
 import signal
@@ -33,19 +33,19 @@ from image_analysis_worker.threads.watchdog import Watchdog
 
 EXIT_FORCED = 1
 
-BATCHES_IN_HAND = 2
-"""One in the model and one on its way there."""
+BATCHES_IN_FLIGHT = 2
+"""One in the model, and one being fetched and decoded."""
 FORCE_AFTER_S = 1.0
-"""A second signal within this time is the same one, passed on by the process's parents as well."""
+"""A second signal within this time is the first one again: parent processes may pass it on, too."""
 
 log = structlog.get_logger("image_analysis_worker")
 
 
 def main() -> None:
-    """Work until SIGINT or SIGTERM; the running batch is finished first."""
+    """Run a worker until SIGINT or SIGTERM; the running batch is finished first."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    # torch's threads spin while they wait for each other, unless this is set before torch is imported. With another
-    # busy process on two cores, one image took up to 1.6 s instead of 8 ms.
+    # Without this, set before the import of torch, its threads spin while they wait for each other. With another busy
+    # process on two cores, one image took up to 1.6 s instead of 8 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         settings = WorkerSettings.from_environment()
@@ -53,7 +53,7 @@ def main() -> None:
         start_tracing("image-analysis-worker")
         serve_metrics(settings.metrics_host, settings.worker_metrics_port)
         redis = connect(settings.redis_dsn)
-        version = Outage(threading.Event()).insist(lambda: str(redis.info("server")["redis_version"]))
+        version = Outage(threading.Event()).retry(lambda: str(redis.info("server")["redis_version"]))
         check_redis_version(version)
         from image_analysis_worker.engines.torch import TorchEngine
 
@@ -67,13 +67,13 @@ def main() -> None:
 
 
 def serve(settings: WorkerSettings, model: Engine) -> int:
-    """Take jobs for a model until a signal; return the exit code: 0, or 1 when a part of the worker broke.
+    """Run jobs on a model until a signal; return the exit code: 0, or 1 if a thread of the worker crashed.
 
-    On the first signal, what is not in the model yet goes back to the queue at once. A second one ends the process
-    at once; other workers take over its jobs.
+    After the first signal, the jobs that are not in the model return to the queue at once. A second signal ends the
+    process at once; other workers take over its jobs.
 
     Raises:
-        StartupError: live workers serve another model by the same name.
+        StartupError: live workers serve a model with other labels under the same name.
     """
     is_stopping = threading.Event()
     _stop_on_signals(is_stopping)
@@ -85,13 +85,13 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
         Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds),
     )
     maintenance = Maintenance(batch_worker, announcement)
-    in_flight = InFlight(BATCHES_IN_HAND * announcement.max_batch_size)
+    in_flight = InFlight(BATCHES_IN_FLIGHT * announcement.max_batch_size)
     shared = Shared(batch_worker, in_flight, Outage(is_stopping), Watchdog(settings.job_timeout_seconds), is_stopping)
     inference = Inference(shared, model, max_size=announcement.max_batch_size, wait_s=settings.batch_wait_ms / 1000)
     loader = Loader(shared, open_decoder=model.open_decoder, decoders=count_usable_cores())
     heartbeat = Heartbeat(shared, maintenance)
     try:
-        shared.outage.insist(maintenance.open)
+        shared.outage.retry(maintenance.open)
     except RedisError:
         return 0
     for thread in (heartbeat, inference, loader):
@@ -102,7 +102,7 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
 
     while not is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
         pass
-    is_broken = not is_stopping.is_set()
+    has_crashed = not is_stopping.is_set()
     is_stopping.set()
     try:
         batch_worker.give_back(in_flight.close())
@@ -111,9 +111,9 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
         heartbeat.stop()
         maintenance.close()
     except RedisError as error:
-        shared.outage.note(error)
+        shared.outage.record(error)
     log.info("worker_stopped", worker=batch_worker.name)
-    return int(is_broken)
+    return int(has_crashed)
 
 
 def _stop_on_signals(is_stopping: threading.Event) -> None:

@@ -1,6 +1,6 @@
-"""Whether this host's worker gets anywhere; a container's health check runs it as a program.
+"""Checks whether a worker on this host makes progress; a container's health check runs this program.
 
-A worker beats only while its loop comes round and no step of a job is stuck, so a fresh heartbeat in Redis says it all.
+A worker sends heartbeats only while none of its threads is stuck, so a recent heartbeat in Redis is enough.
 """
 
 import os
@@ -20,7 +20,7 @@ from image_analysis_worker.settings import WorkerSettings
 
 
 def main() -> None:
-    """Exit with 0 if a worker of the environment's model beats on this host, otherwise with 1 and the reason."""
+    """Exit with 0 if a worker of `MODEL_NAME` on this host sends heartbeats, otherwise with 1 and the reason."""
     try:
         settings = WorkerSettings.from_environment()
         model = settings.model_name
@@ -33,20 +33,23 @@ def main() -> None:
 
 
 def has_heartbeat(redis: Redis, model: str) -> bool:
-    """Tell whether a process on this host has beaten lately; one that ended a moment ago, or its successor, has not."""
+    """Return whether a running process on this host has sent a heartbeat lately.
+
+    A heartbeat that is older than the process is not its own: process IDs are used again.
+    """
     now_s, _ = redis.time()
-    beats = redis.zrangebyscore(keys.workers(model), now_s - keys.WORKER_TTL_S, "+inf", withscores=True)
+    heartbeats = redis.zrangebyscore(keys.workers(model), now_s - keys.WORKER_TTL_S, "+inf", withscores=True)
     return any(
         (process_id := find_process(name.decode())) is not None
-        and _measure_age_s(process_id) > now_s - beat_s + 1  # the server's seconds are whole ones
-        for name, beat_s in cast(list[tuple[bytes, float]], beats)
+        and _measure_age_s(process_id) > now_s - heartbeat_s + 1  # heartbeats are stored in whole seconds
+        for name, heartbeat_s in cast(list[tuple[bytes, float]], heartbeats)
     )
 
 
 def _measure_age_s(process_id: int) -> float:
-    """Return how long a process has been there, below 0 if it is not; Linux alone tells."""
+    """Return the age of a process; below 0 if there is no such process, or if the system is not Linux."""
     try:
-        # proc(5): the 22nd field; the second one, in parentheses, may hold anything.
+        # proc(5): the start time is the 22nd field. The second one, in parentheses, may hold spaces and parentheses.
         fields = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return -1.0

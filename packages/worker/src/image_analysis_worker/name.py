@@ -11,6 +11,6 @@ def make_worker_name() -> str:
 
 
 def find_process(worker_name: str) -> int | None:
-    """Return the process ID in a name; None for a worker of another host. Every container is a host."""
+    """Return the process ID in a name; None for a worker on another host, such as another container."""
     host, process_id, _ = worker_name.rsplit(".", 2)
     return int(process_id) if host == socket.gethostname() else None

@@ -1,4 +1,4 @@
-"""Waiting while Redis is away, with one log line at the start and one at the end of an outage."""
+"""Waiting while Redis does not answer, with one log line at the start and one at the end of an outage."""
 
 import math
 import threading
@@ -16,44 +16,44 @@ log = structlog.get_logger(__name__)
 
 
 class Outage:
-    """What all threads of a worker know about Redis; waits end when `is_stopping` is set."""
+    """Whether Redis answers, shared by all threads of a worker; waits end when `is_stopping` is set."""
 
     def __init__(self, is_stopping: threading.Event) -> None:
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._is_away = False
-        self._back_s = -math.inf
+        self._available_since_s = -math.inf
 
-    def insist(self, call: Callable[[], T]) -> T:
+    def retry(self, call: Callable[[], T]) -> T:
         """Call until Redis answers, waiting longer after each failure.
 
         Raises:
-            RedisError: the worker has to stop, and Redis is still away.
+            RedisError: the worker is stopping, and Redis still does not answer.
         """
         wait_s = FIRST_WAIT_S
         while True:
             try:
                 value = call()
             except RedisError as error:
-                self.note(error)
+                self.record(error)
                 if self._is_stopping.wait(wait_s):
                     raise
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
             else:
-                self.note(None)
+                self.record(None)
                 return value
 
-    def note(self, error: RedisError | None) -> None:
-        """Record how a call went; log a change."""
+    def record(self, error: RedisError | None) -> None:
+        """Record whether a call succeeded; log a change."""
         with self._lock:
             if error is not None and not self._is_away:
                 log.warning("store_unavailable", cause=f"{type(error).__name__}: {error}")
             if error is None and self._is_away:
                 log.info("store_available")
-                self._back_s = time.monotonic()
+                self._available_since_s = time.monotonic()
             self._is_away = error is not None
 
     @property
-    def back_for_s(self) -> float:
-        """Seconds since Redis was last away; infinity if it never was."""
-        return 0.0 if self._is_away else time.monotonic() - self._back_s
+    def available_for_s(self) -> float:
+        """Seconds since the last outage ended; 0 during one, infinity if there was none."""
+        return 0.0 if self._is_away else time.monotonic() - self._available_since_s

@@ -1,4 +1,4 @@
-"""Settings of the worker, from the environment alone."""
+"""Settings of the worker, from environment variables only."""
 
 from typing import Literal
 

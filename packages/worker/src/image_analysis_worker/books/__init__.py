@@ -1,1 +1,1 @@
-"""The place of the task function in the release before this one; gone in the next."""
+"""Where the previous release keeps its task function; the next release removes this package."""

@@ -1,4 +1,4 @@
-"""The task function under the name that jobs of the release before this one carry."""
+"""The task function under its old name, which queued jobs of the previous release contain."""
 
 from image_analysis_worker.rq.task import analyze_image
 

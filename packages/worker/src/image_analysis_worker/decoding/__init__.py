@@ -1,1 +1,1 @@
-"""From an image's bytes to pixels, in a bounded process."""
+"""From an image's bytes to a model's input, in processes with limits."""

@@ -1,8 +1,8 @@
 """Turns an image's bytes into a model's input in separate processes, limited in memory and time.
 
-A hostile image must not break the worker. One of 0.3 MB that repeats its scans a thousand times took 20 s, one of
-10 MB half an hour; one of 100 bytes, 1 x 4000 px, took 4.7 GB when it was resized. The only way to stop a C call is to
-end its process. `process` is the other end.
+A hostile image must not break the worker. An image of 0.3 MB that repeats its scans a thousand times took 20 s, one of
+10 MB half an hour. An image of 100 bytes, 1 x 4000 px, took 4.7 GB when it was resized. The only way to stop a C call
+is to end its process. The code of that process is in `process`.
 """
 
 import json
@@ -27,7 +27,7 @@ from image_analysis_worker.decoding.process import SIZE, Recipe
 _LINE_BYTES = 10_000
 _ERRORS = {error.code: error for error in (CorruptImage, UnsupportedDimensions)}
 
-# All that these processes inherit of the worker's environment, which holds the secrets of Redis and of the model hub.
+# The only variables that these processes inherit. The worker's environment holds the secrets of Redis and of the hub.
 _KEPT_VARIABLES = {
     "LANG",
     "LC_ALL",
@@ -40,12 +40,12 @@ _KEPT_VARIABLES = {
     "PYTHONPYCACHEPREFIX",
 }
 _VARIABLES = {
-    # For glibc: one arena, because each reserves 64 MB of addresses, which count as memory. And memory is kept for the
-    # next photo: returning it and asking again made 26 ms out of 14 ms.
+    # For glibc: one arena, because each reserves 64 MB of addresses, which count as memory. Freed memory is kept for
+    # the next photo: returning and requesting it again took 26 ms instead of 14 ms.
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 * 1024**2),
     "MALLOC_TRIM_THRESHOLD_": str(64 * 1024**2),
-    # A process that forks must have only one thread.
+    # A process that forks must have one thread only.
     "OPENBLAS_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -85,13 +85,13 @@ class Decoders:
                 if self._template is not None:
                     socket.send_fds(self._template, [b"\0"], fds)
                     return
-            except OSError:  # the template has ended
+            except OSError:  # the template's process has ended
                 self._end()
             self._template = self._start()
             socket.send_fds(self._template, [b"\0"], fds)
 
     def explain(self) -> str:
-        """Return why the template could not load the image processor; empty if it is not known."""
+        """Return why the template could not load the image processor; empty if that is unknown."""
         with self._lock, suppress(OSError):
             if self._template is not None:
                 return self._template.recv(1000, socket.MSG_DONTWAIT).decode(errors="replace")
@@ -103,8 +103,8 @@ class Decoders:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "image_analysis_worker.decoding.process", json.dumps(asdict(self.recipe))],
                 stdin=theirs.fileno(),
-                stdout=2,  # whatever a library prints goes to the log
-                # Signals to the worker's group must not reach the decoders: the worker first finishes its work.
+                stdout=2,  # what a library prints must not mix with the worker's log lines
+                # Signals to the worker's group must not reach the decoders: the worker first finishes its batch.
                 process_group=0,
                 env={name: value for name, value in os.environ.items() if name in _KEPT_VARIABLES} | _VARIABLES,
             )
@@ -124,28 +124,28 @@ class Decoder:
     def __init__(self, decoders: Decoders) -> None:
         self._decoders = decoders
         self._pipes: tuple[IO[bytes], IO[bytes]] | None = None
-        # Pixels through a pipe took 2 ms for each megabyte.
+        # A pipe would take 2 ms for each megabyte of pixels.
         self._pixels = _open_memory()
 
     def decode(self, body: bytes) -> Pixels:
-        """Make the model's input of an image.
+        """Make the model's input from an image.
 
         Raises:
-            CorruptImage: as `decode_image`, or the image needs too much memory, or two decoders ended over it.
+            CorruptImage: as `decode_image` raises it; or the image needs too much memory, or crashed two processes.
             UnsupportedDimensions: the image processor cannot resize it, or would make it too large.
             JobTimeout: it takes too long.
             StartupError: the decoder cannot be started.
         """
-        # The first time, something other than the image may have ended the process.
+        # Twice, because something other than the image may have ended the first process.
         for _ in range(2):
             pipes = self._pipes = self._pipes or self._open()
-            asked_s = time.monotonic()
+            sent_s = time.monotonic()
             try:
-                return self._ask(*pipes, body)
+                return self._request(*pipes, body)
             except (BrokenPipeError, EOFError):
-                self._let_go()
+                self._close_pipes()
                 timeout_s = self._decoders.recipe.timeout_s
-                if time.monotonic() - asked_s >= timeout_s:
+                if time.monotonic() - sent_s >= timeout_s:
                     raise JobTimeout(
                         f"Decoding the image took longer than {timeout_s:g} s: send a simpler one."
                     ) from None
@@ -153,43 +153,43 @@ class Decoder:
 
     def close(self) -> None:
         """Close the pipes, which ends the process, and free the memory."""
-        self._let_go()
+        self._close_pipes()
         self._pixels.close()
 
-    def _let_go(self) -> None:
+    def _close_pipes(self) -> None:
         for pipe in self._pipes or ():
             with suppress(BrokenPipeError):
                 pipe.close()
         self._pipes = None
 
     def _open(self) -> tuple[IO[bytes], IO[bytes]]:
-        # On the first try the template may just be ending.
+        # Twice, because the template may be ending at the first attempt.
         for _ in range(2):
-            their_questions, questions = os.pipe()
-            answers, their_answers = os.pipe()
-            pipes = os.fdopen(questions, "wb"), os.fdopen(answers, "rb")
+            their_requests, requests = os.pipe()
+            responses, their_responses = os.pipe()
+            pipes = os.fdopen(requests, "wb"), os.fdopen(responses, "rb")
             try:
-                self._decoders.fork(their_questions, their_answers, self._pixels.fileno())
+                self._decoders.fork(their_requests, their_responses, self._pixels.fileno())
             finally:
-                os.close(their_questions)
-                os.close(their_answers)
+                os.close(their_requests)
+                os.close(their_responses)
             if pipes[1].readline():
                 return pipes
             for pipe in pipes:
                 pipe.close()
         raise StartupError(f"The image processor does not start: {self._decoders.explain() or 'its process ends'}")
 
-    def _ask(self, questions: IO[bytes], answers: IO[bytes], body: bytes) -> Pixels:
-        questions.write(SIZE.pack(len(body)) + body)
-        questions.flush()
-        if not (line := answers.readline(_LINE_BYTES)).endswith(b"\n"):
+    def _request(self, requests: IO[bytes], responses: IO[bytes], body: bytes) -> Pixels:
+        requests.write(SIZE.pack(len(body)) + body)
+        requests.flush()
+        if not (line := responses.readline(_LINE_BYTES)).endswith(b"\n"):
             raise EOFError
-        answer = json.loads(line)
-        if code := answer.get("code"):
-            raise _ERRORS[code](answer["detail"]) from RuntimeError(answer["cause"])
-        shape = tuple(answer["shape"])
+        response = json.loads(line)
+        if code := response.get("code"):
+            raise _ERRORS[code](response["detail"]) from RuntimeError(response["cause"])
+        shape = tuple(response["shape"])
         if prod(shape) > 3 * self._decoders.recipe.max_input_pixels:
-            raise EOFError  # only a process that was taken over says so
+            raise EOFError  # only a process that an attacker controls sends this
         values = bytearray(4 * prod(shape))
         if os.preadv(self._pixels.fileno(), [values], 0) < len(values):
             raise EOFError

@@ -1,6 +1,6 @@
-"""The other end of `decoder`: a process that loads a model's image processor once, then forks each decoder.
+"""The process that decodes images for `decoder`: the template loads a model's image processor once and forks decoders.
 
-It never loads torch. A fork takes 6 ms and 6 MB; starting each decoder from nothing would take 0.8 s and 50 MB.
+It never loads torch. A fork takes 6 ms and 6 MB; starting a new Python for each decoder would take 0.8 s and 50 MB.
 """
 
 import gc
@@ -29,11 +29,11 @@ from image_analysis_worker.decoding.sandbox import enter_sandbox
 
 MEMORY_BASE_BYTES = 160 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 24
-"""What a decoder may take on top of the process that it is forked from. The worst format, WebP with alpha, took 20
-bytes for each pixel of the limit; the resize of a picture in full size took 15."""
+"""The memory that a decoder may use on top of its template's. The worst format, WebP with alpha, took 20 bytes for each
+pixel of the limit; the resize of an image in full size took 15."""
 
 MAX_INPUT_GROWTH = 16
-"""How many times the pixels of the model's usual input one input may have. Where a processor neither crops nor resizes
+"""The largest input, as a multiple of the pixels of the model's usual input. If a processor neither crops nor resizes
 to a fixed size, the image decides how large the input is, and so how much memory the model takes."""
 
 SIZE = struct.Struct(">Q")
@@ -67,13 +67,13 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies: nobody waits for the forks
     recipe = Recipe(**json.loads(sys.argv[1]))
-    _bound_pictures(max(recipe.max_image_pixels, recipe.max_input_pixels))
+    _limit_resizes(max(recipe.max_image_pixels, recipe.max_input_pixels))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(
         OSError
     ):  # Linux: if the machine or the container runs out of memory, these processes are killed first
         Path("/proc/self/oom_score_adj").write_text("1000")
-    # One damaged image can raise 60,000 warnings, and Python remembers each.
+    # One damaged image can raise 60,000 warnings, and Python keeps each.
     warnings.simplefilter("ignore")
     Image.MAX_IMAGE_PIXELS = None  # `decode_image` checks our own limit.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -82,7 +82,7 @@ def main() -> None:
         try:
             processor = _load(recipe)
         except Exception as error:  # noqa: BLE001
-            # A last line of defense: a checkpoint can name any processor, with any parameters.
+            # The last line of defense: a checkpoint can name any processor, with any parameters.
             worker.send(f"{type(error).__name__}: {error}".partition("\n")[0].encode()[:1000])
             return
         enter_sandbox()
@@ -90,16 +90,16 @@ def main() -> None:
         while fds := socket.recv_fds(worker, 1, 3)[1]:
             if os.fork() == 0:
                 worker.close()
-                _end_with(lambda fds=fds: _decode(recipe, processor, *fds))  # type: ignore[misc]
+                _run_and_exit(lambda fds=fds: _decode(recipe, processor, *fds))  # type: ignore[misc]
             for fd in fds:
                 os.close(fd)
 
 
-def _bound_pictures(max_pixels: int) -> None:
-    """Make Pillow refuse to enlarge a picture over a limit: a shortest-edge resize made 131 megapixels of 1 x 2000 px.
+def _limit_resizes(max_pixels: int) -> None:
+    """Make Pillow refuse to resize an image to more pixels: a shortest-edge resize made 131 megapixels of 1 x 2000 px.
 
-    Every image processor has its own rules for sides and crops, but all resize with this one method. The memory limit
-    would stop them too, but only after seconds, and not for the same image every time.
+    Every image processor has its own rules for sides and crops, but all resize with this method. The memory limit would
+    stop them too, but only after seconds, and not always for the same image.
     """
     resize = Image.Image.resize
 
@@ -124,10 +124,10 @@ def _prepare(processor: Processor, image: Image.Image) -> Any:
     return processor(images=image, return_tensors="np")["pixel_values"][0].astype("float32", copy=False)
 
 
-def _end_with(work: Callable[[], None]) -> None:
+def _run_and_exit(function: Callable[[], None]) -> None:
     exit_code = 1
     try:
-        work()
+        function()
         exit_code = 0
     except (EOFError, BrokenPipeError):
         exit_code = 0  # The worker has ended or closed the decoder.
@@ -137,11 +137,14 @@ def _end_with(work: Callable[[], None]) -> None:
         os._exit(exit_code)
 
 
-def _decode(recipe: Recipe, processor: Processor, questions: int, answers: int, pixels: int) -> None:
-    """Answer each image with a line of JSON; the values of the input go into `pixels`."""
+def _decode(recipe: Recipe, processor: Processor, requests: int, responses: int, pixels: int) -> None:
+    """Respond to each image with a line of JSON; write the values of the input into the memory file `pixels`.
+
+    The arguments are file descriptors. The first line says that the decoder is ready.
+    """
     _limit_memory(MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * recipe.max_image_pixels)
-    images = FileIO(questions)
-    _answer(answers, {})
+    images = FileIO(requests)
+    _respond(responses, {})
     while True:
         (size,) = SIZE.unpack(read_exactly(images, SIZE.size))
         body = bytes(read_exactly(images, size))
@@ -150,11 +153,11 @@ def _decode(recipe: Recipe, processor: Processor, questions: int, answers: int, 
         try:
             values = _make_input(recipe, processor, body)
             _write(pixels, values.tobytes())
-            answer = {"shape": values.shape}
+            response = {"shape": values.shape}
         except JobError as error:
-            answer = {"code": error.code, "detail": error.detail, "cause": repr(error.__cause__ or error)[:200]}
+            response = {"code": error.code, "detail": error.detail, "cause": repr(error.__cause__ or error)[:200]}
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _answer(answers, answer)
+        _respond(responses, response)
 
 
 def _make_input(recipe: Recipe, processor: Processor, body: bytes) -> Any:
@@ -167,19 +170,19 @@ def _make_input(recipe: Recipe, processor: Processor, body: bytes) -> Any:
         if values[0].size > recipe.max_input_pixels:
             raise ValueError(f"{values[0].size} pixels, the limit is {recipe.max_input_pixels}")
     except Exception as error:
-        # A processor can raise anything. It works for one upright RGB picture, so this one differs by its sides.
+        # A processor can raise anything. It has worked for another RGB image, so only this one's dimensions can be why.
         raise UnsupportedDimensions from error
     return values
 
 
 def _limit_memory(more_bytes: int) -> None:
-    with suppress(ValueError, OSError):  # macOS has no such limit, and the inherited one may be lower
+    with suppress(ValueError, OSError):  # macOS has no such limit, and the inherited limit may be lower
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes, mapped + more_bytes))
 
 
-def _answer(pipe: int, answer: dict[str, Any]) -> None:
-    os.write(pipe, json.dumps(answer).encode() + b"\n")
+def _respond(pipe: int, response: dict[str, Any]) -> None:
+    os.write(pipe, json.dumps(response).encode() + b"\n")
 
 
 def _write(file: int, body: bytes) -> None:

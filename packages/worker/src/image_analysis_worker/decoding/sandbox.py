@@ -1,4 +1,4 @@
-"""Takes rights away from a process that reads untrusted data; on Linux, as far as the kernel allows it."""
+"""Removes rights from a process that reads untrusted data; on Linux only, as far as the kernel supports it."""
 
 import ctypes
 import os
@@ -8,8 +8,8 @@ import sys
 _NO_NEW_PRIVILEGES = 38
 _SET_SECCOMP, _FILTER_MODE = 22, 2
 
-# seccomp: for each machine its audit architecture, and the numbers of `socket` and `io_uring_setup`. On x86-64, numbers
-# from 2**30 on belong to another architecture (x32), which nothing here uses.
+# seccomp: the audit architecture of each machine, and the numbers of `socket` and `io_uring_setup`. On x86-64, numbers
+# from 2**30 on belong to another architecture (x32), which is not needed here.
 _SOCKET_CALLS = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
 _LOAD, _JUMP_EQUAL, _JUMP_FROM, _RETURN = 0x20, 0x15, 0x35, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT = 0, 4
@@ -25,9 +25,9 @@ _SEEING = 1 << 19 | 1 << 21 | 1 << 38
 
 
 def enter_sandbox() -> None:
-    """Give up sockets, writing files, starting programs, and reading other processes' memory and environment.
+    """Forbid this process to open sockets, write files, start programs, and read other processes.
 
-    For a process with one thread; its children inherit it. Steps that the kernel refuses are skipped.
+    Call it in a process with one thread; its children inherit the limits. What the kernel does not support is skipped.
     """
     if sys.platform != "linux":
         return
@@ -47,7 +47,7 @@ def _drop_capabilities(libc: ctypes.CDLL) -> None:
 
 
 def _restrict_files(libc: ctypes.CDLL) -> None:
-    """Enter a Landlock domain without any rule. It also forbids `ptrace`, and with it /proc/PID/environ, of others."""
+    """Enter a Landlock domain without any rule; this also forbids `ptrace` and /proc/PID/environ of other processes."""
     rules = ctypes.create_string_buffer(struct.pack("=Q", _WRITE_AND_EXECUTE), 8)
     ruleset = libc.syscall(_CREATE_RULESET, rules, ctypes.c_size_t(8), 0)
     if ruleset >= 0:

@@ -1,1 +1,1 @@
-"""Model checkpoints and the engines that run them."""
+"""Model checkpoints, and the engines that run them."""

@@ -1,4 +1,4 @@
-"""Where a model's files are: in the package, in a folder, or on the hub; it knows nothing of what is in them."""
+"""Finds a model's files: in the package, in a folder, or on the hub. It does not read what they hold."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ BUNDLED_FOLDER = Path(str(files("image_analysis_worker"))) / "models" / BUNDLED_
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The files of one revision of one model, on this machine."""
+    """One revision of a model, as files on this machine."""
 
     name: str
     folder: Path
@@ -32,16 +32,16 @@ class Checkpoint:
 
     @property
     def accuracy(self) -> float | None:
-        """Top-1 accuracy from 0 to 1, where the model card states one."""
+        """Top-1 accuracy from 0 to 1, if the model card states one."""
         card = self.folder / "README.md"
         results = ModelCard.load(card).data.eval_results if card.is_file() else None
         return next((float(r.metric_value) for r in results or [] if r.metric_type == "accuracy"), None)
 
 
 def find_checkpoint(model_id: str, revision: str | None = None, *, name: str | None = None) -> Checkpoint:
-    """Find a model by its ID; a model on the hub is fetched once and kept in the hub's cache.
+    """Find a model by its ID; a model on the hub is downloaded once and kept in the hub's cache.
 
-    It is called `name`, or after its ID.
+    `name` is what clients call it; by default, the name is made from its ID.
 
     Raises:
         StartupError: there is no such model, or the hub cannot be reached and the model is not in the cache.
@@ -82,7 +82,7 @@ def _download(model_id: str, revision: str | None) -> Path:
 
 
 def _digest(folder: Path) -> str:
-    """Identify a folder's model by the files that decide its answers; 0.4 s for 346 MB."""
+    """Return a digest of the files that decide a model's answers, 16 hex digits; takes 0.4 s for 346 MB."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
         digest.update(path.name.encode())

@@ -1,4 +1,4 @@
-"""What CPU this process may use: how many cores, fewer than the host has in a container, and what they can do."""
+"""How many CPU cores this process may use, which in a container may be fewer than the host's, and their features."""
 
 import math
 import os
@@ -8,13 +8,13 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def count_usable_cores(cgroup: Path = CGROUP) -> int:
-    """Count the cores of the CPU affinity, cut to the cgroup's quota (version 2 or 1), one at least."""
+    """Count the cores of the CPU affinity, limited by the cgroup's quota (version 2 or 1); at least one."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(affinity, _read_quota(cgroup))))
 
 
 def _read_quota(cgroup: Path) -> float:
-    """Read the cores that the scheduler grants in each period; infinity without a limit."""
+    """Read the cgroup's quota in cores; infinity without a limit."""
     try:
         if (version_2 := cgroup / "cpu.max").is_file():
             quota, period = version_2.read_text().split()
@@ -26,7 +26,7 @@ def _read_quota(cgroup: Path) -> float:
 
 
 def has_cpu_flag(*names: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether the CPU has one of some features, by Linux's names for them; False where there is no list."""
+    """Return whether the CPU has at least one of these features, by Linux's names; False if Linux lists none."""
     try:
         line = next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))
     except (OSError, StopIteration):

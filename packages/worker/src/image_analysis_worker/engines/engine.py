@@ -1,4 +1,4 @@
-"""What the worker asks of a model."""
+"""The interface between the worker and the engine that runs its model."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -7,14 +7,18 @@ from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Pre
 
 
 class Decoder(Protocol):
-    """What turns an image's bytes into one input of a batch; for one thread."""
+    """Makes one input of a batch from an image's bytes; for one thread."""
 
     def decode(self, body: bytes) -> Any:
-        """Make the input; a JobError says why there is none."""
+        """Make the input.
+
+        Raises:
+            JobError: the image cannot be analyzed.
+        """
 
 
 class Engine(Protocol):
-    """What the worker asks of a model; `TorchEngine` is the one that it ships with."""
+    """A loaded model; `TorchEngine` is the implementation."""
 
     ref: ModelRef
 
@@ -22,7 +26,7 @@ class Engine(Protocol):
         """Make a decoder; called by each thread that decodes."""
 
     def classify(self, inputs: Sequence[Any], top_k: int = TOP_K) -> list[list[Prediction]]:
-        """Give each input's `top_k` best labels, best first, or all of fewer; called by one thread."""
+        """Return the `top_k` best predictions of each input, best first, or all if there are fewer; for one thread."""
 
     def warm_up(self) -> ModelAnnouncement:
-        """Make the first call the caller's, and say what the model is."""
+        """Run the model until its first, slow calls are done, and describe it."""

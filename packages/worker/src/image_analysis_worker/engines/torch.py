@@ -1,4 +1,4 @@
-"""The model: transformers' image-classification pieces on torch; the one module that imports either."""
+"""Runs an image-classification model of transformers on torch; the only module that imports either."""
 
 import json
 import time
@@ -26,13 +26,13 @@ from image_analysis_worker.settings import WorkerSettings
 CPU_BATCH_SIZE = 8
 GPU_BATCH_SIZE = 32
 """Where throughput stops growing. On 2 CPU cores the bundled model did 189, 260, 312, 350, 287 and 300 images/s in
-batches of 1, 2, 4, 8, 16 and 32; the GPU's size is not measured yet."""
+batches of 1, 2, 4, 8, 16 and 32; the size for GPUs is not measured yet."""
 
 USUAL_INPUT_PX = 224
-"""Assumed where neither the configuration nor the image processor states an input size."""
+"""Used if neither the configuration nor the image processor states an input size."""
 
 LARGE_PARAMETERS = 10_000_000
-"""Below this, the rest of a job takes longer than the model, and half the precision buys nothing."""
+"""For smaller models, the rest of a job takes longer than the model, so half the precision gains nothing."""
 
 
 class TorchEngine:
@@ -57,7 +57,7 @@ class TorchEngine:
         )
         config = model.config
         self._labels = [label for _, label in sorted((config.id2label or {}).items())]
-        # As transformers' pipeline decides it: labels that exclude each other share one belief.
+        # As in transformers' pipeline: softmax if the labels exclude each other, a sigmoid for each label otherwise.
         self._is_exclusive = config.problem_type != "multi_label_classification" and len(self._labels) > 1
         self.ref = ModelRef(id=checkpoint.name, revision=checkpoint.revision, preprocessing=PREPROCESSING_VERSION)
 
@@ -92,7 +92,7 @@ class TorchEngine:
         except StartupError:
             raise
         except Exception as error:
-            # A last line of defence: a folder can hold anything, and transformers raises anything.
+            # The last line of defense: a folder can hold anything, and transformers can raise anything.
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise StartupError(f"{name} is not an image-classification checkpoint: {reason}") from error
         if report["missing_keys"] or report["mismatched_keys"]:
@@ -100,12 +100,12 @@ class TorchEngine:
         return cls(checkpoint, model, decoders, settings)
 
     def open_decoder(self) -> Decoder:
-        """Make a decoder, which turns images into this model's inputs; for one thread."""
+        """Make a decoder, which makes this model's inputs from images; for one thread."""
         return self._decoders.open()
 
     @torch.inference_mode()
     def classify(self, inputs: Sequence[Pixels], top_k: int = TOP_K) -> list[list[Prediction]]:
-        """Give the `top_k` best labels, best first, or all of fewer, of each input (3, H, W)."""
+        """Return the `top_k` best predictions of each input (3, H, W), best first, or all if there are fewer."""
         tensors = [torch.frombuffer(pixels.values, dtype=torch.float32).view(pixels.shape) for pixels in inputs]
         pixels = torch.stack(tensors).to(self._device, self._dtype)
         logits = self._model(pixel_values=pixels).logits.float()
@@ -120,7 +120,7 @@ class TorchEngine:
         ]
 
     def warm_up(self) -> ModelAnnouncement:
-        """Run the model until its first calls are behind it, and say what it is and how fast.
+        """Run the model until its first, slow calls are done, and describe it and its speed.
 
         Raises:
             StartupError: its image processor does not work.
@@ -146,7 +146,7 @@ class TorchEngine:
 
 
 def _make_recipe(processor: BaseImageProcessor, config: PreTrainedConfig, settings: WorkerSettings) -> Recipe:
-    """Describe how inputs are made to a process that has no torch."""
+    """Describe how to make inputs, for a process that has no torch."""
     sizes, crops = (
         [side for side in dict(getattr(processor, name, None) or {}).values() if side] for name in ("size", "crop_size")
     )
@@ -165,7 +165,7 @@ def _make_recipe(processor: BaseImageProcessor, config: PreTrainedConfig, settin
 
 
 def _choose_dtype(wanted: str, device: torch.device, parameters: int) -> torch.dtype:
-    """Choose bfloat16 where the hardware multiplies it and the model is large enough: 2-3 times for ViT-base."""
+    """For `auto`, choose bfloat16 if the hardware multiplies it and the model is large: 2-3 times for ViT-base."""
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
     if device.type == "cuda":

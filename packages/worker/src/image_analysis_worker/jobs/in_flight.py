@@ -1,4 +1,4 @@
-"""The jobs that a worker has in hand, from the queue to their end: bounded, and given back in one go."""
+"""The jobs that a worker has taken from the queue and not ended yet: a bounded number, returned together at a stop."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ from typing import Any
 from image_analysis_common.errors import ServiceError
 from image_analysis_common.models import MAX_TOP_K, TOP_K, AnalysisResult
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.metrics import STAGES, Spent
+from image_analysis_worker.metrics import STAGES, StageTime
 
 
 @dataclass(eq=False)
-class Work:
-    """One job in hand, and how far it has come."""
+class Job:
+    """One job in flight, and how far it is."""
 
     job_id: str
     request_id: str
@@ -23,12 +23,14 @@ class Work:
     image: bytes
     attempts_left: int
     is_suspect: bool
-    """Whether an earlier attempt at it ended with its worker: it runs alone, so that nothing else ends with it."""
+    """True if a worker died on an earlier attempt. Such a job runs alone."""
     traceparent: str = ""
-    """The trace of its request, where there is one."""
-    stages: list[Spent] = field(default_factory=list)
-    entry: Any = None
-    """Where it stands in RQ's books; theirs alone."""
+    """The trace of its request; empty without one."""
+    stages: list[StageTime] = field(default_factory=list)
+    rq_job: Any = None
+    """RQ's own object for the job; only the package `rq` uses it."""
+    execution: Any = None
+    """RQ's `Execution` of this attempt; None until the job is started."""
     started_s: float = field(default_factory=time.perf_counter)
     input: Any = None
     result: AnalysisResult | None = None
@@ -36,7 +38,7 @@ class Work:
     processing_time_ms: float = 0.0
 
     def end(self, outcome: AnalysisResult | Exception) -> None:
-        """Note the answer or the error, and forget the image."""
+        """Set the result or the error, and drop the image."""
         if isinstance(outcome, AnalysisResult):
             self.result = outcome
         else:
@@ -55,61 +57,61 @@ class Work:
 
     @property
     def can_be_retried(self) -> bool:
-        """Whether another attempt may end otherwise: what the service foresees would come again."""
+        """Whether another attempt may succeed. A `ServiceError` would only come again."""
         return self.attempts_left > 1 and self.failure is not None and not isinstance(self.failure, ServiceError)
 
 
 class InFlight:
-    """Holds at most `capacity` jobs: being decoded, ready for the model, or in it. Shared by the threads."""
+    """Holds at most `capacity` jobs: being decoded, ready for the model, or in it. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._changed = threading.Condition()
-        self._held: dict[str, Work] = {}
-        self._ready: deque[Work] = deque()
+        self._jobs: dict[str, Job] = {}
+        self._ready: deque[Job] = deque()
         self._running: set[str] = set()
         self._is_closed = False
 
     def wait_for_room(self, timeout_s: float) -> int:
-        """Return how many more jobs fit; a suspect leaves no room beside it. 0 when there is none in time."""
+        """Return how many more jobs fit; 0 if there is no room in time. While a suspect job is in flight, none fit."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._room() > 0, timeout_s)
             return 0 if self._is_closed else self._room()
 
     def wait_until_empty(self, timeout_s: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or not self._held, timeout_s)
+            self._changed.wait_for(lambda: self._is_closed or not self._jobs, timeout_s)
 
     @property
     def is_empty(self) -> bool:
-        return not self._held
+        return not self._jobs
 
     def _room(self) -> int:
-        if any(work.is_suspect for work in self._held.values()):
+        if any(job.is_suspect for job in self._jobs.values()):
             return 0
-        return self._capacity - len(self._held)
+        return self._capacity - len(self._jobs)
 
-    def hold(self, works: Iterable[Work]) -> bool:
-        """Take jobs in; False when the hand is closed, and they are the caller's to give back."""
+    def add(self, jobs: Iterable[Job]) -> bool:
+        """Add jobs; return False if `close` was called: then the caller must give them back."""
         with self._changed:
             if self._is_closed:
                 return False
-            self._held.update((work.job_id, work) for work in works)
+            self._jobs.update((job.job_id, job) for job in jobs)
             return True
 
-    def holds(self, work: Work) -> bool:
-        return self._held.get(work.job_id) is work
+    def has(self, job: Job) -> bool:
+        return self._jobs.get(job.job_id) is job
 
-    def offer(self, work: Work) -> None:
-        """Note that a job can go into the model, or has ended before it."""
+    def mark_ready(self, job: Job) -> None:
+        """Mark a job that can go into the model, or that ended before it."""
         with self._changed:
-            if self.holds(work):
-                self._ready.append(work)
+            if self.has(job):
+                self._ready.append(job)
                 self._changed.notify_all()
 
-    @STAGES.spend("wait")
-    def next_batch(self, max_size: int, wait_s: float) -> list[Work] | None:
-        """Wait for ready jobs, then up to `wait_s` for company; None when the hand is closed."""
+    @STAGES.measure("wait")
+    def next_batch(self, max_size: int, wait_s: float) -> list[Job] | None:
+        """Wait for a ready job, then up to `wait_s` for more; return None if `close` was called."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._ready)
             if wait_s:
@@ -117,23 +119,23 @@ class InFlight:
             if self._is_closed:
                 return None
             batch = [self._ready.popleft() for _ in range(min(max_size, len(self._ready)))]
-            self._running = {work.job_id for work in batch}
+            self._running = {job.job_id for job in batch}
             return batch
 
-    def let_go(self, batch: Iterable[Work]) -> None:
-        """Forget jobs whose end is written."""
+    def remove(self, batch: Iterable[Job]) -> None:
+        """Remove jobs whose end is written."""
         with self._changed:
-            for work in batch:
-                self._held.pop(work.job_id, None)
+            for job in batch:
+                self._jobs.pop(job.job_id, None)
             self._running = set()
             self._changed.notify_all()
 
-    def close(self) -> list[Work]:
-        """Hand out nothing more; return the jobs that are not in the model, in the order they came in."""
+    def close(self) -> list[Job]:
+        """Stop giving out batches; remove and return the jobs that are not in the model, oldest first."""
         with self._changed:
             self._is_closed = True
-            rest = [work for work in self._held.values() if work.job_id not in self._running]
-            for work in rest:
-                del self._held[work.job_id]
+            rest = [job for job in self._jobs.values() if job.job_id not in self._running]
+            for job in rest:
+                del self._jobs[job.job_id]
             self._changed.notify_all()
             return rest

@@ -1,10 +1,10 @@
-"""How the end of a run becomes the client's answer and the log line."""
+"""The ends of jobs: the result or error for the client, the log line, the metrics."""
 
 import structlog
 
 from image_analysis_common.errors import ServiceError
 from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus, ModelRef, Prediction
-from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.in_flight import Job
 from image_analysis_worker.jobs.spans import write_spans
 from image_analysis_worker.metrics import JOB_DURATION, JOBS
 
@@ -18,41 +18,41 @@ log = structlog.get_logger(__name__)
 
 
 def make_result(predictions: list[Prediction], model: ModelRef) -> AnalysisResult:
-    """Put a model's predictions for one image, best first, into the answer's form."""
+    """Make the result from a model's predictions for one image, best first."""
     best = predictions[0]
     return AnalysisResult(label=best.label, confidence=best.confidence, predictions=predictions, model=model)
 
 
 def describe(error: Exception | None) -> JobFailure:
-    """Put an error into words for the client; of one that nobody foresaw it learns nothing."""
+    """Describe an error to the client; an unexpected one only as an internal error."""
     if isinstance(error, ServiceError):
         return JobFailure(code=error.code, detail=error.detail)
     detail = "Something went wrong in the service: report it with the job ID."
     return JobFailure(code=ServiceError.code, detail=detail)
 
 
-def note_end(work: Work, status: JobStatus | None) -> None:
-    """Count how a job's run ended, write its spans and its one line in the log: the only place that does.
+def report_end(job: Job, status: JobStatus | None) -> None:
+    """Count the end of a job's attempt, write its spans and its log line. No other code does.
 
-    `status` is what the run has reached, from the script that wrote it. None says that nothing was written, because the
-    job is another worker's by now or had ended before: then the end is that one's to note.
+    `status` is what the script has written. None means that it wrote nothing, because another worker has taken the job
+    over or the job had already ended. Then the end was, or will be, reported elsewhere.
     """
-    line = log.bind(job_id=work.job_id, request_id=work.request_id)
+    line = log.bind(job_id=job.job_id, request_id=job.request_id)
     if status is None:
-        if work.has_ended:
+        if job.has_ended:
             line.info("end_discarded")
         return
-    failure = work.failure if status in (JobStatus.FAILED, JobStatus.PENDING) else None
+    failure = job.failure if status in (JobStatus.FAILED, JobStatus.PENDING) else None
     JOBS.labels(OUTCOMES[status], describe(failure).code if failure else "").inc()
-    JOB_DURATION.observe(work.processing_time_ms / 1000)
-    line = line.bind(**write_spans(work, failure), processing_time_ms=work.processing_time_ms)
+    JOB_DURATION.observe(job.processing_time_ms / 1000)
+    line = line.bind(**write_spans(job, failure), processing_time_ms=job.processing_time_ms)
     event = f"job_{OUTCOMES[status]}"
-    if work.result is not None and status is JobStatus.COMPLETED:
-        line.info(event, label=work.result.label)
+    if job.result is not None and status is JobStatus.COMPLETED:
+        line.info(event, label=job.result.label)
     elif failure is None:
         line.info(event)
     elif isinstance(failure, ServiceError):
         line.warning(event, code=failure.code, cause=repr(failure.__cause__ or failure))
     else:
-        # A traceback only for what is our fault.
+        # Only an unexpected error gets a traceback.
         line.error(event, exc_info=failure)

@@ -1,6 +1,6 @@
-"""What the worker writes to Redis about a job: every step of its record, and the result in the cache.
+"""What the worker writes to Redis about a job: each step of its record, and the result in the cache.
 
-RQ's books take the step too, in the same script and under the same conditions; what is written there is RQ's to say.
+The same script also writes the step to RQ's hash and registries, under the same conditions; `RqStep` holds RQ's part.
 """
 
 from redis import Redis
@@ -14,11 +14,11 @@ from image_analysis_common.scripts.runs import CacheEntry, RqStep, step
 from image_analysis_common.scripts.source import ScriptCall
 
 TIMEOUT_S = 3
-"""Longer than a pop blocks, far shorter than a worker may be silent."""
+"""Longer than a blocking pop waits, and far shorter than a worker may be silent."""
 
 
 def connect(dsn: str) -> Redis:
-    """Make a client that leaves patience to its callers; RESP 2, so that even a Redis that is too old can say so."""
+    """Make a client that never retries: its callers do. RESP 2, so that a Redis that is too old can still answer."""
     return Redis.from_url(
         dsn,
         protocol=2,
@@ -31,7 +31,7 @@ def connect(dsn: str) -> Redis:
 class Records:
     """Writes the steps of a model's jobs into a pipeline; the caller sends it, and `read_step` reads the answers.
 
-    Without an `RqStep`, RQ's books are the caller's.
+    Without an `RqStep`, the caller updates RQ itself.
     """
 
     def __init__(self, model_id: str, *, cache_ttl_s: int) -> None:
@@ -39,11 +39,11 @@ class Records:
         self._cache_ttl_s = cache_ttl_s
 
     def begin(self, pipeline: Pipeline, job_id: str, record: JobRecord, rq: RqStep | None = None) -> None:
-        """Note that a worker is at the job."""
+        """Set the job to PROCESSING."""
         _write(pipeline, step(job_id, self._model_id, record, {"status": JobStatus.PROCESSING}, rq=rq))
 
     def retry(self, pipeline: Pipeline, job_id: str, record: JobRecord | None = None, rq: RqStep | None = None) -> None:
-        """Note that the job is back in the queue."""
+        """Set the job back to PENDING."""
         _write(pipeline, step(job_id, self._model_id, record, {"status": JobStatus.PENDING}, rq=rq))
 
     def complete(
@@ -55,7 +55,7 @@ class Records:
         processing_time_ms: float,
         rq: RqStep | None = None,
     ) -> None:
-        """Write the result into the job's record and the cache, and let go of the image."""
+        """Write the result into the job's record and the cache, and delete the image."""
         fields = {
             "status": JobStatus.COMPLETED,
             "result": result.model_dump_json(),
@@ -71,16 +71,16 @@ class Records:
     def fail(
         self, pipeline: Pipeline, job_id: str, record: JobRecord, failure: JobFailure, rq: RqStep | None = None
     ) -> None:
-        """Write the error into the job's record and let go of the image."""
+        """Write the error into the job's record, and delete the image."""
         fields = {"status": JobStatus.FAILED, "error": failure.model_dump_json()}
         _write(pipeline, step(job_id, self._model_id, record, fields, rq=rq))
 
 
 def _write(pipeline: Pipeline, call: ScriptCall) -> None:
-    # By its text: a registered script would cost each pipeline a round trip to ask whether the server has it.
+    # EVAL with the text: with a registered script, each pipeline would first ask the server whether it has it.
     pipeline.eval(call.script.text, *call.words)
 
 
 def read_step(answer: bytes | None) -> JobStatus | None:
-    """Return the status that the run has reached; None where nothing was written."""
+    """Return the status that the script has written; None if it wrote nothing."""
     return JobStatus(answer.decode()) if answer else None

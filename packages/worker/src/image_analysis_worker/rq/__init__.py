@@ -1,1 +1,1 @@
-"""RQ's registries and queues: the only package that imports rq."""
+"""RQ's queues, registries and workers; the only package that imports rq."""

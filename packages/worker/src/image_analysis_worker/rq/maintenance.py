@@ -1,11 +1,11 @@
-"""Staying alive in RQ's books and Redis's lists, and looking after the jobs of workers that are not."""
+"""What a worker does every few seconds: register, send heartbeats, and requeue the jobs of dead workers."""
 
 from typing import cast
 
 import structlog
 from pydantic import ValidationError
 from redis.client import Pipeline
-from rq.job import Job
+from rq.job import Job as RqJob
 from rq.job import JobStatus as RqStatus
 from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import current_timestamp
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class Maintenance:
-    """What a worker does every few seconds, whatever it has in hand."""
+    """The registration, the heartbeats and the sweeps of one worker."""
 
     def __init__(self, batch_worker: BatchWorker, announcement: ModelAnnouncement) -> None:
         self._batch_worker = batch_worker
@@ -32,19 +32,19 @@ class Maintenance:
         self._announcement = announcement
 
     def open(self) -> None:
-        """Enter the worker into RQ's books and announce its model.
+        """Register the worker with RQ and announce its model.
 
         Raises:
-            StartupError: live workers serve a model with other labels by the same name.
+            StartupError: live workers serve a model with other labels under the same name.
         """
         model_id = self._announcement.model.id
-        # Of two that start at the same time, one sees the other: the transaction fails when a key changes meanwhile.
+        # If two workers start at once, one sees the other: the transaction is repeated if a key changes meanwhile.
         self._redis.transaction(self._join, keys.announcement(model_id), keys.workers(model_id))
         self._batch_worker.register_birth()  # type: ignore[no-untyped-call]
         self.beat()
 
     def _join(self, pipeline: Pipeline) -> None:
-        """Announce the model, unless live workers answer with other labels to its name."""
+        """Announce the model, unless live workers serve other labels under its name."""
         model_id = self._announcement.model.id
         now_s, _ = self._redis.time()
         live = pipeline.zcount(keys.workers(model_id), now_s - keys.WORKER_TTL_S, "+inf")
@@ -65,12 +65,12 @@ class Maintenance:
         pipeline.expire(keys.workers(model_id), keys.ANNOUNCEMENT_TTL_S)
 
     def beat(self) -> None:
-        """Say that the worker and the jobs in its hand are alive, on the server's clock."""
+        """Send a heartbeat for the worker and for each job that it runs, on the server's clock."""
         batch_worker, model_id = self._batch_worker, self._announcement.model.id
         now_s, _ = self._redis.time()
         with self._redis.pipeline() as pipeline:
             batch_worker.heartbeat(pipeline=pipeline)
-            # After an outage the worker may have been taken for dead and struck off.
+            # After an outage, other workers may have considered this one dead and removed it.
             pipeline.hset(batch_worker.key, mapping=batch_worker.serialize())
             register(batch_worker, pipeline)
             for execution in list(batch_worker.executions.values()):
@@ -84,7 +84,7 @@ class Maintenance:
         batch_worker.is_suspended = bool(is_suspended)
 
     def close(self) -> None:
-        """Take the worker off every list at once."""
+        """Unregister the worker at once."""
         with self._redis.pipeline() as pipeline:
             unregister(self._batch_worker, pipeline)
             pipeline.delete(self._batch_worker.key, self._batch_worker.executions_key)
@@ -92,9 +92,9 @@ class Maintenance:
             pipeline.execute()
 
     def sweep(self) -> None:
-        """Bring the jobs of dead workers back into the queue; one worker does it for all.
+        """Requeue the jobs of dead workers; one worker does it for all.
 
-        RQ's own lock for this outlives a worker that dies with it by 15 minutes.
+        RQ's own lock for this stays for 15 minutes if its worker dies.
         """
         queue = self._batch_worker.queues[0]
         if not self._redis.set(keys.sweep(queue.name), self._batch_worker.name, nx=True, px=SWEEP_LOCK_MS):
@@ -106,22 +106,22 @@ class Maintenance:
         self._sweep_intermediate()
 
     def _sweep_started(self) -> None:
-        """Queue the jobs again whose execution has expired.
+        """Requeue the jobs whose execution has expired.
 
-        RQ does it from what it has read before, and would bring back a job that has ended and is forgotten by now.
+        RQ's own code decides from an earlier read, so it would bring back a job that was ended and deleted meanwhile.
         """
-        batch_worker, key = self._batch_worker, self._batch_worker.entries.started_key
+        batch_worker, key = self._batch_worker, self._batch_worker.steps.started_key
         if not (expired := self._redis.zrangebyscore(key, 0, current_timestamp())):
             return
         executions = [execution.decode() for execution in cast(list[bytes], expired)]
-        jobs = zip(Job.fetch_many(executions, self._redis, batch_worker.serializer), executions, strict=True)
-        # What has left this status needs nobody any more: its execution is a remnant.
+        jobs = zip(RqJob.fetch_many(executions, self._redis, batch_worker.serializer), executions, strict=True)
+        # A job in any other status has ended or is queued; only its old execution is left.
         lost = [
             (job, execution) for job, execution in jobs if job and job.get_status(refresh=False) == RqStatus.STARTED
         ]
         with self._redis.pipeline() as pipeline:
             for job, execution in lost:
-                batch_worker.records.retry(pipeline, job.id, rq=batch_worker.entries.abandon(job, execution))
+                batch_worker.records.retry(pipeline, job.id, rq=batch_worker.steps.abandon(job, execution))
             pipeline.zrem(key, *executions)
             answers = pipeline.execute()
         for (job, _), answer in zip(lost, answers, strict=False):
@@ -129,18 +129,18 @@ class Maintenance:
                 log.warning("job_abandoned", job_id=job.id, worker=job.worker_name, attempts_left=job.retries_left)
 
     def _sweep_intermediate(self) -> None:
-        """Bring back jobs between pop and start, where a live worker leaves them for milliseconds.
+        """Requeue jobs that were popped but never started; a live worker starts them within milliseconds.
 
-        RQ waits a minute, and counts it as an attempt, though nothing was begun.
+        RQ waits a minute for this, and counts an attempt although nothing was started.
         """
         call = requeue_popped(self._batch_worker.queues[0].name, after_s=keys.HEARTBEAT_INTERVAL_S - 1)
         found = self._redis.eval(call.script.text, *call.words)
         for job_id in cast(list[bytes], found):
-            log.warning("job_found", job_id=job_id.decode())
+            log.warning("job_requeued", job_id=job_id.decode())
 
 
 def _read_labels(announced: bytes | str | None) -> set[str] | None:
-    """Return the labels of an announcement; None for none, and for one of another release that cannot be read."""
+    """Return the labels of an announcement; None if there is none or another release wrote it in an unknown form."""
     try:
         return set(ModelAnnouncement.model_validate_json(announced or b"").labels)
     except ValidationError:

@@ -35,10 +35,10 @@ def start_decoder() -> Decoder:
 
 
 def analyze_image(*, job_id: str) -> dict[str, Any] | None:
-    """Analyze the image of a job by itself and write its record, as `BatchWorker` does for batches.
+    """Analyze one job's image and write its record, as `BatchWorker` does for batches.
 
     Raises:
-        Exception: whatever went wrong, for RQ's books; the record says it too once no attempt is left.
+        Exception: whatever went wrong, so that RQ records it; the record holds it too once no attempt is left.
     """
     settings, model = WorkerSettings.from_environment(), load_model()
     redis, job = connect(settings.redis_dsn), get_current_job()
@@ -56,7 +56,7 @@ def analyze_image(*, job_id: str) -> dict[str, Any] | None:
         records.begin(pipeline, job_id, record)
         [answer] = pipeline.execute()
         if read_step(answer) is not JobStatus.PROCESSING:
-            return None  # Cancelled, and nobody follows it.
+            return None  # It was cancelled, and no job follows it.
         try:
             if image is None:
                 raise ImageExpired

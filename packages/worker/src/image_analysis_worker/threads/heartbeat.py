@@ -1,4 +1,4 @@
-"""The thread that sends heartbeats while the worker makes progress, and sweeps for dead workers."""
+"""The thread that sends heartbeats while the worker makes progress, and requeues the jobs of dead workers."""
 
 import os
 import threading
@@ -14,16 +14,16 @@ from image_analysis_worker.rq.maintenance import Maintenance
 from image_analysis_worker.threads.shared import Shared
 
 EXIT_STUCK = 70
-"""The exit code of a worker that ended itself because a step never came back."""
+"""The exit code of a worker that ended itself because a step hung."""
 
 FLUSH_S = 2.0
-"""How long such a worker waits for the collector of its traces."""
+"""How long such a worker waits to send its traces."""
 
 log = structlog.get_logger(__name__)
 
 
 class Heartbeat(threading.Thread):
-    """Beats and sweeps until it is stopped; ends the process when a step is stuck."""
+    """Sends heartbeats and sweeps until it is stopped; ends the process if a step is stuck."""
 
     def __init__(self, shared: Shared, maintenance: Maintenance) -> None:
         super().__init__(name="heartbeat", daemon=True)
@@ -33,25 +33,25 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         interval_s = min(keys.HEARTBEAT_INTERVAL_S, self._shared.watchdog.limit_s / 2)
-        # At once when it starts: where workers die young, no other may live long enough to sweep. After an outage the
-        # first beat counts: until then this worker's jobs look abandoned.
+        # The first sweep is at the start: if workers crash soon after starting, none may live for a whole interval.
+        # After an outage the first heartbeat is urgent: until then, this worker's jobs look abandoned.
         wait_s = 0.0
         was_stuck = False
         while not self._is_stopped.wait(wait_s):
             wait_s = interval_s
             is_stuck = self._shared.watchdog.find_stuck() is not None
-            # Twice: a process that was frozen finds every step too long when it thaws.
+            # Only the second time: when a frozen process thaws, every step looks too long.
             if is_stuck and was_stuck:
                 self._end_process()
             was_stuck = is_stuck
             try:
                 self._maintenance.beat()
-                # While Redis was away nobody could beat: the others get the time to do so before they count as dead.
-                if self._shared.outage.back_for_s > keys.WORKER_TTL_S:
+                # During an outage no worker could send heartbeats. Give them time to do so before they count as dead.
+                if self._shared.outage.available_for_s > keys.WORKER_TTL_S:
                     self._maintenance.sweep()
-                self._shared.outage.note(None)
+                self._shared.outage.record(None)
             except RedisError as error:
-                self._shared.outage.note(error)
+                self._shared.outage.record(error)
                 wait_s = FIRST_WAIT_S
 
     def stop(self) -> None:
@@ -59,17 +59,17 @@ class Heartbeat(threading.Thread):
         self.join()
 
     def _end_process(self) -> None:
-        """Fail the job that is stuck if it is alone, give back what is not stuck, and end at once.
+        """Give back the jobs that are not stuck, fail a job that is stuck alone, and end the process at once.
 
-        A thread in a C call cannot be stopped, so the process goes. Several jobs that are stuck together come back one
-        by one.
+        A thread in a C call cannot be stopped, so the process must end. Jobs that are stuck together in one batch are
+        requeued, and then run one by one.
         """
         stuck = list(self._shared.watchdog.find_stuck() or ())
-        log.error("worker_stuck", limit_s=self._shared.watchdog.limit_s, job_ids=[work.job_id for work in stuck])
+        log.error("worker_stuck", limit_s=self._shared.watchdog.limit_s, job_ids=[job.job_id for job in stuck])
         try:
-            in_hand = self._shared.in_flight.close()
-            self._shared.batch_worker.give_back([work for work in in_hand if work not in stuck])
-            if len(stuck) == 1 and (stuck[0] in in_hand or self._shared.in_flight.holds(stuck[0])):
+            rest = self._shared.in_flight.close()
+            self._shared.batch_worker.give_back([job for job in rest if job not in stuck])
+            if len(stuck) == 1 and (stuck[0] in rest or self._shared.in_flight.has(stuck[0])):
                 stuck[0].end(JobTimeout(limit_s=self._shared.watchdog.limit_s))
                 self._shared.batch_worker.finish(stuck)
         except RedisError as error:

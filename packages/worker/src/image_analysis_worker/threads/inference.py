@@ -1,4 +1,4 @@
-"""The thread that runs batch after batch through the model, and records how their jobs ended."""
+"""The thread that runs batches through the model and writes how their jobs ended."""
 
 import threading
 
@@ -6,7 +6,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from image_analysis_worker.engines.engine import Engine
-from image_analysis_worker.jobs.in_flight import Work
+from image_analysis_worker.jobs.in_flight import Job
 from image_analysis_worker.jobs.outcomes import make_result
 from image_analysis_worker.metrics import BATCH_SIZE, STAGES
 from image_analysis_worker.threads.shared import Shared
@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 
 
 class Inference(threading.Thread):
-    """Runs batches until no more jobs are in flight and the worker stops."""
+    """Runs batches until the worker stops."""
 
     def __init__(self, shared: Shared, model: Engine, *, max_size: int, wait_s: float) -> None:
         super().__init__(name="inference")
@@ -27,29 +27,29 @@ class Inference(threading.Thread):
     def run(self) -> None:
         try:
             while (batch := self._shared.in_flight.next_batch(self._max_size, self._wait_s)) is not None:
-                sound = [work for work in batch if not work.has_ended]
-                if sound:
-                    BATCH_SIZE.observe(len(sound))
-                with self._shared.watchdog.step(batch), STAGES.spend("inference", *(work.stages for work in sound)):
-                    self._classify(sound)
-                self._shared.outage.insist(lambda batch=batch: self._shared.batch_worker.finish(batch))  # type: ignore[misc]
-                self._shared.in_flight.let_go(batch)
+                decoded = [job for job in batch if not job.has_ended]
+                if decoded:
+                    BATCH_SIZE.observe(len(decoded))
+                with self._shared.watchdog.step(batch), STAGES.measure("inference", *(job.stages for job in decoded)):
+                    self._classify(decoded)
+                self._shared.outage.retry(lambda batch=batch: self._shared.batch_worker.finish(batch))  # type: ignore[misc]
+                self._shared.in_flight.remove(batch)
         except RedisError:
-            pass  # Told to stop while Redis is away: the batch runs again elsewhere.
+            pass  # The worker stops during an outage of Redis: other workers will run the batch again.
 
-    def _classify(self, works: list[Work]) -> None:
-        if not works:
+    def _classify(self, jobs: list[Job]) -> None:
+        if not jobs:
             return
         try:
-            answers = self._model.classify([work.input for work in works], max(work.top_k for work in works))
+            answers = self._model.classify([job.input for job in jobs], max(job.top_k for job in jobs))
         except Exception as error:
-            # A last line of defence: one input may have spoiled the batch for the others.
-            log.exception("batch_broke", size=len(works))
-            if len(works) == 1:
-                works[0].end(error)
+            # The last line of defense. One input may have failed the whole batch, so each runs by itself.
+            log.exception("batch_failed", size=len(jobs))
+            if len(jobs) == 1:
+                jobs[0].end(error)
                 return
-            for work in works:
-                self._classify([work])
+            for job in jobs:
+                self._classify([job])
             return
-        for work, predictions in zip(works, answers, strict=True):
-            work.end(make_result(predictions[: work.top_k], self._model.ref))
+        for job, predictions in zip(jobs, answers, strict=True):
+            job.end(make_result(predictions[: job.top_k], self._model.ref))

@@ -11,7 +11,7 @@ from image_analysis_worker.threads.watchdog import Watchdog
 
 @dataclass(frozen=True)
 class Shared:
-    """The parts that every thread works with; each of them is safe to use from several threads."""
+    """The parts that every thread uses; each of them is thread-safe."""
 
     batch_worker: BatchWorker
     in_flight: InFlight
