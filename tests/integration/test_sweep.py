@@ -8,6 +8,7 @@ import pytest
 from fakeredis import FakeRedis as SyncFakeRedis
 from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
+from prometheus_client import REGISTRY
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 from rq import Queue
@@ -122,9 +123,14 @@ async def test_run_that_rq_has_somewhere_is_left_alone_and_followed(stage: Stage
     stage.rq.delete(*stage.rq.keys("rq:*"))  # RQ's own registries would stay
 
 
+def ends(outcome: str, code: str) -> float:
+    return REGISTRY.get_sample_value("image_analysis_jobs_total", {"outcome": outcome, "code": code}) or 0
+
+
 async def test_lost_run_fails_with_its_followers_and_their_webhooks_are_due(stage: Stage) -> None:
     jobs = [await stage.submit() for _ in range(3)]
     stage.fetch(jobs[0]).delete()
+    counted = ends("failed", "job_lost")
 
     with capture_logs() as lines:
         await stage.sweep(4)
@@ -132,6 +138,7 @@ async def test_lost_run_fails_with_its_followers_and_their_webhooks_are_due(stag
     assert [await stage.find(job_id) for job_id in jobs] == [("FAILED", "job_lost")] * 3
     assert await stage.told() == sorted(jobs)
     assert [(line["event"], line["job_id"], line["code"]) for line in lines] == [("job_failed", jobs[0], "job_lost")]
+    assert ends("failed", "job_lost") == counted + 1
     assert not await stage.client.exists(keys.image(jobs[0]), keys.leader("m", "1" * 64), keys.RUNS)
     assert await stage.client.get(keys.image_bytes("m")) == b"0"
 
@@ -150,6 +157,7 @@ async def test_run_that_was_missed_once_and_is_there_again_goes_on(stage: Stage)
 async def test_lost_queue_is_queued_anew(stage: Stage) -> None:
     leader, follower = await stage.submit(), await stage.submit()
     stage.rq.delete(QUEUE)
+    counted = ends("failed", "job_lost")
 
     with capture_logs() as lines:
         await stage.sweep(3)
@@ -157,6 +165,7 @@ async def test_lost_queue_is_queued_anew(stage: Stage) -> None:
     assert [await stage.find(job_id) for job_id in (leader, follower)] == [("PENDING", None)] * 2
     assert await stage.queued() == [leader]
     assert [line["event"] for line in lines] == ["job_requeued"]
+    assert ends("failed", "job_lost") == counted
 
 
 async def test_run_that_rq_has_ended_by_itself_fails(stage: Stage) -> None:
@@ -176,10 +185,12 @@ async def test_lost_run_of_a_cancelled_leader_ends_for_its_followers(stage: Stag
     leader, follower = await stage.submit(), await stage.submit()
     await stage.cancel(leader)
     stage.fetch(leader).delete()
+    counted = ends("cancelled", "")
 
     with capture_logs() as lines:
         await stage.sweep(3)
 
+    assert ends("cancelled", "") == counted + 1
     assert [await stage.find(job_id) for job_id in (leader, follower)] == [("CANCELLED", None), ("FAILED", "job_lost")]
     assert [(line["event"], line["code"]) for line in lines] == [("job_cancelled", "job_lost")]
     assert await stage.client.ttl(keys.job(leader)) <= keys.ENDED_JOB_TTL_S
@@ -199,6 +210,7 @@ async def test_lost_running_job_is_cancelled_at_once(stage: Stage) -> None:
 async def test_job_that_waited_too_long_fails_with_its_followers_and_their_webhooks_are_due(stage: Stage) -> None:
     young = await stage.submit("2")
     leader, follower = await stage.submit(waiting_s=0.3), await stage.submit()
+    counted = ends("failed", "image_expired")
 
     async def has_ended() -> bool:
         await stage.sweep()
@@ -208,6 +220,7 @@ async def test_job_that_waited_too_long_fails_with_its_followers_and_their_webho
     await stage.sweep()
 
     assert [await stage.find(job_id) for job_id in (leader, follower)] == [("FAILED", "image_expired")] * 2
+    assert ends("failed", "image_expired") == counted + 1
     assert await stage.told() == sorted([leader, follower])
     assert (await stage.find(young), await stage.queued()) == (("PENDING", None), [young])
     assert not await stage.client.exists(keys.image(leader), keys.leader("m", "1" * 64))

@@ -25,7 +25,12 @@ COUNTED = {
         ("invalid_base64",): 2,
         ("rate_limited",): 2,
     },
-    "sum by (outcome, code) (image_analysis_jobs_total)": {("completed",): 2, ("corrupt_image", "failed"): 2},
+    "sum by (outcome, code) (image_analysis_jobs_total)": {
+        ("completed",): 2,
+        ("corrupt_image", "failed"): 2,
+        ("image_expired", "failed"): 0,
+        ("job_lost", "failed"): 0,
+    },
     "sum(image_analysis_batch_jobs_sum)": {(): 2},
 }
 

@@ -6,15 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from prometheus_client import REGISTRY, Counter, Histogram
+from prometheus_client import REGISTRY, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-JOBS = Counter(
-    "image_analysis_jobs_total",
-    "Attempts at jobs: `completed`, `cancelled`, and `retried` or `failed` with a code",
-    ["outcome", "code"],
-)
 JOB_DURATION = Histogram(
     "image_analysis_job_duration_seconds",
     "Time from a worker's start on a job to the job's end",

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from image_analysis_api.store.client import run_script
 from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.job_errors import ImageExpired, JobLost
+from image_analysis_common.metrics import JOBS
 from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.scripts import runs
 
@@ -43,6 +44,8 @@ class Sweep:
             expired=expired.model_dump_json(),
             lost=lost.model_dump_json(),
         )
+        for error in (ImageExpired, JobLost):
+            JOBS.labels("failed", error.code)  # starts at 0: Prometheus does not see a new series as an increase
         self._is_away = False
 
     async def run(self) -> None:
@@ -69,6 +72,11 @@ class Sweep:
         """
         found, has_more = await run_script(self._redis, self._call)
         for job_id, status, failure in found:
+            event = EVENTS.get(status.decode(), "job_failed")
             code = {"code": JobFailure.model_validate_json(failure).code} if failure else {}
-            log.warning(EVENTS.get(status.decode(), "job_failed"), job_id=job_id.decode(), **code)
+            log.warning(event, job_id=job_id.decode(), **code)
+            if event == "job_cancelled":
+                JOBS.labels("cancelled", "").inc()
+            elif event == "job_failed":
+                JOBS.labels("failed", code.get("code", "")).inc()
         return bool(has_more)

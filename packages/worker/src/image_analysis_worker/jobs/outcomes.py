@@ -3,10 +3,11 @@
 import structlog
 
 from image_analysis_common.errors import ServiceError
+from image_analysis_common.metrics import JOBS
 from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus, ModelRef, Prediction
 from image_analysis_worker.jobs.in_flight import Job
 from image_analysis_worker.jobs.spans import write_spans
-from image_analysis_worker.metrics import JOB_DURATION, JOBS
+from image_analysis_worker.metrics import JOB_DURATION
 
 OUTCOMES = {
     JobStatus.COMPLETED: "completed",
