@@ -1,7 +1,7 @@
-"""Every error that a client or an operator can meet, on one page; how jobs fail stands in `job_errors`.
+"""The errors of requests; those of jobs are in `job_errors`.
 
-Class attributes carry the HTTP status, the stable code and the usual sentence. The sentence is public: it says what
-happened and what to do. The cause travels by `raise ... from` and is never shown.
+Class attributes hold the HTTP status, the stable code and the default sentence. The sentence is public: it says what
+happened and what to do. The cause is attached by `raise ... from` and never shown to clients.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from image_analysis_common.images import FORMATS
 
 
 class ServiceError(Exception):
-    """The root of the tree: an error with a public sentence.
+    """The base of all errors with a public sentence.
 
-    It is `detail` if given, otherwise the class's own `sentence` with the values filled in. `example` holds the values
-    that the API's document shows.
+    The sentence is `detail` if given, otherwise the class's `sentence`, formatted with `values`. `example` holds the
+    values that the OpenAPI document shows.
     """
 
     status: ClassVar[int] = 500
@@ -44,7 +44,7 @@ class InvalidBase64(RequestError):
 
 
 class UnsupportedImage(RequestError):
-    """The bytes are no image of a format that the service reads."""
+    """The bytes are not an image in a supported format."""
 
     code = "unsupported_image"
     sentence = "These bytes are not a supported image: send one of {formats}."
@@ -75,7 +75,7 @@ class UrlRefused(RequestError):
 
 
 class HostUnknown(UrlRefused):
-    """There is no such host; the message is that of a private one, so that nobody can list internal names."""
+    """There is no such host. The sentence is the same as for a private host, so that clients cannot probe for names."""
 
 
 class FetchFailed(RequestError):
@@ -165,7 +165,7 @@ class IdempotencyKeyReused(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    """The body has a content type that the service does not read."""
+    """The body has an unsupported content type."""
 
     status, code = 415, "unsupported_media_type"
     sentence = "Send the body as {kinds}, and name it in the Content-Type header."
@@ -173,7 +173,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class UrlTooLong(RequestError):
-    """The URL is longer than the service reads."""
+    """The URL is too long."""
 
     status, code = 414, "url_too_long"
     sentence = "The URL is over {limit} bytes: send a shorter one."
@@ -213,7 +213,7 @@ class StoreUnavailable(Unavailable):
 
 
 class UnreadableRecord(Unavailable):
-    """Another release wrote a record that this process cannot read; a process of that release can."""
+    """Another release wrote the record in a form that this process cannot read; a process of that release can."""
 
     code = "unreadable_record"
     sentence = "Another release of the service wrote this record: try again in a few seconds."
@@ -237,7 +237,7 @@ class TooManyDeliveries(Unavailable):
 
 
 class TooManyWaiters(Unavailable):
-    """This process, or the client's share of it, has no room for another waiting client."""
+    """Too many clients wait in this process, or too many of this client."""
 
     code = "too_many_waiters"
     sentence = "Too many clients are waiting: ask for the status from time to time instead."

@@ -1,4 +1,4 @@
-"""Where Prometheus reads what a process has counted: `/metrics` on a port that clients never see."""
+"""Serves a process's metrics to Prometheus: `/metrics`, on a port of its own that clients do not reach."""
 
 from prometheus_client import disable_created_metrics, start_http_server
 
@@ -6,14 +6,14 @@ from image_analysis_common.startup import StartupError
 
 
 def serve_metrics(host: str, port: int | None) -> None:
-    """Answer scrapes in threads of their own, as long as the process lives; without a port, nobody can ask.
+    """Answer scrapes in separate threads as long as the process runs; without a port, do nothing.
 
     Raises:
-        StartupError: nothing can listen there.
+        StartupError: the address or the port cannot be used.
     """
     if port is None:
         return
-    disable_created_metrics()  # a second series for each one, which nobody asks for
+    disable_created_metrics()  # they would double the number of series
     try:
         start_http_server(port, host)
     except OSError as error:

@@ -1,9 +1,9 @@
-"""What both services hold an image to: its identity and the formats it may come in."""
+"""What both services know about images: the digest that identifies one, and the supported formats."""
 
 import hashlib
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP")
-"""By content, never by name; of an animation the first frame counts."""
+"""Recognized by content, never by name. Only the first frame of an animation is used."""
 
 
 def image_digest(body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""How a job fails: what the `error` of a FAILED job says. Running it again would end the same way."""
+"""The reasons for which a job ends as FAILED; a client sees them in its `error`."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from image_analysis_common.errors import ServiceError
 
 
 class JobError(ServiceError):
-    """A job that ends as FAILED; running it again would end the same way."""
+    """The job ends as FAILED; running it again would give the same end."""
 
 
 class CorruptImage(JobError):

@@ -1,52 +1,52 @@
-"""Every Redis key of the service and how long it lives; those of RQ stand in `rq_keys`."""
+"""Every Redis key of the service, and how long it lives; RQ's keys are in `rq_keys`."""
 
 WAITING_JOB_TTL_S = 24 * 3600
-"""How long an accepted job may wait for a worker; then it fails."""
+"""How long an accepted job may wait for a worker before it fails."""
 
 UNENDED_JOB_TTL_S = 2 * WAITING_JOB_TTL_S
-"""How long Redis keeps what belongs to a job that has not ended, so that an API that was down can still fail it."""
+"""How long Redis keeps the keys of a job that has not ended, so that an API that was down can still fail it."""
 
 ENDED_JOB_TTL_S = 3600
-"""How long an ended job's answer can be asked for, and RQ's books show a failed one."""
+"""How long an ended job can be asked for, and RQ keeps its hash of a failed job."""
 
 FINISHED_JOB_TTL_S = 600
-"""How long RQ's books show a job that went well: to operators alone, and in 4 kB where the answer itself takes 2."""
+"""How long RQ keeps its hash of a finished job. Only operators see it, and it takes 4 kB; our record takes 2 kB."""
 
 HEARTBEAT_INTERVAL_S = 3
-"""How often a worker says that it is there, and looks after the jobs of others that no longer do."""
+"""How often a worker sends heartbeats and requeues the jobs of dead workers."""
 
 WORKER_TTL_S = 10
-"""A worker that has said nothing for this long is taken for dead, and its jobs go to others."""
+"""A worker silent for this long is considered dead; its jobs are requeued."""
 
 ANNOUNCEMENT_TTL_S = 24 * 3600
-"""How long a model is known after its last worker has gone, so that its cached results are still found."""
+"""How long a model is known after its last worker has stopped, so that its cached results are still found."""
 
 DELIVERY_PERIOD_S = 24 * 3600
-"""How long it is tried to tell a webhook of a job's end."""
+"""How long a webhook delivery is retried."""
 
 DELIVERY_TTL_S = DELIVERY_PERIOD_S + 3600
-"""How long what a webhook shall be told is kept, if nobody delivers it."""
+"""How long the content of an undelivered webhook is kept."""
 
 DELIVERIES = "analysis_deliveries"
-"""The sorted set of the jobs whose end a webhook has still to be told, by when it is due, on the server's clock."""
+"""The sorted set of the jobs whose webhook is pending, by its due time on the server's clock."""
 
 PROMISES = "analysis_promises"
 """The sorted set of the jobs that have not ended and have a webhook, by the time of their submission."""
 
 RUNS = "analysis_runs"
-"""The sorted set of the jobs that were queued, by the time when the API last checked them, until their run is over."""
+"""The sorted set of the jobs that were queued and whose run is not over, by the time of the API's last check."""
 
 RUNS_PAUSE = "analysis_runs_pause"
-"""Exists for a moment after each step of checking runs, so that many API processes do not check without a pause."""
+"""Exists for a moment after each step of the API's sweep, so that many API processes do not sweep without a pause."""
 
 MODELS = "analysis_models"
-"""The sorted set of all models that are known, by their last heartbeat, in seconds of the server's clock."""
+"""The sorted set of the known models, by their last heartbeat, in seconds of the server's clock."""
 
 PROBE = "analysis_probe"
-"""Written to see whether anything can be."""
+"""Written to check that Redis accepts writes."""
 
 CHANGES = "analysis_changes"
-"""The channel on which the ID of each job that takes a step is published."""
+"""The channel on which a job's ID is published when its status changes."""
 
 
 def result(image_hash: str) -> str:
@@ -57,41 +57,41 @@ def result(image_hash: str) -> str:
 def rate_limit(caller: str) -> str:
     """Name the list of a caller's recent requests, in microseconds of the server's clock.
 
-    A caller is an address, or `key:` and the owner of an API key, who has a quota of its own at every address.
+    A caller is an address, or `key:` and the owner of an API key. An owner has one quota for all addresses.
     """
     return f"rate_limit:{caller}"
 
 
 def job(job_id: str) -> str:
-    """Name a job's record, the hash that its status is read from."""
+    """Name a job's record, the hash that holds its status."""
     return f"analysis_job:{job_id}"
 
 
 def image(job_id: str) -> str:
-    """Name the bytes of a job's image; gone when the job ends."""
+    """Name the bytes of a job's image; deleted when the job ends."""
     return f"analysis_image:{job_id}"
 
 
 def image_bytes(model_id: str) -> str:
-    """Name the count of the bytes of all images of a model that wait or are in work."""
+    """Name the total bytes of a model's images that wait or are being analyzed."""
     return f"analysis_image_bytes:{model_id}"
 
 
 def leader(model_id: str, image_hash: str, *, is_deep: bool = False) -> str:
-    """Name the ID of the job that runs an image now; jobs that bring the same image meanwhile follow it.
+    """Name the ID of the job that runs an image now; later submissions of the same image follow it.
 
-    A run that keeps more predictions has followers of its own.
+    A run that keeps more predictions (`is_deep`) has its own leader and followers.
     """
     return f"analysis_leader:{model_id}:{image_hash}{':deep' if is_deep else ''}"
 
 
 def followers(job_id: str) -> str:
-    """Name the set of the records that take every step together with a job's own."""
+    """Name the set of the keys of a run's followers: their records change together with the run's."""
     return f"analysis_followers:{job_id}"
 
 
 def followers_end(job_id: str) -> str:
-    """Name the list of the fields that end a job's followers, as long as some of them have not ended."""
+    """Name the list of the fields that end a run's followers; it exists until all of them have ended."""
     return f"analysis_followers_end:{job_id}"
 
 
@@ -101,32 +101,32 @@ def following(model_id: str) -> str:
 
 
 def batch(batch_id: str) -> str:
-    """Name the IDs of the jobs that came in one request, and whose they are; as long as one can be there."""
+    """Name the record of a batch: the IDs of its jobs, and their owner. It lives as long as any of them can."""
     return f"analysis_batch:{batch_id}"
 
 
 def delivery(job_id: str) -> str:
-    """Name the copy of an ended job's record that a webhook has still to be told."""
+    """Name the copy of an ended job's record that its pending webhook is sent from."""
     return f"analysis_delivery:{job_id}"
 
 
 def deliverer(host: str) -> str:
-    """Name the sign of life of a host's deliverer of webhooks."""
+    """Name the heartbeat of a host's webhook deliverer."""
     return f"analysis_deliverer:{host}"
 
 
 def announcement(model_id: str) -> str:
-    """Name what the latest worker of a model said of it."""
+    """Name the announcement of a model by its latest worker."""
     return f"analysis_model:{model_id}"
 
 
 def idempotency(caller: str, key_digest: str) -> str:
-    """Name what a caller's Idempotency-Key has led to; kept for a day, and in force while that is there."""
+    """Name the claim of a caller's Idempotency-Key; kept for a day, and valid while its job or batch exists."""
     return f"analysis_idempotency:{caller}:{key_digest}"
 
 
 def sweep(queue_name: str) -> str:
-    """Name the lock of the worker that looks after a queue's lost jobs."""
+    """Name the lock of the worker that requeues the lost jobs of a queue."""
     return f"analysis_sweep:{queue_name}"
 
 
@@ -136,7 +136,7 @@ def workers(model_id: str) -> str:
 
 
 def answered(image_hash: str) -> str:
-    """Name the count of the jobs that were answered with an image's cached results, and are not forgotten."""
+    """Name the number of jobs that an image's cached results have answered and that were not deleted."""
     return f"analysis_answered:{image_hash}"
 
 

@@ -1,4 +1,4 @@
-"""What travels between the services: statuses, results and what a worker says of its model."""
+"""The values that the services exchange: statuses, results, failures, and announcements of models."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -6,13 +6,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 TOP_K = 5
-"""How many predictions an answer holds unless it is asked for another number."""
+"""How many predictions an answer holds by default."""
 
 MAX_TOP_K = 100
-"""How many it can be asked for. Who asks for more than `TOP_K` gets a run that keeps so many, and so does the cache."""
+"""The most predictions a client can ask for. If it asks for more than `TOP_K`, run and cache keep this many."""
 
 DEEP_SUFFIX = "+100"
-"""What sets the cache field of a result with up to `MAX_TOP_K` predictions apart."""
+"""The suffix of the cache field of a result with up to `MAX_TOP_K` predictions."""
 
 Confidence = Annotated[float, Field(ge=0, le=1, description="How sure the model is, from 0 to 1")]
 
@@ -32,7 +32,7 @@ class JobStatus(StrEnum):
 
 
 class FrozenModel(BaseModel):
-    """A value: never changed, only replaced."""
+    """The base of immutable values."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,7 +68,7 @@ class AnalysisResult(FrozenModel):
     model: ModelRef
 
     def trimmed(self, top_k: int | None, min_confidence: float | None) -> "AnalysisResult":
-        """Leave out what was not asked for; the best label stays, whatever the model believes."""
+        """Apply `top_k` and `min_confidence` to the predictions; `label` and `confidence` stay."""
         if top_k is None and min_confidence is None and len(self.predictions) <= TOP_K:
             return self
         predictions = [
@@ -87,14 +87,14 @@ class JobFailure(FrozenModel):
 
 
 class CachedResult(FrozenModel):
-    """A result as it lies in the cache, with the time that it took to make."""
+    """A result in the cache, with the time that the analysis took."""
 
     result: AnalysisResult
     processing_time_ms: float
 
 
 class ModelAnnouncement(FrozenModel):
-    """What a worker says of the model it serves."""
+    """A worker's description of the model that it serves."""
 
     model: ModelRef
     labels: list[str]

@@ -1,8 +1,8 @@
-"""A job's record: the Redis hash under `keys.job(job_id)` that its status is read from.
+"""A job's record: the Redis hash under `keys.job(job_id)` that holds its status.
 
-While a release is rolled out, a process meets records of another one. What it cannot read is an `UnreadableRecord`, and
-the rule for it is the same everywhere. Where the caller asks for this one record, it gets the error. Where several are
-read, this one is left out. Work on it is left for a process that can read it. It is never ended or deleted.
+While a release is rolled out, processes meet records of another release. If one cannot be read, `UnreadableRecord` is
+raised, and the rule is the same everywhere: a request for this one record gets the error, a list leaves it out, and a
+worker leaves its job for a process that can read it. The job is never ended or deleted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,9 +35,9 @@ def read_json(kind: type[Model], text: bytes | str) -> Model:
 
 
 class JobRecord(FrozenModel):
-    """One submission: what it asks for, where it stands, and its answer once it has one.
+    """One submission: its options, its status, and its result or error once it has ended.
 
-    Without a `model`, it is the default of the API that took it in.
+    `model` is None for the default model of the API that accepted it.
     """
 
     status: JobStatus
@@ -54,16 +54,16 @@ class JobRecord(FrozenModel):
 
     @property
     def is_deep(self) -> bool:
-        """Whether it takes a run that keeps more predictions than most ask for."""
+        """Whether its run must keep more than the usual number of predictions."""
         return self.top_k is not None and self.top_k > TOP_K
 
     @property
     def answer(self) -> AnalysisResult | None:
-        """The result as this submission asked for it; its run may have been shared with others that asked otherwise."""
+        """The result with this submission's options applied. Its run may be shared with jobs with other options."""
         return self.result and self.result.trimmed(self.top_k, self.min_confidence)
 
     def completed_from(self, cached: CachedResult) -> Self:
-        """Give the record of a submission whose result was known; it holds no more of the result than was asked for."""
+        """Return the record of a submission that a cached result answers, with its options applied to the result."""
         return self.model_copy(
             update={
                 "status": JobStatus.COMPLETED,
@@ -74,7 +74,7 @@ class JobRecord(FrozenModel):
         )
 
     def to_hash(self) -> dict[Any, str]:
-        """Return the fields as Redis stores them: text as it is, numbers and models as JSON, nothing for None."""
+        """Return the fields as Redis stores them: text as it is, numbers and models as JSON; None is left out."""
         return {
             name: value if isinstance(value, str) else _to_json(value)
             for name in type(self).model_fields
@@ -83,7 +83,7 @@ class JobRecord(FrozenModel):
 
     @classmethod
     def from_hash(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Read what `to_hash` wrote; `fields` is the raw answer of HGETALL and not empty.
+        """Read what `to_hash` wrote; `fields` is the raw answer of HGETALL, which must not be empty.
 
         Raises:
             UnreadableRecord: another release wrote it.
@@ -112,14 +112,14 @@ class JobRecord(FrozenModel):
 
 @dataclass(frozen=True)
 class Progress:
-    """A record, and every status that the job has had, from the first to the present one."""
+    """A record, and every status that the job has had, oldest first."""
 
     record: JobRecord
     history: tuple[JobStatus, ...]
 
     @classmethod
     def from_hash(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Read the raw answer of HGETALL, which is not empty.
+        """Read the raw answer of HGETALL, which must not be empty.
 
         Raises:
             UnreadableRecord: another release wrote it.

@@ -1,6 +1,6 @@
-"""RQ's names of its keys, as far as our scripts read or write them; a test compares each one with RQ's own.
+"""The names of RQ's keys that our scripts read or write; a test compares each one with RQ's own.
 
-A name that ends in `:` is a prefix: the ID of a job follows, or the name of a queue.
+A name that ends in `:` is a prefix, followed by the ID of a job or the name of a queue.
 """
 
 JOB = "rq:job:"
@@ -9,16 +9,16 @@ JOB = "rq:job:"
 RESULTS = "rq:results:"
 QUEUES = "rq:queues"
 QUEUE = "rq:queue:"
-"""The list of the jobs that wait; a worker pops from its end."""
+"""The list of the jobs that wait; workers pop from its left end."""
 
 INTERMEDIATE = ":intermediate"
-"""After the key of a queue: the list of the jobs between pop and start."""
+"""After the key of a queue: the list of the jobs that were popped and not yet started."""
 
 FIRST_SEEN = ":first_seen:"
-"""After the key of an intermediate list and before a job's ID: when the job was first seen there."""
+"""Between the key of an intermediate list and a job's ID: when the job was first seen there."""
 
 STARTED = "rq:wip:"
-"""A queue's executions, each `JOB_ID:EXECUTION_ID`, by when they expire."""
+"""A queue's executions, each `JOB_ID:EXECUTION_ID`, by the time when they expire."""
 
 FINISHED = "rq:finished:"
 FAILED = "rq:failed:"
@@ -31,4 +31,4 @@ WORKERS_OF = "rq:workers:"
 SUSPENDED = "rq:suspended"
 
 PERMANENT_PREFIXES = (QUEUES, QUEUE, WORKERS, STARTED, FINISHED, FAILED, CANCELED)
-"""The keys that may stand without a TTL: RQ's books, whose members expire instead."""
+"""The keys that may have no TTL: RQ's lists, sets and registries, whose members are removed instead."""

@@ -1,4 +1,4 @@
-"""Settings that every service reads, from the environment alone."""
+"""Settings that every service reads, from environment variables only."""
 
 from typing import Literal, Self
 from urllib.parse import quote
@@ -13,7 +13,7 @@ BUNDLED_MODEL = "vit-tiny-cifar10"
 
 
 class SharedSettings(BaseSettings):
-    """Where Redis is, which model is served, how long results live, how logs look."""
+    """The settings that all services share: Redis, model, cache, limits, logs."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
 
@@ -24,7 +24,7 @@ class SharedSettings(BaseSettings):
     model_name: str = Field(
         default_factory=lambda fields: model_name(fields["model_id"]), max_length=200, validate_default=True
     )
-    """What clients and keys call the model."""
+    """The model's name for clients and in Redis keys."""
     cache_ttl_seconds: int = Field(3600, ge=0)
     max_image_pixels: int = Field(50_000_000, ge=1)
     job_timeout_seconds: int = Field(60, ge=1)
@@ -41,7 +41,7 @@ class SharedSettings(BaseSettings):
 
     @property
     def redis_dsn(self) -> str:
-        """The address of Redis: `REDIS_URL` where it is set, host and port otherwise. May hold a password."""
+        """The address of Redis: `REDIS_URL` if set, otherwise host and port. It may contain a password."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
         return f"redis://{quote(self.redis_host, safe=':[]')}:{self.redis_port}/0"
@@ -51,7 +51,7 @@ class SharedSettings(BaseSettings):
         """Read the settings.
 
         Raises:
-            StartupError: a variable holds what it cannot; the message names each.
+            StartupError: variables have invalid values; the message names each of them.
         """
         try:
             return cls()

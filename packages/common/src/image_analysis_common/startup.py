@@ -1,11 +1,11 @@
-"""How a service says that it cannot start, to people and to what supervises it."""
+"""How a service reports that it cannot start: one line for people, an exit code for supervisors."""
 
 import sys
 from contextlib import suppress
 from typing import NoReturn
 
 EXIT_CANNOT_START = 3
-"""A new start would end the same way. It is what uvicorn ends with as well, for example where its port is taken."""
+"""Starting again would fail the same way. uvicorn uses the same code, for example if its port is taken."""
 
 
 class StartupError(Exception):

@@ -1,23 +1,23 @@
-"""The names by which the API asks a worker for work, and the terms of a job; neither side imports the other."""
+"""What API and worker must agree on to queue jobs: task and queue names, serializer, attempts."""
 
 import re
 from pathlib import PurePosixPath
 
 ANALYZE_IMAGE = "image_analysis_worker.books.stock.analyze_image"
-"""Task function: keyword argument `job_id`; the image lies under `keys.image(job_id)`.
+"""The task function. Its keyword argument is `job_id`; the image is under `keys.image(job_id)`.
 
-The function has moved to `image_analysis_worker.rq.task`. Jobs keep its old name for one more release, which workers of
-the release before this one know as well; this release answers to both names.
+The function has moved to `image_analysis_worker.rq.task`. Jobs contain its old name for one more release, because
+workers of the previous release know only that one. Workers of this release know both.
 """
 
 SERIALIZER = "json"
-"""RQ's default is pickle, which runs code for everybody who can write to Redis."""
+"""RQ's default is pickle, with which anyone who can write to Redis can run code."""
 
 MAX_ATTEMPTS = 3
-"""A job whose worker dies goes to another one, this many times in all.
+"""How often a job is attempted if its workers die.
 
-RQ is set to retry as often. The worker that takes the job next sees whether its attempts are used up and writes the
-job's record; RQ or rq-dashboard would only move the job between RQ's registries.
+RQ is set to the same number of retries. When no attempt is left, the next worker that takes the job fails it and writes
+its record; RQ or rq-dashboard would only move the job between RQ's registries.
 """
 
 
@@ -25,17 +25,17 @@ _HUB_PART = r"[A-Za-z0-9._]+(?:-[A-Za-z0-9._]+)*"
 
 
 def model_name(model_id: str) -> str:
-    """Name a model where MODEL_NAME does not: a hub ID as it is, a folder by its last part, never by its path."""
+    """Make a model's default name: a hub ID stays as it is; a folder is named by its last part, never by its path."""
     if model_id.startswith(("/", ".", "~")):
         return PurePosixPath(model_id).name
     return model_id
 
 
 def queue_name(name: str) -> str:
-    """Name the queue of a model that is called `name`; two names never share a queue.
+    """Name the queue of the model called `name`; two names never share a queue.
 
-    rq-dashboard's paths cannot hold slashes. Names as the hub gives them never contain `--`, so theirs can replace the
-    slash. In all others every odd character, the hyphen too, becomes `~` and its bytes in hex.
+    rq-dashboard's paths cannot contain slashes. Hub IDs never contain `--`, so in them it replaces the slash. In all
+    other names, each character but letters, digits, `.` and `_` becomes `~` and its bytes in hex.
     """
     if re.fullmatch(rf"{_HUB_PART}(?:/{_HUB_PART})?", name):
         return "analysis-" + name.replace("/", "--")

@@ -1,6 +1,6 @@
-"""Traces by OpenTelemetry: off unless its standard variables ask for them.
+"""Traces by OpenTelemetry; off unless its standard variables switch them on.
 
-One trace goes from a request through the queue to its job's end; between the services it travels as a `traceparent`.
+One trace covers a request, its wait in the queue, and its job. The services pass it on as a `traceparent`.
 """
 
 import os
@@ -18,7 +18,7 @@ PROTOCOL = "http/protobuf"
 
 
 def is_wanted() -> bool:
-    """Tell whether the environment asks for traces: it names a collector, or the exporter."""
+    """Return whether the environment switches traces on: it names a collector, or the exporter."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     exporter = os.environ.get("OTEL_TRACES_EXPORTER", "")
@@ -26,10 +26,10 @@ def is_wanted() -> bool:
 
 
 def start_tracing(service: str) -> None:
-    """Send this process's spans to the collector that the environment names, if it does; the rest goes when it ends.
+    """Send this process's spans to the collector that the environment names, if any; the last ones at its exit.
 
     Raises:
-        StartupError: the variables ask for what is not there.
+        StartupError: the variables ask for an exporter or a protocol that is not supported or not installed.
     """
     if not is_wanted():
         return
@@ -53,21 +53,21 @@ def start_tracing(service: str) -> None:
 def flush_traces(timeout_s: float) -> None:
     """Send the spans that have ended, before a process ends without its exit handlers."""
     if flush := getattr(trace.get_tracer_provider(), "force_flush", None):
-        # The SDK ignores the time limit that it can be given, and a collector may hang.
+        # The SDK ignores its own timeout argument, and a collector may hang.
         thread = threading.Thread(target=flush, daemon=True)
         thread.start()
         thread.join(timeout_s)
 
 
 def traceparent() -> dict[str, str]:
-    """Give what a job carries of the trace that it belongs to; nothing where there is none."""
+    """Return the current `traceparent` for a job's metadata; empty outside of a trace."""
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return {name: value for name, value in carrier.items() if name == "traceparent"}
 
 
 def add_trace_id(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Name the trace that a log line belongs to; a processor of structlog."""
+    """Add the current trace's ID to a log line; a processor of structlog."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = trace.format_trace_id(context.trace_id)

@@ -1,9 +1,9 @@
-"""The oldest Redis that the service runs on."""
+"""The oldest supported Redis."""
 
 from image_analysis_common.startup import StartupError
 
 OLDEST_REDIS = (6, 2)
-"""BLMOVE, with which a worker takes a job without a moment in which it could be lost, came with 6.2."""
+"""6.2 introduced BLMOVE, with which a worker pops a job without ever losing it."""
 
 
 def check_redis_version(version: str) -> None:

@@ -1,39 +1,39 @@
-"""The Lua scripts, and the state machine that they implement. This page names every state, transition and field.
+"""The Lua scripts, and the state machine that they implement. This docstring lists every state, transition and field.
 
-A job is one submission. Its record is the hash `keys.job(job_id)`. A run is a job whose image was queued. The jobs that
-brought the same image meanwhile are its followers: their records take every step with it.
+A job is one submission. Its record is the hash `keys.job(job_id)`. A run is a job whose image was queued. Jobs that
+submit the same image before the run has ended are its followers: their records change together with the run's.
 
 States
-    PENDING      waits: in RQ's queue, or with the run that it follows
+    PENDING      waits: in RQ's queue, or for the run that it follows
     PROCESSING   a worker has the run
     COMPLETED    has a result; ended
     FAILED       has an error; ended
-    CANCELLED    its owner cancelled it; ended. Its run goes on as long as it has followers.
+    CANCELLED    its owner cancelled it; ended. Its run continues as long as it has followers.
 
-Transitions, and the script that takes each one. Nothing but a script writes a record.
+Transitions, and the script that makes each one. Only scripts write records.
     none -> PENDING                    enqueue     the image was queued, or the job follows a run that is PENDING
     none -> PROCESSING                 enqueue     the job follows a run that is PROCESSING
     none -> COMPLETED                  add_ended   a cached result answered it
     none -> FAILED                     add_ended   one image of a batch was refused
-    PENDING -> PROCESSING              step        a worker began the run
-    PROCESSING -> PENDING              step        the worker gave it back, died or failed, and others may try
-                                       sweep       RQ lost it, and it was queued anew
+    PENDING -> PROCESSING              step        a worker started the run
+    PROCESSING -> PENDING              step        the worker gave it back, died or failed, and attempts are left
+                                       sweep       RQ lost it, and it was queued again
     PENDING, PROCESSING -> COMPLETED   step        the worker has the result
     PENDING, PROCESSING -> FAILED      step        it cannot be analyzed, or no attempt is left
                                        sweep       it waited too long, or RQ lost it for good
     PENDING, PROCESSING -> CANCELLED   cancel      it waited, it was a follower, or RQ had lost it
-                                       step        it ended, or was to go on, after its owner had cancelled it
-                                       sweep       it was to fail, after its owner had cancelled it
-    ended -> none                      cancel      its owner forgot it; otherwise its record expires
+                                       step        its owner had cancelled it before this step of its run
+                                       sweep       its owner had cancelled it before its run failed
+    ended -> none                      cancel      its owner deleted it; otherwise its record expires
 
-An ended record never changes again: `lib/advance.lua` sees to that for every script. It also publishes each change of
-the status, keeps the history and schedules the webhook.
+An ended record never changes again: `lib/advance.lua` ensures this for every script. It also publishes each change of
+the status, writes the history and schedules the webhook.
 
 Fields of a record. The first eleven are those of `JobRecord`.
     status              each transition above
     image_hash          enqueue, add_ended   SHA-256 of the image
     owner               enqueue, add_ended   the API key's owner; absent without one
-    model               enqueue, add_ended   absent if it is the default of the API that took the job in
+    model               enqueue, add_ended   absent if it is the default of the API that accepted the job
     top_k               enqueue, add_ended   as the request asked
     min_confidence      enqueue, add_ended   as the request asked
     webhook_url         enqueue, add_ended   as the request asked
@@ -45,20 +45,20 @@ Fields of a record. The first eleven are those of `JobRecord`.
     leads               enqueue              of a run: the key `leader` of its image
     follows             enqueue              of a follower: the ID of its run
     counted             enqueue              of a run: the key `image_bytes` that counts its image; of a follower: the
-                                             set `following` that it leaves when it ends
+                                             set `following`, from which it is removed when it ends
     waits_until_s       enqueue              of a run: when `sweep` fails it, unless a live worker has it
-    missed_s            sweep                of a run: when RQ first seemed to have lost it; deleted if it is found
+    missed_s            sweep                of a run: when RQ first seemed to have lost it; removed if it is found
     cancelled           cancel               the owner cancelled it while a worker had it: it will end as CANCELLED
     ended_by            step                 the execution that wrote its end
-The copy that a webhook is sent from, `keys.delivery(job_id)`, has two more.
+The copy that a webhook is sent from, `keys.delivery(job_id)`, has two more fields.
     ended_s             schedule             when the job ended
     attempts            claim_deliveries     how often the webhook was tried
 
-Scripts that change no record: find_result, find_position, list_jobs and read_queues read. requeue_popped brings back
-what stays between pop and start. claim_deliveries and retry_delivery hand out webhooks. admit counts requests.
+Scripts that change no record: find_result, find_position, list_jobs and read_queues only read. requeue_popped requeues
+jobs that were popped but not started. claim_deliveries and retry_delivery hand out webhooks. admit counts requests.
 claim_key and release_key serve idempotency keys.
 
-Each script stands in `NAME.lua`, headed by its KEYS and ARGV, what it writes and what it answers. The function of the
-same name in `runs`, `jobs`, `queues`, `deliveries` or `limits` makes a call of it. `lib/` holds functions that scripts
-share.
+Each script is a file `NAME.lua`. Its header lists its KEYS and ARGV, what it writes and what it answers. The function
+of the same name in `runs`, `jobs`, `queues`, `deliveries` or `limits` builds a call of it. `lib/` holds functions that
+scripts share.
 """

@@ -1,8 +1,8 @@
--- Adds the record of a job that ended as it came: a cached result answered it, or it was refused.
+-- Adds the record of a job that ends at once: a cached result answers it, or it was refused.
 --
 -- KEYS
 --   1 record    the job's record
---   2 answered  the count of the image's answers; '' for a job that was refused, which has no answer
+--   2 answered  the number of jobs that the image's results have answered; '' for a refused job
 --   3 jobs_of   the owner's jobs
 --   4 result    the image's cached results
 -- ARGV

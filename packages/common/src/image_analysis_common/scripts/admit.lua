@@ -1,16 +1,17 @@
 -- Counts a client's requests in an exact sliding window, on the server's clock.
 --
--- The list holds the times, in microseconds, of the requests that were let through in the last window, oldest first. A
--- refused request is not noted, so Retry-After stays true. A clock that was set back leaves times in the future; they
--- are dropped. A refused request fits when so many of the oldest have left that there is room for `whole`.
+-- The list holds the times, in microseconds, of the requests admitted in the last window, oldest first. Refused
+-- requests are not stored, so Retry-After stays correct. If the clock was set back, times in the future are dropped.
+-- The seconds in the answer are those until enough of the oldest requests have left the window to make room for
+-- `whole`.
 --
 -- KEYS
 --   1 requests  the client's list
 -- ARGV
 --   1 limit   requests in a window
 --   2 window  seconds
---   3 cost    requests asked for; 0 only looks
---   4 whole   all that the request costs, including what was counted before
+--   3 cost    requests to count now; 0 only reads
+--   4 whole   the total cost of the request, including what was counted before
 -- Writes: KEYS 1.
 -- Answers: {1 if admitted, else 0, requests left, seconds until there is room}.
 

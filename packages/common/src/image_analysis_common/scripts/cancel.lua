@@ -1,16 +1,16 @@
--- Cancels or forgets an owner's job.
+-- Cancels an owner's job, or deletes it if it has ended.
 --
--- A waiting job leaves the queue, in our keys and in RQ's books. A job with followers is cancelled and its run is kept,
--- until the last of them leaves. A job that a worker has gets the mark `cancelled`, and is CANCELLED when it ends; one
--- that RQ has lost is CANCELLED at once. One that has ended is forgotten, with its webhook; and with its image's
--- results, if they have answered no other job.
+-- A waiting job is removed from the queue. If a waiting job has followers, it is CANCELLED, and its run is kept until
+-- the last of them ends. A job that a worker has gets the field `cancelled`, and becomes CANCELLED when it ends. A job
+-- that RQ has lost is CANCELLED at once. An ended job is deleted, with its webhook; and with its image's results, if
+-- they have answered no other job.
 --
 -- KEYS
 --   1 record  the job's record
 -- ARGV
 --   1 job_id
 --   2 owner   '' without one
--- Writes: KEYS 1; the followers, leader, image, bytes and RQ's books of its run; of a forgotten job also delivery,
+-- Writes: KEYS 1; the followers, leader, image, bytes and RQ's keys of its run; of a deleted job also delivery,
 -- deliveries, jobs_of, answered, result.
 -- Answers: 'UNKNOWN' if the owner has no such job, 'CANCELLED', 'ENDING' if a worker has it, or 'FORGOTTEN'.
 --

@@ -1,22 +1,22 @@
--- Takes deliveries that are due, and moves their due time on by a lease, so that another deliverer takes them if this
--- one dies.
+-- Claims deliveries that are due. Claiming a delivery postpones it by a lease; if this deliverer dies, another retries
+-- it.
 --
--- A receiver (host and port, however the URL writes them) may have as many attempts under way as are left for all
--- others: a slow one takes half of them at most, the next one half of the rest. If none of all that were looked at can
--- be taken, they step aside, so that those behind them are seen at once. One whose copy has gone was forgotten, or has
--- expired.
+-- A receiver is a host and a port, however the URL writes them. It may have as many attempts in progress as remain for
+-- all others: one slow receiver gets at most half of all attempts, the next one half of the rest. If no delivery that
+-- was looked at can be claimed, all of them are postponed, so that the next call sees those behind them. A delivery
+-- without a copy of its record was deleted or has expired.
 --
 -- KEYS
 --   1 deliveries  the jobs whose webhook is pending, by when it is due
 -- ARGV
---   1 free         deliveries to take at most
+--   1 free         deliveries to claim at most
 --   2 lease        seconds
 --   3 aside        seconds
 --   4 max_scanned  deliveries to look at
---   5... pairs of a receiver and how many attempts it has under way
--- Writes: KEYS 1; `attempts` in the deliveries taken.
+--   5... pairs of a receiver and the number of its attempts in progress
+-- Writes: KEYS 1; `attempts` in the claimed deliveries.
 -- Answers: {deliveries, each {job ID, receiver, its copy of the record as field, value, ...}, the server's time,
--- seconds until it makes sense to ask again, or '' if that is unknown}.
+-- seconds until the next call can find something, or '' if that is unknown}.
 
 local free, lease, aside, max_scanned, busy = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), {}
 for at = 5, #ARGV, 2 do busy[ARGV[at]] = tonumber(ARGV[at + 1]) end

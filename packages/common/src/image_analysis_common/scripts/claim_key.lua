@@ -1,15 +1,16 @@
--- Claims an idempotency key for a request, unless an earlier request holds it: its work is there, or may still come.
+-- Claims an idempotency key for a request, unless an earlier request has claimed it and its job or batch exists, or may
+-- still be accepted.
 --
 -- KEYS
---   1 claim  what the key has led to
+--   1 claim  the claim of the key
 -- ARGV
 --   1 fingerprint  of the request
---   2 id           under which the work will be taken in
---   3 work         prefix of the key under which work is found by its ID
---   4 busy         seconds that taking it in can last
+--   2 id           of the job or batch that the request will create
+--   3 work         prefix of the key of a job or batch
+--   4 busy         seconds that accepting the request can take
 -- Writes: KEYS 1.
--- Answers: nil if the key is claimed; 'other' if it came with another request; 'busy' while its request is taken in;
--- the ID of its work.
+-- Answers: nil if the key is claimed now; 'other' if it was used for a different request; 'busy' while its request is
+-- being accepted; the ID of its job or batch otherwise.
 
 local fingerprint, id, work, busy = unpack(ARGV)
 local now = redis.call('TIME')[1]

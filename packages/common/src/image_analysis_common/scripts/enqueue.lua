@@ -1,16 +1,16 @@
--- Takes a job in: queues a run for it, or lets it follow the run of the same image.
+-- Accepts a job: queues a run for it, or lets it follow the run of the same image.
 --
--- A follower's record takes every step with the leader's, and nothing is queued. An urgent one moves a waiting leader
--- to the front. A leader that its owner cancelled runs on for its followers, and has their status. A leader is not
--- followed if RQ has lost it, if it has waited too long, or if it can only fail: no attempt is left, or no image.
+-- A follower's record changes together with the leader's, and nothing is queued. An urgent follower moves a waiting
+-- leader to the front. A cancelled leader keeps running for its followers; its status is theirs. A leader is not
+-- followed if RQ has lost it, if it has waited too long, or if it can only fail, without an attempt or an image left.
 --
 -- KEYS
 --   1 leader      the ID of the job that runs this image
 --   2 record      the new job's record
 --   3 result      the image's cached results
 --   4 queue       RQ's list of waiting jobs
---   5 bytes       the count of the bytes of all images of the model; if nothing waits or runs, it starts anew, because
---                 images that expired are still in it
+--   5 bytes       the total bytes of the model's images; it restarts at 0 if nothing waits or runs, because expired
+--                 images are still counted
 --   6 finished    RQ's registry of finished jobs
 --   7 failed      RQ's registry of failed jobs
 --   8 started     RQ's registry of executions
@@ -18,20 +18,20 @@
 --   10 following  the model's followers that have not ended
 -- ARGV
 --   1 job_id
---   2 cache_field     where in the results the answer would stand; '' if no answer would do
+--   2 cache_field     the field of a result that would answer the job; '' if none may
 --   3 size            bytes of the image
---   4 is_urgent       1 for a job that goes before all that wait
+--   4 is_urgent       1 for a job that is put at the front of the queue
 --   5 waiting_s       how long it may wait for a worker
 --   6 max_depth       waiting jobs
 --   7 max_bytes       bytes of all images
 --   8 max_followers
---   9 max_deliveries  promised and pending webhooks; '' for a job without a webhook
---   10 fields         how many words the record's fields have
---   11... the fields; then RQ's commands that queue the job, each after its number of words
+--   9 max_deliveries  webhooks that are pending or belong to jobs that have not ended; '' for a job without a webhook
+--   10 fields         the number of words of the record's fields
+--   11... the fields; then RQ's commands that queue the job, each preceded by its number of words
 -- Writes: KEYS 1, 2, 4, 5, 9, 10, the leader's followers, promises, runs, and what RQ's commands write.
--- Answers: nil if the job leads; the leader's ID if it follows; 'cached' if the result is there by now; 'deliveries' if
--- too many webhooks are promised; {'images' or 'followers', how many, seconds} if too much waits: half of the queue
--- will take that many seconds at the present pace. Except for the first two, nothing was written.
+-- Answers: nil if the job leads; the leader's ID if it follows. In all other cases nothing was written: 'cached' if the
+-- result is in the cache now; 'deliveries' if `max_deliveries` is reached; {'images' or 'followers', how many wait,
+-- seconds that half of the queue takes at the present pace} if another limit is reached.
 --
 -- Uses: enlist, pace, locate, unended.
 
@@ -47,7 +47,7 @@ local commands = 11 + fields
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
 local depth = redis.call('LLEN', queue)
-local function take_in()
+local function accept()
   redis.call('HSET', record, unpack(ARGV, 11, commands - 1))
   redis.call('EXPIRE', record, TTL.unended_job)
   if max_deliveries ~= '' then note(KEY.promises, job_id, now) end
@@ -74,7 +74,7 @@ if leading then
     if is_full(following, max_followers, now) then return refuse('followers', redis.call('ZCARD', following)) end
     redis.call('SADD', KEY.followers .. leading, record)
     redis.call('EXPIRE', KEY.followers .. leading, TTL.unended_job)
-    take_in()
+    accept()
     redis.call('HSET', record, 'status', status, 'follows', leading, 'counted', following)
     note(following, job_id, now)
     if is_urgent == '1' and redis.call('LREM', queue, 1, leading) == 1 then
@@ -88,7 +88,7 @@ local bytes = (not is_idle and redis.call('GET', bytes_key) or 0) + size
 if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then return refuse('images', depth) end
 redis.call('SET', bytes_key, bytes, 'EX', TTL.unended_job)
 redis.call('SET', leader, job_id, 'EX', TTL.unended_job)
-take_in()
+accept()
 local at = commands
 while at <= #ARGV do
   local count = tonumber(ARGV[at])

@@ -1,6 +1,6 @@
--- Reads a job's record and, while it waits, its place in the queue.
+-- Reads a job's record and, while it waits, its position in the queue.
 --
--- A follower has its leader's place. RQ's hash of the job names the queue. LPOS walks the list, at 10 microseconds for
+-- A follower has its leader's position. RQ's hash of the job names the queue. LPOS scans the list: 10 microseconds for
 -- a thousand jobs.
 --
 -- KEYS
@@ -8,8 +8,8 @@
 -- ARGV
 --   1 job_id
 -- Writes: nothing.
--- Answers: {the record as field, value, ...}, and for a job in the queue {record, place, milliseconds until it has
--- ended at the present pace, or nil if the pace is unknown}.
+-- Answers: {the record as field, value, ...}, and for a job in the queue {record, position, milliseconds until its end
+-- at the present pace, or nil if the pace is unknown}.
 --
 -- Uses: pace.
 

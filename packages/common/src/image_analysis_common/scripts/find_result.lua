@@ -1,7 +1,7 @@
--- Reads what is known of an image and of the model that would analyze it.
+-- Reads an image's cached results and the announcement of the model that would analyze it.
 --
 -- KEYS
---   1 announcement  what the model's latest worker said of it
+--   1 announcement  of the model, by its latest worker
 --   2 result        the image's cached results
 --   3 workers       the model's workers by their last heartbeat
 -- ARGV: none

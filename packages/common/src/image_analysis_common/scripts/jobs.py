@@ -1,4 +1,4 @@
-"""The scripts that read jobs, and the one that adds a job that has ended as it came."""
+"""The scripts that read jobs, and the one that adds a job that ends at once."""
 
 from itertools import chain
 
@@ -8,7 +8,7 @@ from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.source import ScriptCall, load
 
 MAX_SCANNED = 1000
-"""So many jobs are looked at in one step: where few have the status asked for, a page holds less than it may."""
+"""The most jobs that one call looks at. If few of them have the requested status, a page is shorter than its limit."""
 
 _FIND_RESULT, _ADD_ENDED, _FIND_POSITION, _LIST_JOBS = map(
     load, ("find_result", "add_ended", "find_position", "list_jobs")
@@ -16,12 +16,12 @@ _FIND_RESULT, _ADD_ENDED, _FIND_POSITION, _LIST_JOBS = map(
 
 
 def find_result(model: str, image_hash: str) -> ScriptCall:
-    """Read what is known of an image and of the model that would analyze it."""
+    """Read an image's cached results and the announcement of the model that would analyze it."""
     return _FIND_RESULT.call((keys.announcement(model), keys.result(image_hash), keys.workers(model)))
 
 
 def add_ended(job_id: str, record: JobRecord) -> ScriptCall:
-    """Add a job that a cached result has answered, or that was refused."""
+    """Add a job that a cached result answers, or that was refused."""
     owner = record.owner or ""
     return _ADD_ENDED.call(
         (
@@ -45,5 +45,5 @@ def find_position(job_id: str) -> ScriptCall:
 def list_jobs(
     owner: str, *, limit: int, status: JobStatus | None = None, newest: str = "+inf", after: str = ""
 ) -> ScriptCall:
-    """Read a page of an owner's jobs, from those of the time `newest` on that come after the job `after`."""
+    """Read a page of an owner's jobs, newest first, starting after the job `after` of the time `newest`."""
     return _LIST_JOBS.call((keys.jobs_of(owner),), limit, status or "", newest, after, MAX_SCANNED)

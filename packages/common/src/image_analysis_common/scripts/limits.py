@@ -6,15 +6,15 @@ _ADMIT, _CLAIM_KEY, _RELEASE_KEY = map(load, ("admit", "claim_key", "release_key
 
 
 def admit(key: str, *, limit: int, window_s: int, cost: int, whole: int) -> ScriptCall:
-    """Count `cost` requests of the client with the list `key`; they are part of one that costs `whole` in all."""
+    """Count `cost` requests in the client's list `key`, as part of a request that costs `whole` in total."""
     return _ADMIT.call((key,), limit, window_s, cost, whole)
 
 
 def claim_key(key: str, *, fingerprint: str, work_id: str, work: str, busy_s: float) -> ScriptCall:
-    """Claim an idempotency key; `work` is the prefix of the key under which work is found by its ID."""
+    """Claim an idempotency key for the job or batch `work_id`, whose Redis key begins with `work`."""
     return _CLAIM_KEY.call((key,), fingerprint, work_id, work, busy_s)
 
 
 def release_key(key: str, *, work_id: str, work: str) -> ScriptCall:
-    """Free an idempotency key, unless its work was taken in."""
+    """Release an idempotency key, unless its job or batch was accepted."""
     return _RELEASE_KEY.call((key,), work_id, work)

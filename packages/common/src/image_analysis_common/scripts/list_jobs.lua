@@ -1,14 +1,14 @@
--- Reads a page of an owner's jobs, newest first, from the place after a cursor on: of jobs of one millisecond, those
--- with lesser IDs. Jobs that have expired are struck off.
+-- Reads a page of an owner's jobs, newest first, starting after a cursor. Jobs of the same millisecond are ordered by
+-- ID, the greatest first. Expired jobs are removed from the owner's set.
 --
 -- KEYS
 --   1 jobs_of  the owner's jobs
 -- ARGV
 --   1 limit        jobs in a page
---   2 wanted       the status asked for; '' for any
+--   2 wanted       the requested status; '' for any
 --   3 newest       the cursor's time; '+inf' without a cursor
 --   4 after        the cursor's job ID; '' without a cursor
---   5 max_scanned  so many jobs are looked at: a page may hold less than `limit` where few have the status
+--   5 max_scanned  jobs to look at: if few have the status, a page is shorter than `limit`
 -- Writes: KEYS 1.
 -- Answers: {jobs, each {job ID, time, record as field, value, ...}, {time, ID} of the last job looked at, or {} if
 -- there are no more}.

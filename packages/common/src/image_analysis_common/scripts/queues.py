@@ -1,4 +1,4 @@
-"""The scripts about RQ's queues as a whole."""
+"""The scripts that handle whole queues of RQ."""
 
 from collections.abc import Iterable
 
@@ -9,11 +9,11 @@ _READ_QUEUES, _REQUEUE_POPPED = map(load, ("read_queues", "requeue_popped"))
 
 
 def read_queues(models: Iterable[str]) -> ScriptCall:
-    """Read what waits for each model and who works, and how many webhooks are pending."""
+    """Read the queue depth and the workers of each model, and the number of pending webhooks."""
     return _READ_QUEUES.call((keys.DELIVERIES,), *map(tasks.queue_name, models))
 
 
 def requeue_popped(queue: str, *, after_s: float) -> ScriptCall:
-    """Bring back the jobs of a queue that have been between pop and start for longer than `after_s`."""
+    """Requeue the jobs of a queue that were popped more than `after_s` ago and never started."""
     key = rq_keys.QUEUE + queue
     return _REQUEUE_POPPED.call((key + rq_keys.INTERMEDIATE, key), after_s)

@@ -1,7 +1,7 @@
--- Reads for a scrape what waits and who works.
+-- Reads the depth and the workers of queues for a scrape of the metrics.
 --
--- The oldest job is not always the first: those of dead workers come back to the front. A worker that has died is still
--- listed for a while, but its own key has gone. A worker has no `state` before its first job.
+-- The oldest job is not always the first one: jobs of dead workers return to the front. A dead worker stays listed for
+-- a while, but its own key has expired. A worker has no `state` before its first job.
 --
 -- KEYS
 --   1 deliveries  the jobs whose webhook is pending, by when it is due

@@ -1,11 +1,11 @@
--- Frees an idempotency key whose request was not taken in. Work that was taken in keeps its claim, even if the answer
--- never came.
+-- Releases an idempotency key whose request was not accepted. If its job or batch exists, the key keeps its claim, even
+-- if the client never got the answer.
 --
 -- KEYS
---   1 claim  what the key has led to
+--   1 claim  the claim of the key
 -- ARGV
---   1 id    of the work
---   2 work  prefix of the key under which work is found by its ID
+--   1 id    of the job or batch
+--   2 work  prefix of the key of a job or batch
 -- Writes: KEYS 1.
 -- Answers: nothing.
 

@@ -1,5 +1,5 @@
--- Makes a delivery due again after a while, unless it was forgotten or another deliverer has taken it since, because
--- the lease had run out.
+-- Makes a delivery due again after a delay, unless its job was deleted, or another deliverer has claimed it since
+-- because the lease had expired.
 --
 -- KEYS
 --   1 deliveries  the jobs whose webhook is pending, by when it is due

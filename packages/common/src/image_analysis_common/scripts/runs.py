@@ -1,4 +1,4 @@
-"""The scripts that move a run through its states, and with it the jobs that share it."""
+"""The scripts that move a run, and its followers, through their states."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.source import ScriptCall, load
 
 FOLLOWERS_AT_ONCE = 500
-"""Followers that one script moves on: to end one takes Redis 27 microseconds, and meanwhile nobody else is served."""
+"""The most followers that one call ends. Each takes Redis 27 microseconds, in which it serves no other client."""
 
 RUNS_AT_ONCE = 100
 LIST_ENTRIES_PER_UNIT = 2500
-"""A sweep may do `FOLLOWERS_AT_ONCE` units of work: a unit ends one follower, or walks so many entries of a list."""
+"""A sweep may do `FOLLOWERS_AT_ONCE` units of work. A unit ends one follower, or scans this many entries of a list."""
 
 _ENQUEUE, _STEP, _SWEEP, _CANCEL = map(load, ("enqueue", "step", "sweep", "cancel"))
 
 Command: TypeAlias = Sequence[Any]
-"""A command of Redis that a script runs."""
+"""A Redis command that a script runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
-    """A job that comes with an image to analyze, and what RQ's code does to queue it."""
+    """A job with an image to analyze, and the commands with which RQ queues it."""
 
     job_id: str
     model: str
@@ -32,9 +32,9 @@ class NewRun:
     image_bytes: int
     rq_commands: Sequence[Command]
     cache_field: str = ""
-    """Where the result of the image would stand; empty where no such result would do."""
+    """The cache field of the image's result; empty if no cached result may answer the job."""
     is_urgent: bool = False
-    """It goes before all that wait."""
+    """Whether it is put at the front of the queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class QueueLimits:
 
 
 def enqueue(run: NewRun, limits: QueueLimits) -> ScriptCall:
-    """Take a job in: queue a run for it, or let it follow the run of the same image."""
+    """Accept a job: queue a run for it, or let it follow the run of the same image."""
     record, queue = run.record, tasks.queue_name(run.model)
     fields = _flat(record.to_hash().items())
     return _ENQUEUE.call(
@@ -82,15 +82,15 @@ def enqueue(run: NewRun, limits: QueueLimits) -> ScriptCall:
 
 @dataclass(frozen=True)
 class RqStep:
-    """What a step means in RQ's books."""
+    """How a step changes what RQ holds of the job."""
 
     job_key: str
     canceled_key: str
     claim: Command
-    """Answers nil or 0 where the job is not this worker's, or no longer."""
+    """A command that answers nil or 0 if the job does not belong to this worker, or no longer."""
     commands: Sequence[Command]
     execution_id: str = ""
-    """Names the run whose end this is; one that ends before it begins has none."""
+    """RQ's ID of the execution that ends with this step; empty if the job was never started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +111,9 @@ def step(
     cached: CacheEntry | None = None,
     rq: RqStep | None = None,
 ) -> ScriptCall:
-    """Take one step of a run; `fields` begin with the status.
+    """Take one step of a run; the first of `fields` is the status.
 
-    Without an `RqStep`, RQ's books are the caller's.
+    Without an `RqStep`, the caller updates RQ itself.
     """
     claim, commands = (rq.claim, rq.commands) if rq else ((), ())
     return _STEP.call(
@@ -139,7 +139,7 @@ def step(
 
 
 def sweep(*, check_s: float, confirm_s: float, pause_ms: int, expired: str, lost: str) -> ScriptCall:
-    """Check some of the runs that are due; `expired` and `lost` are the errors of the jobs that fail, as JSON."""
+    """Check some of the runs that are due; `expired` and `lost` are the errors for the jobs that fail, as JSON."""
     return _SWEEP.call(
         (),
         check_s,
@@ -154,7 +154,7 @@ def sweep(*, check_s: float, confirm_s: float, pause_ms: int, expired: str, lost
 
 
 def cancel(job_id: str, owner: str | None) -> ScriptCall:
-    """Cancel an owner's job, or forget it if it has ended."""
+    """Cancel an owner's job, or delete it if it has ended."""
     return _CANCEL.call((keys.job(job_id),), job_id, owner or "")
 
 

@@ -1,8 +1,8 @@
-"""Reads the scripts' Lua, and describes a call of one.
+"""Loads the Lua scripts, and represents calls of them.
 
-A header's `-- Uses: NAME, NAME.` names libraries in `lib/`: their functions come before the script. `KEY.job`,
-`TTL.worker` and `RQ.queue` stand for what `keys` and `rq_keys` define. The values are filled in when a script is
-loaded; an unknown name fails then. Comments are not sent to Redis.
+The line `-- Uses: NAME, NAME.` in a header names libraries in `lib/`: their code is put before the script. `KEY.job`,
+`TTL.worker` and `RQ.queue` stand for constants of `keys` and `rq_keys`. They are replaced when a script is loaded; an
+unknown name raises KeyError then. Comments are not sent to Redis.
 """
 
 import re
@@ -42,13 +42,13 @@ _USES = re.compile(r"^-- Uses: (.+)\.$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Script:
-    """The text of a script, as Redis gets it."""
+    """The text of a script, as it is sent to Redis."""
 
     text: str
 
     @cached_property
     def digest(self) -> str:
-        """The name by which Redis knows the script once it has run."""
+        """The SHA-1 under which Redis caches the script."""
         return sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     def call(self, keys: tuple[str, ...], *args: Word) -> "ScriptCall":
@@ -65,12 +65,12 @@ class ScriptCall:
 
     @property
     def words(self) -> tuple[Any, ...]:
-        """What follows the text in EVAL, and the digest in EVALSHA."""
+        """The arguments after the text in EVAL, or after the digest in EVALSHA."""
         return len(self.keys), *self.keys, *self.args
 
 
 def load(name: str) -> Script:
-    """Read a script and the libraries that it uses, each once, after those that it uses itself."""
+    """Load a script after the libraries that it uses; each library comes once, after its own libraries."""
     return Script("\n".join(_read(name).values()))
 
 
@@ -84,7 +84,7 @@ def _lua(name: str) -> str:
 
 
 def _read(name: str) -> dict[str, str]:
-    """Return the code of a file after that of its libraries, by their names."""
+    """Return the code of a file's libraries and of the file itself, by name and in this order."""
     parts: dict[str, str] = {}
     for uses in _USES.findall(header(name)):
         for library in uses.split(", "):

@@ -1,42 +1,42 @@
--- Takes one step of a run. What depends on others is decided here, when it is written: a read from before is out of
--- date.
+-- Takes one step of a run. What other processes can change is read here, at the time of the write: an earlier read
+-- could be out of date.
 --
--- The step is taken only while the job is this worker's: its claim says so. A worker that was silent for too long has
--- lost its claim, and nothing of what it does too late is written. Only an end is written without RQ: if RQ no longer
--- knows the job, nobody else can run it, and the answer is true all the same.
+-- The step is taken only while the job belongs to this worker, which the claim command checks. A worker that was silent
+-- for too long has lost its claim, and its late steps write nothing. One exception: if RQ no longer knows the job, no
+-- other worker can run it, so an end is written without the claim.
 --
--- Followers take every step with the run. A job that its owner cancelled ends as CANCELLED, and its run goes on while
--- anybody follows it; if nobody does, any other step becomes that end. An ended record never changes again. A result
--- that answers nobody is not cached; of one that is, the jobs that it answers are counted.
+-- Followers change together with the run. A cancelled job ends as CANCELLED, and its run continues while it has
+-- followers; without any, the next step ends the run as CANCELLED. An ended record never changes again. A result that
+-- answers no job is not cached; otherwise the jobs that it answers are counted.
 --
--- `ended_by` names the execution that wrote an end: if the answer is lost on its way, the same call gives it again.
+-- `ended_by` names the execution that wrote an end: if the answer is lost on its way, the same call returns it again.
 --
 -- KEYS
 --   1 record     the run's record
---   2 followers  the records that take every step with it
---   3 leader     the ID of the job that runs the image; '' where the record is not known
+--   2 followers  the set of its followers
+--   3 leader     the ID of the job that runs the image; '' if the caller does not know the record
 --   4 image      the image's bytes
---   5 bytes      the count of the bytes of all images of the model
---   6 result     the image's cached results; '' where the record is not known
---   7 answers    the count of their answers; '' where the record is not known
---   8 rq_job     RQ's hash of the job; '' if RQ's books are the caller's
---   9 canceled   RQ's registry of canceled jobs; '' if RQ's books are the caller's
+--   5 bytes      the total bytes of the model's images
+--   6 result     the image's cached results; '' if the caller does not know the record
+--   7 answers    the number of jobs that they have answered; '' if the caller does not know the record
+--   8 rq_job     RQ's hash of the job; '' if the caller updates RQ itself
+--   9 canceled   RQ's registry of canceled jobs; '' if the caller updates RQ itself
 -- ARGV
 --   1 job_id
 --   2 cache_ttl    seconds
---   3 cache_field  where in the results this one goes
+--   3 cache_field  the field of this result
 --   4 cached       the result as JSON; '' if it is not cached
---   5 execution    the execution whose end this is; '' for none
---   6 most         followers that one step moves on
---   7 words        how many words the fields have
---   8... the fields, of which the first is the status; then the command that answers nil or 0 if the job is not, or no
---        longer, this worker's; then the commands for RQ's books; each after its number of words
+--   5 execution    the execution that ends with this step; '' for none
+--   6 most         followers to change in one step
+--   7 words        the number of words of the fields
+--   8... the fields, of which the first is the status; then the claim command, which answers nil or 0 if the job does
+--        not belong to this worker, or no longer; then RQ's commands; each command preceded by its number of words
 -- Writes: all KEYS; what `advance_followers` writes; what RQ's commands write.
--- Answers: the status that the run has reached; nil if nothing was written.
+-- Answers: the run's new status; nil if nothing was written.
 --
 -- Uses: advance, advance_followers.
 
--- Runs the command at an index of ARGV, where its length stands before its words; an empty one answers true.
+-- Runs the command at an index of ARGV, which holds its number of words; an empty command answers true.
 local function run(at)
   local count = tonumber(ARGV[at])
   if count == 0 then return true end

@@ -1,26 +1,27 @@
--- Checks runs that are due, a bounded number in one step: every accepted job ends, also if no worker comes or RQ has
--- lost it.
+-- Checks runs that are due, a bounded number in one call, so that every accepted job ends even if no worker takes it or
+-- RQ loses it.
 --
--- A run is over once its job has ended and no follower is left; a cancelled record that was kept for the run then gets
--- the lifetime of an ended one. A run that waits for too long fails: at once where it is in the queue, elsewhere when
--- it is seen a second time, because a worker may just have popped it. A run that RQ has lost fails too, or is queued
--- anew where RQ's hash of the job and the image are still there.
+-- A run is over once its job has ended and no follower is left. The record of a cancelled job, kept for its run, then
+-- gets the TTL of an ended job. A run that has waited too long fails: at once if it is in the queue, otherwise at the
+-- second check, because a worker may just have popped it. A run that RQ has lost is queued again if RQ's hash of the
+-- job and the image still exist; otherwise it fails.
 --
--- A step may do `units` of work: a unit ends one follower, or walks `list_entries` entries of a list.
+-- A call may do `units` of work: a unit ends one follower, or scans `list_entries` entries of a list.
 --
--- KEYS: none. The lists are those of each run's queue, which RQ's hash of the job names.
+-- KEYS: none. RQ's hash of a job names its queue, and so the lists.
 -- ARGV
 --   1 check_s       how long after its submission, and after each check, a run is checked
 --   2 confirm_s     after how long a run that RQ seems to have lost is checked again
---   3 pause_ms      how long no other process may take a step
+--   3 pause_ms      how long no other process may call this script
 --   4 expired       the error of a job that waited too long, as JSON
 --   5 lost          the error of a job that RQ has lost, as JSON
---   6 most          runs in one step
---   7 units         units of work in one step
---   8 list_entries  entries of a list that cost a unit
+--   6 most          runs to check in one call
+--   7 units         units of work in one call
+--   8 list_entries  entries of a list that cost one unit
 -- Writes: runs, runs_pause; the records, followers, followers_end and answered of the runs that are due; what `discard`
--- writes of a run that failed; RQ's hash and queue of one that is queued anew.
--- Answers: {changed runs, each {job ID, status, error as JSON or '' if queued anew}, 1 if there is more to do, else 0}.
+-- writes of a run that failed; RQ's hash and queue of a run that is queued again.
+-- Answers: {changed runs, each {job ID, status, error as JSON or '' if queued again}, 1 if there is more to do, else
+-- 0}.
 --
 -- Uses: advance, advance_followers, count_answers, locate, discard.
 
@@ -56,7 +57,7 @@ local function fail(run, record, failure, most)
   return advance_followers(KEY.followers .. run, fields, TTL.ended_job, most)
 end
 
-local function queue_anew(run, record, queue, most)
+local function requeue(run, record, queue, most)
   redis.call('HSET', RQ.job .. run, 'status', 'queued')
   redis.call('LPUSH', RQ.queue .. queue, run)
   redis.call('HDEL', record, 'missed_s')
@@ -102,7 +103,7 @@ local function check(run, most)
     if not missed_s then redis.call('HSET', record, 'missed_s', string.format('%.3f', now)) end
     check_again(run, now - check_s + confirm_s)
   elseif not is_late and can_run(run, queue) then
-    cost = cost + queue_anew(run, record, queue, most)
+    cost = cost + requeue(run, record, queue, most)
   else
     cost = cost + fail(run, record, is_late and expired or lost, most)
   end

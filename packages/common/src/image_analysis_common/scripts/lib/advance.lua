@@ -1,9 +1,9 @@
 -- advance(record, fields, ttl): writes `fields`, of which the first is the status, into the record of a job that has
--- not ended, and publishes the job's ID where the status changed. Returns true if it wrote, nil if the job has ended.
--- `ttl` is '' where the record's own stays.
+-- not ended, and publishes the job's ID if the status changed. Returns true if it wrote, nil if the job has ended. With
+-- the `ttl` '', the record keeps its own.
 --
--- Where this ends the job, its webhook is scheduled, and a follower leaves the set that its field `counted` names. The
--- field `history` holds all statuses so far; a job whose status never changed has none.
+-- If this ends the job, its webhook is scheduled, and a follower is removed from the set that its field `counted`
+-- names. The field `history` holds all statuses so far; a job whose status never changed has none.
 --
 -- Uses: schedule.
 

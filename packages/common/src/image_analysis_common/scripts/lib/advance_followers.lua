@@ -1,8 +1,8 @@
--- advance_followers(followers, fields, ttl, most): moves up to `most` of a run's followers on, and returns how many.
--- With a `ttl` this is their end, else it is ''.
+-- advance_followers(followers, fields, ttl, most): advances up to `most` of a run's followers, and returns how many.
+-- With a `ttl` this ends them; otherwise `ttl` is ''.
 --
--- If some are left at the end, the list `followers_end` keeps the fields of their end for the API's sweep, however the
--- run ends again meanwhile. A step before the end reaches `most` followers, the others miss it.
+-- If an end leaves some followers open, the list `followers_end` keeps its fields for the API's sweep, and no later end
+-- of the run replaces them. A step before the end changes `most` followers only; the others skip it.
 --
 -- Uses: advance.
 

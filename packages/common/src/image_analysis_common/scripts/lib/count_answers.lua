@@ -1,5 +1,5 @@
--- count_answers(result, answered, number): counts jobs that a cached result has answered. The count expires with the
--- result; without a result nothing is counted.
+-- count_answers(result, answered, number): counts jobs that a cached result has answered. The count expires together
+-- with the result; without a result nothing is counted.
 
 local function count_answers(result, answered, number)
   local left_ms = redis.call('PTTL', result)

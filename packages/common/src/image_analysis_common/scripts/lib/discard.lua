@@ -1,5 +1,6 @@
--- discard(run, status): takes a run that no worker will get out of our keys and RQ's lists, and writes into RQ's books
--- how it ended: `failed` or `canceled`. Members of RQ's registries expire; the registry of canceled jobs expires, too.
+-- discard(run, status): removes a run that no worker will take from our keys and RQ's lists, and sets its status in
+-- RQ's hash and registry to `failed` or `canceled`. Members of RQ's registries expire; the registry of canceled jobs,
+-- too.
 --
 -- Uses: locate.
 

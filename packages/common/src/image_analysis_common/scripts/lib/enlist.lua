@@ -1,4 +1,4 @@
--- enlist(list, job_id): adds a job to the sorted set of its owner's jobs, by its time in milliseconds, and drops those
+-- enlist(list, job_id): adds a job to the sorted set of its owner's jobs, by its time in milliseconds, and removes jobs
 -- that must have expired.
 
 local function enlist(list, job_id)

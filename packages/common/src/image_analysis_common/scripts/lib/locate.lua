@@ -1,6 +1,6 @@
--- locate(run): returns the place from which RQ gives the job to a worker: `queue`, `intermediate` (between pop and
--- start), `started`, or `registry` for any other; nil if RQ has lost the job. Then the name of its queue, while RQ has
--- the job's hash, and the job's executions, alive or not.
+-- locate(run): returns where RQ holds the job: `queue`, `intermediate` (popped, not started), `started`, or `registry`
+-- for any other registry; nil if RQ has lost the job. Second, the name of its queue, while RQ's hash of the job exists;
+-- third, the job's executions, alive or not.
 --
 -- LPOS takes 10 microseconds for a thousand jobs.
 

@@ -1,7 +1,8 @@
--- pace(finished, failed): how many jobs of a queue have ended lately, and in how many seconds; nothing if none has.
+-- pace(finished, failed): returns how many jobs of a queue have ended lately, and in how many seconds; nil if none has.
 --
--- Lately is the last ten seconds, or the last minute if nothing ended in ten. The time counts from the first end in
--- them: a queue that was empty before was not slow. RQ's registries of ended jobs are sorted by when a member expires.
+-- It looks at the last ten seconds, or at the last minute if no job ended in ten. The seconds are counted from the
+-- first end in that window: a queue that was empty before was not slow. RQ's registries are sorted by when a member
+-- expires.
 
 local function pace(finished, failed)
   local now = redis.call('TIME')[1]

@@ -1,5 +1,5 @@
--- schedule(record): lays a copy of an ended job's record ready for its webhook, due now. Deliveries that were due
--- longer ago than a copy lives have expired: they leave the set.
+-- schedule(record): copies an ended job's record for its webhook, which is due now. Deliveries that were due longer ago
+-- than the TTL of a copy have expired: they are removed from the set.
 
 local function schedule(record)
   local job_id, clock = string.match(record, '[^:]+$'), redis.call('TIME')

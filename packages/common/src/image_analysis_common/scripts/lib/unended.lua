@@ -1,5 +1,5 @@
--- note(set, job_id, now): adds a job to a sorted set of jobs that have not ended. A job leaves the set when it ends.
--- is_full(set, most, now): whether `most` jobs are in it; drops those whose record has expired where it would be full.
+-- note(set, job_id, now): adds a job to a sorted set of jobs that have not ended. It is removed when it ends.
+-- is_full(set, most, now): returns whether the set holds `most` jobs, after removing those whose record has expired.
 
 local function note(set, job_id, now)
   redis.call('ZADD', set, string.format('%.3f', now), job_id)
