@@ -13,12 +13,13 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from chaos.workers import Crew, Program, Worker
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
+from support.direct import DirectQueue
 from support.reaper import Reaper
 from support.redis_server import RedisServer
 from support.waiting import wait_until
@@ -32,7 +33,7 @@ class Submitter:
     def __init__(self, redis_url: str) -> None:
         self._runner = asyncio.Runner()
         self._client = AsyncRedis.from_url(redis_url, protocol=2)
-        self._queue = JobQueue(self._client, BUNDLED_MODEL)
+        self._queue = DirectQueue(self._client, BUNDLED_MODEL)
 
     def submit(self, images: Iterable[bytes]) -> list[str]:
         """Queue images in this order; return their jobs."""

@@ -42,6 +42,19 @@ async def test_batch_is_queued_in_one_transaction(redis: Redis, client: httpx.As
     assert [redis.exists(keys.job(job_id), keys.image(job_id), f"rq:job:{job_id}") for job_id in job_ids] == [3] * 12
 
 
+async def test_single_image_costs_one_script_each_for_its_quota_its_lookup_and_its_queuing(
+    redis: Redis, client: httpx.AsyncClient
+) -> None:
+    await client.post("/analyze-image", json=BODY["images"][0])  # Redis knows the scripts now
+    redis.config_resetstat()
+
+    answer = await client.post("/analyze-image", json=BODY["images"][1])
+
+    assert answer.status_code == 202
+    assert calls(redis)["evalsha"] == 3
+    assert calls(redis).keys().isdisjoint({"eval", "multi", "exec"})
+
+
 async def test_full_redis_takes_in_nothing_of_a_batch(redis: Redis, client: httpx.AsyncClient) -> None:
     redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 50_000)
     try:

@@ -12,13 +12,15 @@ from redis.asyncio import Redis
 
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
 from image_analysis_api.jobs.listing import Listing
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.records import JobRecords
-from image_analysis_api.store.client import connect
+from image_analysis_api.store.client import connect, run_script
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts import jobs
+from support.direct import DirectQueue
 from support.replies import decoded
 from support.steps import RESULT, Steps
 
@@ -34,7 +36,7 @@ class Stage:
     def __init__(self, client: Redis, worker: SyncRedis) -> None:
         self.client = client
         self.steps = Steps(worker, "m")
-        self._queue = JobQueue(client, "m")
+        self._queue = DirectQueue(client, "m")
         self._store = JobRecords(client, "m")
         self._cancellation = Cancellation(client)
 
@@ -45,7 +47,7 @@ class Stage:
 
     async def answer_from_cache(self, image: str = "1", owner: str | None = None) -> UUID:
         job_id, record = uuid4(), JobRecord(status=JobStatus.COMPLETED, image_hash=image * 64, cached=True, owner=owner)
-        await self._store.add_record(job_id, record)
+        await run_script(self.client, jobs.add_ended(str(job_id), record))
         return job_id
 
     async def cancel(self, job_id: UUID, owner: str | None = None) -> Outcome:

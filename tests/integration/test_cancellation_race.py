@@ -18,7 +18,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
@@ -27,7 +27,7 @@ from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.jobs.records import connect as connect_worker
 from image_analysis_worker.rq.batch_worker import BatchWorker
-from support.direct import registries
+from support.direct import DirectQueue, registries
 from support.latency import delaying_proxy
 from support.replies import decoded
 from support.steps import RESULT
@@ -66,7 +66,7 @@ class Clients:
 
     def __init__(self, redis: AsyncRedis) -> None:
         self._redis = redis
-        self._queue = JobQueue(redis, "m")
+        self._queue = DirectQueue(redis, "m")
         self._cancellation = Cancellation(redis)
 
     async def submit(self, image: bytes) -> UUID:

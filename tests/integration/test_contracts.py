@@ -12,13 +12,14 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from image_analysis_api.access.rate_limit import RateLimiter, Verdict
-from image_analysis_api.jobs.queue import JobQueue, NewJob, ResultKnown
+from image_analysis_api.jobs.queue import NewJob, ResultCached
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.errors import QueueFull, StoreUnavailable
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.direct import DirectQueue
 
 pytestmark = pytest.mark.anyio
 PENDING = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64)
@@ -141,7 +142,7 @@ async def test_redis_that_takes_its_time_at_every_step_is_an_outage() -> None:
 async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
     job_id = uuid4()
 
-    await JobQueue(client, "m").enqueue(NewJob(job_id, b"image", PENDING, request_id="r"))
+    await DirectQueue(client, "m").enqueue(NewJob(job_id, b"image", PENDING, request_id="r"))
 
     assert await client.lrange("rq:queue:analysis-m", 0, -1) == [str(job_id).encode()]
     assert await client.smembers("rq:queues") == {b"rq:queue:analysis-m"}
@@ -150,7 +151,7 @@ async def test_job_image_and_record_are_queued_together(client: Redis) -> None:
 
 
 async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> None:
-    leader, follower, queue = uuid4(), uuid4(), JobQueue(client, "m")
+    leader, follower, queue = uuid4(), uuid4(), DirectQueue(client, "m")
 
     first = await queue.enqueue(NewJob(leader, b"image", PENDING, request_id="r"))
     await client.hset(keys.job(str(leader)), "status", JobStatus.PROCESSING)
@@ -164,14 +165,14 @@ async def test_same_image_in_flight_is_queued_once_and_shared(client: Redis) -> 
     assert await client.smembers(keys.followers(str(leader))) == {keys.job(str(follower)).encode()}
 
 
-async def add_waiting(client: Redis, queue: JobQueue, count: int, image: bytes = b"image") -> None:
+async def add_waiting(client: Redis, queue: DirectQueue, count: int, image: bytes = b"image") -> None:
     for n in range(count):
         record = PENDING.model_copy(update={"image_hash": f"{n:064x}"})
         await queue.enqueue(NewJob(uuid4(), image, record, request_id="r"))
 
 
 async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis) -> None:
-    queue, refused = JobQueue(client, "m", max_depth=4), uuid4()
+    queue, refused = DirectQueue(client, "m", max_depth=4), uuid4()
     await add_waiting(client, queue, 4)
     now_s = await now_us(client) // 1_000_000
     await client.zadd("rq:finished:analysis-m", {"lately": now_s + 600 - 50, "a minute ago": now_s + 600 - 61})
@@ -189,11 +190,11 @@ async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis)
 
 
 async def test_bytes_of_images_are_bounded_too(client: Redis) -> None:
-    queue = JobQueue(client, "m", max_bytes=10)
+    queue = DirectQueue(client, "m", max_bytes=10)
     await add_waiting(client, queue, 2, b"12345")
 
     with pytest.raises(QueueFull) as full:
-        await add_waiting(client, JobQueue(client, "m", max_bytes=14), 3, b"12345")
+        await add_waiting(client, DirectQueue(client, "m", max_bytes=14), 3, b"12345")
 
     assert full.value.retry_after_s == 60  # nothing has ended lately
     assert await client.get(keys.image_bytes("m")) == b"10"
@@ -207,14 +208,14 @@ async def test_count_of_bytes_begins_anew_when_nothing_waits_or_runs(
     for member in running:
         await client.zadd("rq:wip:analysis-m", {member: 1})
 
-    await add_waiting(client, JobQueue(client, "m"), 1, b"123")
+    await add_waiting(client, DirectQueue(client, "m"), 1, b"123")
 
     assert await client.get(keys.image_bytes("m")) == counted
 
 
 async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
     submissions = {uuid4(): PENDING.model_copy(update={"owner": owner}) for owner in ("alice", "bob", None)}
-    queue, store = JobQueue(client, "m"), JobRecords(client, "m")
+    queue, store = DirectQueue(client, "m"), JobRecords(client, "m")
 
     for job_id, record in submissions.items():
         await queue.enqueue(NewJob(job_id, b"image", record, request_id="r"))
@@ -224,7 +225,7 @@ async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
 
 
 async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(client: Redis) -> None:
-    queue, leader, urgent, hurried = JobQueue(client, "m"), uuid4(), uuid4(), uuid4()
+    queue, leader, urgent, hurried = DirectQueue(client, "m"), uuid4(), uuid4(), uuid4()
     await add_waiting(client, queue, 1)
     first = (await client.lrange("rq:queue:analysis-m", 0, -1))[0]
     led = PENDING.model_copy(update={"image_hash": "a" * 64})
@@ -242,7 +243,7 @@ async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(c
 
 
 async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
-    queue, store, jobs = JobQueue(client, "m"), JobRecords(client, "m"), [uuid4() for _ in range(4)]
+    queue, store, jobs = DirectQueue(client, "m"), JobRecords(client, "m"), [uuid4() for _ in range(4)]
     records = [PENDING.model_copy(update={"top_k": top_k}) for top_k in (None, 6, 5, 100)]
 
     led = [
@@ -255,7 +256,7 @@ async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
 
 
 async def test_ended_leader_is_not_followed(client: Redis) -> None:
-    leader, queue = uuid4(), JobQueue(client, "m")
+    leader, queue = uuid4(), DirectQueue(client, "m")
     await queue.enqueue(NewJob(leader, b"image", PENDING, request_id="r"))
     await client.hset(keys.job(str(leader)), "status", JobStatus.FAILED)
 
@@ -267,8 +268,8 @@ async def test_result_that_came_meanwhile_is_not_computed_again(client: Redis) -
     await client.hset(keys.result(PENDING.image_hash), "m@r#1", "{}")
     await client.expire(keys.result(PENDING.image_hash), 60)
 
-    with pytest.raises(ResultKnown):
-        await JobQueue(client, "m").enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r", cache_field="m@r#1"))
+    with pytest.raises(ResultCached):
+        await DirectQueue(client, "m").enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r", cache_field="m@r#1"))
     assert not await client.exists("rq:queue:analysis-m")
 
 
@@ -277,7 +278,7 @@ async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> 
     try:
         async with connect(redis_url) as client:
             with pytest.raises(StoreUnavailable):
-                await JobQueue(client, "m").enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r"))
+                await DirectQueue(client, "m").enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r"))
     finally:
         redis.config_set("maxmemory", 0)
 

@@ -15,12 +15,12 @@ from structlog.testing import capture_logs
 from image_analysis_api.deliverer.backoff import choose_delay_s
 from image_analysis_api.deliverer.outbox import LEASE_S, Outbox
 from image_analysis_api.deliverer.rounds import Rounds
-from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.outbound.urls import WebUrl
-from image_analysis_api.store.client import connect
+from image_analysis_api.store.client import connect, run_script
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts import jobs
 from support.receivers import Handler, Receivers
 from support.waiting import eventually
 
@@ -41,7 +41,7 @@ def add_ended(client: Redis) -> AddEnded:
 
     async def add_ended() -> str:
         job_id, record = uuid4(), JobRecord(status=JobStatus.CANCELLED, image_hash="1" * 64, webhook_url=URL)
-        await JobRecords(client, "m").add_record(job_id, record)
+        await run_script(client, jobs.add_ended(str(job_id), record))
         return str(job_id)
 
     return add_ended

@@ -13,7 +13,7 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
-from image_analysis_api.jobs.queue import FOLLOWERS_PER_PLACE, JobQueue, NewJob
+from image_analysis_api.jobs.queue import FOLLOWERS_PER_PLACE, NewJob
 from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
 from image_analysis_api.store.client import connect
@@ -22,6 +22,7 @@ from image_analysis_common.errors import QueueFull, TooManyDeliveries
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.runs import FOLLOWERS_AT_ONCE
+from support.direct import DirectQueue
 from support.replies import decoded
 from support.steps import RESULT, Steps
 from support.waiting import eventually
@@ -44,7 +45,7 @@ class Stage:
 
     async def submit(self, *, max_depth: int = 1000, url: str | None = None, image_hash: str = IMAGE_HASH) -> str:
         record = JobRecord(status=JobStatus.PENDING, image_hash=image_hash, webhook_url=url)
-        queue = JobQueue(self.client, "m", max_depth=max_depth)
+        queue = DirectQueue(self.client, "m", max_depth=max_depth)
         await queue.enqueue(NewJob(job_id := uuid4(), b"image", record, request_id="r"))
         return str(job_id)
 

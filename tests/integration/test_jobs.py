@@ -19,7 +19,7 @@ from rq import Queue
 from rq.job import Job
 from rq.job import JobStatus as RqStatus
 
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
 from image_analysis_common.images import image_digest
@@ -30,6 +30,7 @@ from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from support.api_processes import WORKER, run_service
 from support.bombs import narrow_png
 from support.checkpoints import make_checkpoint
+from support.direct import DirectQueue
 from support.memory import peak_bytes
 from support.replies import read_record
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
@@ -49,7 +50,7 @@ def submit_to(redis: Redis, redis_url: str) -> SubmitTo:
         async def enqueue() -> str:
             job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
             async with connect(redis_url) as client:
-                await JobQueue(client, model).enqueue(NewJob(job_id, image, record, request_id="order-7"))
+                await DirectQueue(client, model).enqueue(NewJob(job_id, image, record, request_id="order-7"))
             return str(job_id)
 
         return asyncio.run(enqueue())

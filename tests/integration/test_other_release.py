@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus, ModelAnnouncement
@@ -14,6 +14,7 @@ from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
+from support.direct import DirectQueue
 from support.steps import MODEL
 from support.waiting import wait_until
 
@@ -29,7 +30,7 @@ def submit(redis_url: str, count: int) -> list[str]:
         async with connect(redis_url) as redis:
             for n, job_id in enumerate(job_ids):
                 record = JobRecord(status=JobStatus.PENDING, image_hash=f"{n}" * 64)
-                await JobQueue(redis, "m").enqueue(NewJob(job_id, b"image", record, request_id="r"))
+                await DirectQueue(redis, "m").enqueue(NewJob(job_id, b"image", record, request_id="r"))
         return list(map(str, job_ids))
 
     return asyncio.run(submit())

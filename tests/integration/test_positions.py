@@ -9,12 +9,13 @@ from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from image_analysis_api.jobs.position import Positions
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.responses import NO_POSITION, Position
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.direct import DirectQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +33,7 @@ def pending(image: str) -> JobRecord:
 async def submit(client: Redis, *images: str) -> list[UUID]:
     jobs = [uuid4() for _ in images]
     for job_id, image in zip(jobs, images, strict=True):
-        await JobQueue(client, "m").enqueue(NewJob(job_id, b"image", pending(image), request_id="r"))
+        await DirectQueue(client, "m").enqueue(NewJob(job_id, b"image", pending(image), request_id="r"))
     return jobs
 
 

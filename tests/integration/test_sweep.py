@@ -18,13 +18,14 @@ from rq.job import JobStatus as RqStatus
 from structlog.testing import capture_logs
 
 from image_analysis_api.jobs.cancellation import Cancellation
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys, tasks
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.direct import DirectQueue
 from support.replies import decoded
 from support.steps import Steps
 from support.waiting import eventually
@@ -48,7 +49,7 @@ class Stage:
 
     async def submit(self, image: str = "1", *, waiting_s: float = 60, url: str | None = URL) -> str:
         record = JobRecord(status=JobStatus.PENDING, image_hash=image * 64, webhook_url=url)
-        queue = JobQueue(self.client, "m", waiting_s=waiting_s)
+        queue = DirectQueue(self.client, "m", waiting_s=waiting_s)
         await queue.enqueue(NewJob(job_id := uuid4(), b"image", record, request_id="r"))
         return str(job_id)
 

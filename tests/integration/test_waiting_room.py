@@ -10,7 +10,7 @@ import pytest
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
 from image_analysis_api.waiting.room import WaitingRoom
@@ -19,6 +19,7 @@ from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound, UnreadableRecord
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.direct import DirectQueue
 from support.steps import Steps
 from support.waiting import eventually
 
@@ -37,7 +38,7 @@ async def client(redis: SyncRedis, redis_url: str) -> AsyncIterator[Redis]:
 def submit(client: Redis) -> Submit:
     async def submit() -> UUID:
         job_id, record = uuid4(), JobRecord(status=JobStatus.PENDING, image_hash=uuid4().hex * 2)
-        await JobQueue(client, "m").enqueue(NewJob(job_id, b"image", record, request_id="r"))
+        await DirectQueue(client, "m").enqueue(NewJob(job_id, b"image", record, request_id="r"))
         return job_id
 
     return submit

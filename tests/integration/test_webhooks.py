@@ -17,14 +17,16 @@ from structlog.testing import capture_logs
 from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.deliverer.rounds import Rounds
 from image_analysis_api.jobs.cancellation import Cancellation, Outcome
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.responses import AnalysisStatus
-from image_analysis_api.store.client import connect
+from image_analysis_api.store.client import connect, run_script
 from image_analysis_common import keys
 from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts import jobs
 from image_analysis_common.scripts.deliveries import MAX_SCANNED
+from support.direct import DirectQueue
 from support.receivers import Receivers, read
 from support.replies import decoded
 from support.steps import RESULT, Steps
@@ -43,7 +45,7 @@ class Stage:
         self.client = client
         self.steps = Steps(worker, "m")
         self.store = JobRecords(client, "m")
-        self._queue = JobQueue(client, "m")
+        self._queue = DirectQueue(client, "m")
         self._cancellation = Cancellation(client)
 
     async def submit(self, *, image: str = "1", url: str | None = URL, owner: str | None = None) -> str:
@@ -57,7 +59,7 @@ class Stage:
         ended = record.completed_from(CachedResult(result=RESULT, processing_time_ms=12.5))
         job_ids = [uuid4() for _ in range(count)]
         for job_id in job_ids:
-            await self.store.add_record(job_id, ended)
+            await run_script(self.client, jobs.add_ended(str(job_id), ended))
         return list(map(str, job_ids))
 
     async def cancel(self, job_id: str) -> Outcome:

@@ -9,13 +9,14 @@ from uuid import uuid4
 import rq
 from redis import Redis
 
-from image_analysis_api.jobs.queue import JobQueue, NewJob
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from perf.programs import Program, ProgramError
+from support.direct import DirectQueue
 
 STUCK_S = 60.0
 """No job ends for so long: the worker hangs."""
@@ -68,7 +69,7 @@ class OurQueue:
     async def _enqueue(self, images: Sequence[bytes]) -> list[str]:
         job_ids = [uuid4() for _ in images]
         async with connect(self._redis_url) as redis:
-            queue = JobQueue(redis, self._model_id, max_depth=NO_LIMIT, max_bytes=NO_LIMIT)
+            queue = DirectQueue(redis, self._model_id, max_depth=NO_LIMIT, max_bytes=NO_LIMIT)
             for job_id, image in zip(job_ids, images, strict=True):
                 record = JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
                 await queue.enqueue(NewJob(job_id, image, record, request_id="bench"))

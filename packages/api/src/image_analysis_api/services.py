@@ -8,6 +8,9 @@ from redis.asyncio import Redis
 from image_analysis_api.access.admission import Admission
 from image_analysis_api.access.idempotency import Idempotency
 from image_analysis_api.access.rate_limit import RateLimiter
+from image_analysis_api.intake.image import ImageReader
+from image_analysis_api.jobs.acceptance import Acceptance
+from image_analysis_api.jobs.analyses import Analyses
 from image_analysis_api.jobs.batches import Batches
 from image_analysis_api.jobs.cancellation import Cancellation
 from image_analysis_api.jobs.listing import Listing
@@ -15,7 +18,6 @@ from image_analysis_api.jobs.model_registry import ModelRegistry
 from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import JobQueue
 from image_analysis_api.jobs.records import JobRecords
-from image_analysis_api.jobs.submit import Analyses
 from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.outbound.client import Destinations, OutboundClient
 from image_analysis_api.outbound.fetcher import Fetcher
@@ -40,7 +42,7 @@ class Services:
     admission: Admission
     idempotency: Idempotency
     model_registry: ModelRegistry
-    analysis: Analyses
+    analyses: Analyses
     batches: Batches
     cancellation: Cancellation
     listing: Listing
@@ -75,7 +77,8 @@ class Services:
         model_registry = ModelRegistry(redis, settings.model_name, queue_of)
         positions = Positions(redis)
         webhook_urls = WebhookUrls(redis, destinations, is_enabled=bool(settings.webhook_secret))
-        analysis = Analyses(settings, store, model_registry, queue_of, fetcher, positions, webhook_urls)
+        acceptance = Acceptance(redis, store, model_registry, queue_of, webhook_urls)
+        image_reader = ImageReader(fetcher, max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
         return cls(
             settings=settings,
             redis=redis,
@@ -84,10 +87,8 @@ class Services:
             admission=Admission(settings.api_keys, limiter),
             idempotency=Idempotency(redis, busy_s=settings.fetch_timeout_seconds + IDEMPOTENCY_SLACK_S),
             model_registry=model_registry,
-            analysis=analysis,
-            batches=Batches(
-                redis, store, model_registry, queue_of, analysis, positions, max_bytes=settings.batch_bytes
-            ),
+            analyses=Analyses(image_reader, acceptance, store, positions),
+            batches=Batches(image_reader, acceptance, store, positions, max_bytes=settings.batch_bytes),
             cancellation=Cancellation(redis),
             listing=Listing(redis),
             waiting_room=WaitingRoom(

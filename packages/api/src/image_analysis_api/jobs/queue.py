@@ -8,12 +8,10 @@ from uuid import UUID
 
 import redis
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline as AsyncPipeline
 from redis.client import Pipeline
 from rq import Queue, Retry
 
 from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES
-from image_analysis_api.store.client import run_script, write_script
 from image_analysis_common import keys, tasks, tracing
 from image_analysis_common.errors import QueueFull, TooManyDeliveries
 from image_analysis_common.records import JobRecord
@@ -21,33 +19,33 @@ from image_analysis_common.scripts import runs
 from image_analysis_common.scripts.source import ScriptCall
 
 MAX_RETRY_AFTER_S = 300
-"""However long the queue takes: workers may come."""
+"""The longest `Retry-After`, however slow the queue is: more workers may start."""
 
 FOLLOWERS_FULL = (
     "{count} jobs wait for images that others sent, and no more are accepted: try again in {retry_after_s} s."
 )
 FOLLOWERS_PER_PLACE = 10
-"""So many times `max_depth` jobs may follow others; the record of each takes half a kB of Redis."""
+"""At most this many times `max_depth` jobs follow others; the record of each takes half a kB of Redis."""
 
 QueueOf = Callable[[str | None], "JobQueue"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """An image on its way into the queue."""
+    """A submitted image and its job's record."""
 
     job_id: UUID
     image: bytes
     record: JobRecord
     request_id: str
     cache_field: str = ""
-    """Where the result of the image would stand; empty where no such result would do."""
+    """The field of the image's cached results that would answer the job; empty to queue it in any case."""
     is_urgent: bool = False
-    """It goes before all that wait."""
+    """Whether it goes to the front of the queue."""
 
 
-class ResultKnown(Exception):
-    """The image need not be queued: ask the cache again."""
+class ResultCached(Exception):
+    """The image was not queued, because its result came into the cache: read it there."""
 
 
 class JobQueue:
@@ -73,7 +71,7 @@ class JobQueue:
             deliveries=MAX_DELIVERIES,
             waiting_s=waiting_s,
         )
-        # RQ never uses the connection here, but wants one, and the server's version that it would ask for.
+        # RQ requires a connection and the server's version, but sends nothing over it here.
         self._queue = Queue(
             tasks.queue_name(model), connection=cast(redis.Redis, connection), serializer=tasks.SERIALIZER
         )
@@ -82,7 +80,7 @@ class JobQueue:
 
     @classmethod
     def factory(cls, connection: Redis, default_model: str, **limits: int) -> "QueueOf":
-        """Make what finds each model's queue; that of the default model for None."""
+        """Return a function that gives each model's queue, and the default model's for None."""
 
         @cache
         def queue_of(model: str | None) -> JobQueue:
@@ -90,23 +88,8 @@ class JobQueue:
 
         return queue_of
 
-    async def enqueue(self, new: NewJob) -> UUID | None:
-        """Queue an image in one round trip; return the ID of the job that it follows, if one runs this image already.
-
-        Raises:
-            ResultKnown: the image's result came into the cache; nothing was queued.
-            QueueFull: `max_depth` jobs wait, `max_bytes` of images are there, or too many jobs follow others; nothing
-                was queued.
-            TooManyDeliveries: the job has a webhook, and too many have been promised; nothing was queued.
-            StoreUnavailable: nothing was queued.
-        """
-        return read_answer(await run_script(self._redis, self._call(new)))
-
-    def write(self, pipeline: AsyncPipeline, new: NewJob) -> None:
-        """Do as `enqueue` does, as one command of a pipeline; `read_answer` reads what it brings."""
-        write_script(pipeline, self._call(new))
-
-    def _call(self, new: NewJob) -> ScriptCall:
+    def call(self, new: NewJob) -> ScriptCall:
+        """Make the script call that queues an image; `read_answer` reads its answer."""
         identifier, record = str(new.job_id), new.record
         job = self._queue.create_job(
             tasks.ANALYZE_IMAGE,
@@ -120,7 +103,7 @@ class JobQueue:
             description=f"image {record.image_hash[:12]}",
             meta={"request_id": new.request_id, **tracing.traceparent()},
         )
-        # RQ's own code writes the job into a pipeline; the script runs what stands in it.
+        # RQ's own code writes the job into a pipeline that is never sent; the script runs its commands.
         pipeline = self._redis.pipeline()
         self._queue.enqueue_job(job, pipeline=cast(Pipeline, pipeline), at_front=new.is_urgent)
         pipeline.set(keys.image(identifier), new.image, ex=keys.UNENDED_JOB_TTL_S)
@@ -137,10 +120,18 @@ class JobQueue:
 
 
 def read_answer(answer: Any) -> UUID | None:
-    """Read what queuing an image brought, as `JobQueue.enqueue` returns and raises it."""
+    """Return the ID of the job that a queued job follows, because that one runs the same image; None if it runs itself.
+
+    Raises:
+        ResultCached: the image's result came into the cache.
+        QueueFull: `max_depth` jobs wait, Redis holds `max_bytes` of images, or too many jobs follow others.
+        TooManyDeliveries: the job has a webhook, and too many webhooks are pending or promised.
+
+    After an error, nothing was queued.
+    """
     match answer:
         case b"cached":
-            raise ResultKnown
+            raise ResultCached
         case b"deliveries":
             raise TooManyDeliveries
         case [what, count, half_gone_s]:

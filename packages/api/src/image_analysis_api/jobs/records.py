@@ -1,4 +1,4 @@
-"""Job records and cached results, as the API reads and writes them."""
+"""Job records, batch records and cached results, as the API reads and writes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,28 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from image_analysis_api.store.client import reaching_redis, run_script, write_script
+from image_analysis_api.store.client import reaching_redis, run_script
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, UnreadableRecord
-from image_analysis_common.models import DEEP_SUFFIX, CachedResult, ModelAnnouncement
+from image_analysis_common.models import DEEP_SUFFIX, CachedResult, FrozenModel, ModelAnnouncement
 from image_analysis_common.records import JobRecord, Progress, read_json
 from image_analysis_common.scripts import jobs
 
+BATCH_TTL_S = keys.WAITING_JOB_TTL_S + keys.ENDED_JOB_TTL_S
+
+
+class BatchRecord(FrozenModel):
+    """The jobs of a batch, in the order of its images."""
+
+    owner: str | None
+    job_ids: tuple[UUID, ...]
+
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What is known about an image and the model that it is for.
+class Lookup:
+    """What Redis holds about an image and the model that it is for.
 
-    `field` names where in the image's hash the result stands or would stand; it is empty while the model is not known.
+    `field` is the field of the image's cached results for this model; empty if no worker has announced the model.
     """
 
     field: str
@@ -30,21 +39,21 @@ class Finding:
 
 
 class JobRecords:
-    """Job records, cached results and what workers say of themselves."""
+    """Reads records, cached results and the announcements of workers."""
 
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
         self._model = model
 
-    async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Finding:
-        """Look for the result of an image by a model's present revision; another revision's result is none.
+    async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Lookup:
+        """Look up an image's result by the current revision of a model; results of other revisions do not count.
 
-        Only a result that keeps more predictions serves a deep request; it serves any other, too.
+        A deep request needs a result with more predictions than usual. Such a result also answers any other request.
         """
         model = model or self._model
         announced, pairs, live = await run_script(self._redis, jobs.find_result(model, image_hash))
         if announced is None:
-            return Finding("", None, is_known=False, has_worker=False)
+            return Lookup("", None, is_known=False, has_worker=False)
         try:
             field = read_json(ModelAnnouncement, announced).model.cache_field
             results = dict(zip(pairs[::2], pairs[1::2], strict=True))
@@ -56,12 +65,8 @@ class JobRecords:
                 found = results.get(field.encode(), found)
             cached = read_json(CachedResult, found) if found else None
         except UnreadableRecord:
-            field, cached = "", None  # The image is analyzed once more.
-        return Finding(field, cached, is_known=True, has_worker=bool(live))
-
-    async def add_record(self, job_id: UUID, record: JobRecord) -> None:
-        """Note a job that has ended as it came: a cached result has answered it."""
-        await run_script(self._redis, jobs.add_ended(str(job_id), record))
+            field, cached = "", None  # The image is analyzed again.
+        return Lookup(field, cached, is_known=True, has_worker=bool(live))
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
         """Read a job's record.
@@ -73,8 +78,18 @@ class JobRecords:
             fields = cast(dict[bytes, bytes], await self._redis.hgetall(keys.job(str(job_id))))
         return JobRecord.from_hash(fields) if fields else None
 
+    async def find_batch(self, batch_id: UUID) -> BatchRecord | None:
+        """Read a batch's record.
+
+        Raises:
+            UnreadableRecord: another release wrote it.
+        """
+        async with reaching_redis():
+            found = await self._redis.get(keys.batch(str(batch_id)))
+        return read_json(BatchRecord, found) if found else None
+
     async def find_progress(self, job_ids: Sequence[str]) -> list[Progress | UnreadableRecord | None]:
-        """Read several jobs in one round trip; the error stands for one that cannot be read."""
+        """Read several jobs in one round trip: None for a job that does not exist, an error for an unreadable one."""
         async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
             for job_id in job_ids:
                 pipeline.hgetall(keys.job(job_id))
@@ -82,13 +97,13 @@ class JobRecords:
         return [_read_progress(fields) if fields else None for fields in found]
 
     async def check_worker(self) -> None:
-        """Check that Redis takes something in and that a worker of the model was heard of lately.
+        """Check that Redis accepts writes and that a worker of the default model has reported recently.
 
         Raises:
             StoreUnavailable, NoWorker
         """
         async with reaching_redis(), self._redis.pipeline(transaction=False) as pipeline:
-            # A Redis that is full or read-only answers what is asked, and no image gets in.
+            # A Redis that is full or read-only answers reads, but no image could be accepted.
             pipeline.set(keys.PROBE, "", ex=keys.WORKER_TTL_S)
             pipeline.time()
             pipeline.zrange(keys.workers(self._model), -1, -1, withscores=True)
@@ -104,6 +119,6 @@ def _read_progress(fields: dict[bytes, bytes]) -> Progress | UnreadableRecord:
         return error
 
 
-def write_ended(pipeline: Pipeline, job_id: UUID, record: JobRecord) -> None:
-    """Do as `JobRecords.add_record` does, as one command of a pipeline; the job may have been refused, too."""
-    write_script(pipeline, jobs.add_ended(str(job_id), record))
+def write_batch(pipeline: Pipeline, batch_id: UUID, batch: BatchRecord) -> None:
+    """Write a batch's record into a pipeline."""
+    pipeline.set(keys.batch(str(batch_id)), batch.model_dump_json(), ex=BATCH_TTL_S)

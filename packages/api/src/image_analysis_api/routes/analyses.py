@@ -5,8 +5,8 @@ from fastapi import APIRouter, Request, Response, status
 from image_analysis_api.access.admission import caller
 from image_analysis_api.intake.reading import BodyLimits
 from image_analysis_api.intake.submissions import read_submission
+from image_analysis_api.jobs.analyses import SubmittedJob, parse_job_id
 from image_analysis_api.jobs.cancellation import Outcome
-from image_analysis_api.jobs.submit import Taken, parse_job_id
 from image_analysis_api.openapi.bodies import ANALYZE_IMAGE_BODY, OPTION_PARAMETERS
 from image_analysis_api.openapi.document import IDEMPOTENCY_KEY, describe_errors
 from image_analysis_api.openapi.parameters import ACCEPTED_HEADERS, LIST_PARAMETERS, PREFER, PREFERENCE_APPLIED, WAIT
@@ -74,7 +74,7 @@ async def analyze_image(
     With `Prefer: wait=N`, the answer is a 200 with the finished status as soon as the job ends, if that is within N
     seconds. Otherwise it is the usual 202.
     """
-    answer, lacks_worker = await _take_in(request, owner, services)
+    answer, lacks_worker = await _submit(request, owner, services)
     request.state.release()
     if not answer.status.is_final:
         answer = await wait_as_preferred(services.waiting_room, request, response, answer, owner)
@@ -92,15 +92,15 @@ async def analyze_image(
     )
 
 
-async def _take_in(request: Request, owner: str | None, services: Services) -> Taken:
-    """Read the image and take it in. The body is freed when this returns; the client may wait for much longer."""
-    settings, analysis = services.settings, services.analysis
+async def _submit(request: Request, owner: str | None, services: Services) -> SubmittedJob:
+    """Read the image and submit it. The body is freed when this returns; the client may wait for much longer."""
+    settings, analyses = services.settings, services.analyses
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
     async with services.idempotency.claim(request, owner, keys.job(""), submission.fingerprint) as claim:
         if claim.is_replay:
-            return await analysis.replay(claim.id, owner)
-        return await analysis.submit(claim.id, submission, owner, caller(request, owner))
+            return await analyses.replay(claim.id, owner)
+        return await analyses.submit(claim.id, submission, owner, caller(request, owner))
 
 
 @router.get(
@@ -122,7 +122,7 @@ async def read_analysis_status(
     """
     identifier = parse_job_id(job_id)
     await wait_as_asked(services.waiting_room, request, [identifier], owner)
-    return await services.analysis.status(identifier, owner)
+    return await services.analyses.status(identifier, owner)
 
 
 @router.delete(

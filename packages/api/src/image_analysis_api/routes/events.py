@@ -11,7 +11,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.websockets import WebSocketState
 
 from image_analysis_api.access.admission import caller
-from image_analysis_api.jobs.submit import parse_job_id
+from image_analysis_api.jobs.analyses import parse_job_id
 from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.openapi.parameters import EVENT_STREAM
 from image_analysis_api.responses import AnalysisStatus
