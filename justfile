@@ -161,12 +161,13 @@ types:
 contracts:
     {{ uv_run }} lint-imports
 
-# Import each service in an environment that holds only what it declares
+# Import each package in an environment that holds only what it declares
 [group('check')]
 isolated:
     uv run --locked --isolated --no-default-groups --package image-analysis-common python tests/isolation.py image_analysis_common redis rq fastapi PIL torch
     uv run --locked --isolated --no-default-groups --package image-analysis-api python tests/isolation.py image_analysis_api torch transformers image_analysis_worker
     uv run --locked --isolated --no-default-groups --package image-analysis-worker --extra torch python tests/isolation.py image_analysis_worker fastapi starlette uvicorn image_analysis_api
+    uv run --locked --isolated --no-default-groups --package image-analysis-client python tests/isolation.py image_analysis_client image_analysis_api image_analysis_worker fastapi redis rq PIL torch
 
 # Format the code and fix what ruff can fix
 [group('check')]

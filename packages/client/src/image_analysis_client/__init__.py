@@ -1,0 +1,54 @@
+"""The Python client of the Image Analysis API."""
+
+from image_analysis_client.async_client import AsyncClient, AsyncJob
+from image_analysis_client.client import Client, Job
+from image_analysis_client.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequest,
+    Conflict,
+    ImageAnalysisError,
+    InvalidWebhook,
+    JobCancelled,
+    JobFailed,
+    NotFound,
+    RateLimited,
+    ServiceUnreachable,
+    Unavailable,
+    WaitTimeout,
+)
+from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelStatus
+from image_analysis_client.values import Options, Outcome, Source
+from image_analysis_client.webhooks import verify_webhook
+from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef, Prediction
+
+__all__ = [
+    "APIError",
+    "AnalysisResult",
+    "AnalysisStatus",
+    "AsyncClient",
+    "AsyncJob",
+    "AuthenticationError",
+    "BadRequest",
+    "Client",
+    "Conflict",
+    "ImageAnalysisError",
+    "InvalidWebhook",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobStatus",
+    "ModelDetails",
+    "ModelRef",
+    "ModelStatus",
+    "NotFound",
+    "Options",
+    "Outcome",
+    "Prediction",
+    "RateLimited",
+    "ServiceUnreachable",
+    "Source",
+    "Unavailable",
+    "WaitTimeout",
+    "verify_webhook",
+]

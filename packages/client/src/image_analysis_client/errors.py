@@ -1,0 +1,103 @@
+"""Every error that the client raises, on one page. None of them holds the API key."""
+
+from uuid import UUID
+
+
+class ImageAnalysisError(Exception):
+    """The root of the tree. `code` is stable and for programs, `detail` is a sentence for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(code, detail)
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code})"
+
+
+class ServiceUnreachable(ImageAnalysisError):
+    """No answer came: there is no connection, it broke, or it timed out."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("service_unreachable", detail)
+
+
+class InvalidWebhook(ImageAnalysisError):
+    """The message is forged, was changed, is too old, or is not a job's status."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("invalid_webhook", detail)
+
+
+class APIError(ImageAnalysisError):
+    """The API answered with an error, or with something that is not its answer (`unexpected_response`).
+
+    `status` is the HTTP status. Quote `request_id` when you report the error; it is "" where there is none.
+    """
+
+    def __init__(self, code: str, detail: str, status: int, request_id: str = "") -> None:
+        super().__init__(code, detail)
+        self.status = status
+        self.request_id = request_id
+
+
+class BadRequest(APIError):
+    """The request or its image has to change: 400, 413, 414, 415, 422 or 431."""
+
+
+class AuthenticationError(APIError):
+    """The API key is missing, unknown, or not allowed to do this: 401 or 403."""
+
+
+class NotFound(APIError):
+    """There is no such job, batch or model, or it has expired: 404."""
+
+
+class Conflict(APIError):
+    """A request with the same idempotency key is still being read: 409."""
+
+
+class RateLimited(APIError):
+    """The quota is used up: 429. `retry_after` is in seconds."""
+
+    def __init__(
+        self, code: str, detail: str, status: int, request_id: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, detail, status, request_id)
+        self.retry_after = retry_after
+
+
+class Unavailable(APIError):
+    """The service cannot serve the request now: 503 or another 5xx. `retry_after` is in seconds."""
+
+    def __init__(
+        self, code: str, detail: str, status: int, request_id: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(code, detail, status, request_id)
+        self.retry_after = retry_after
+
+
+class JobError(ImageAnalysisError):
+    """A job gave no result."""
+
+    def __init__(self, code: str, detail: str, job_id: UUID) -> None:
+        super().__init__(code, detail)
+        self.job_id = job_id
+
+
+class JobFailed(JobError):
+    """The job is FAILED; `code` and `detail` are those of its error."""
+
+
+class JobCancelled(JobError):
+    """The job was cancelled."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__("job_cancelled", f"The job {job_id} was cancelled.", job_id)
+
+
+class WaitTimeout(JobError):
+    """The job has not ended in time. It goes on: wait again, or cancel it."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__("wait_timeout", f"The job {job_id} has not ended in time.", job_id)

@@ -1,0 +1,26 @@
+"""Verifying webhooks: the format is Standard Webhooks."""
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from image_analysis_client.errors import InvalidWebhook
+from image_analysis_client.responses import AnalysisStatus
+
+
+def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes | str) -> AnalysisStatus:
+    """Return the job's status that a webhook brought; `body` is what arrived, byte for byte.
+
+    Raises:
+        InvalidWebhook: it is forged, was changed, is more than 5 minutes old, or is not a job's status.
+        ValueError: the secret is none: the operator gives you one that begins with `whsec_`.
+    """
+    named = {name.lower(): value for name, value in headers.items()}
+    try:
+        Webhook(secret).verify(body, named)
+        return AnalysisStatus.model_validate_json(body)
+    except WebhookVerificationError as error:
+        raise InvalidWebhook(f"The webhook is not authentic: {error}.") from None
+    except ValidationError as error:
+        raise InvalidWebhook("The webhook is signed, but its body is not a job's status.") from error
