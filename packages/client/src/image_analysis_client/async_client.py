@@ -1,4 +1,4 @@
-"""The asynchronous client."""
+"""The asynchronous client; what it does is written in `session` and `many`."""
 
 from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
@@ -7,12 +7,25 @@ from uuid import UUID
 
 import httpx
 
+from image_analysis_client.channels import AsyncChannel, client_options
+from image_analysis_client.many import classify_many
 from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelStatus
+from image_analysis_client.session import Deadline, Session
 from image_analysis_client.values import Options, Outcome, Source
 from image_analysis_common.models import AnalysisResult
 
 
 class AsyncClient:
+    """A client of one API, for asyncio or trio.
+
+    The address is `base_url`, else `IMAGE_ANALYSIS_URL`, else http://127.0.0.1:8000; the key is `api_key`, else
+    `IMAGE_ANALYSIS_API_KEY`. `timeout` is in seconds, for connecting and for each silence. A call that fails for a
+    passing reason is repeated for `max_retry_seconds` at most, 0 for never; nothing is analyzed twice by that.
+
+    Raises:
+        ValueError: the address or the key is malformed.
+    """
+
     def __init__(
         self,
         base_url: str | None = None,
@@ -22,30 +35,64 @@ class AsyncClient:
         max_retry_seconds: float = 120.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        raise NotImplementedError
+        options = client_options(base_url, api_key)
+        self._client = httpx.AsyncClient(**options, timeout=timeout, transport=transport)
+        self._session = Session(AsyncChannel(self._client), max_retry_seconds)
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({str(self._client.base_url)!r})"
 
     async def classify(
         self, source: Source, *, wait_timeout: float | None = None, **options: Unpack[Options]
     ) -> AnalysisResult:
-        raise NotImplementedError
+        """Submit an image and wait for its result, `wait_timeout` seconds at most.
+
+        Raises:
+            APIError: the image was refused.
+            JobFailed, JobCancelled: the job gave no result.
+            WaitTimeout: the job goes on; `job(error.job_id)` waits again.
+            ServiceUnreachable: no answer came.
+            OSError, ValueError: the source cannot be read.
+        """
+        return await self._session.classify(source, options, wait_timeout)
 
     async def submit(self, source: Source, **options: Unpack[Options]) -> "AsyncJob":
-        raise NotImplementedError
+        """Submit an image and return its job at once."""
+        status = await self._session.submit(source, options)
+        return AsyncJob(self._session, status.job_id, status)
 
     def job(self, job_id: str | UUID) -> "AsyncJob":
-        raise NotImplementedError
+        """Return a job by its ID, without asking the API.
+
+        Raises:
+            ValueError: it is no UUID.
+        """
+        return AsyncJob(self._session, job_id if isinstance(job_id, UUID) else UUID(job_id))
 
     def classify_many(self, sources: Iterable[Source], **options: Unpack[Options]) -> AsyncGenerator[Outcome, None]:
-        raise NotImplementedError
+        """Submit many images as batches and give the outcome of each as it ends, in no order.
+
+        `sources` is read as it is needed, a batch ahead at most, so it may be endless. Batches are sent as the quota of
+        the API allows. Closing the generator early (`contextlib.aclosing` does) cancels the jobs
+        that still wait.
+
+        Raises:
+            APIError, ServiceUnreachable: nothing more can be sent. Every source that has a job has got an outcome; the
+                other ones were not submitted.
+        """
+        return classify_many(self._session, sources, options)
 
     async def models(self) -> list[ModelStatus]:
-        raise NotImplementedError
+        """List every model that a worker has served in the last day."""
+        return await self._session.models()
 
     async def model(self, model_id: str) -> ModelDetails:
-        raise NotImplementedError
+        """Get a model with its labels."""
+        return await self._session.model(model_id)
 
     async def close(self) -> None:
-        raise NotImplementedError
+        """Close the connections."""
+        await self._client.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,20 +100,38 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        await self.close()
 
 
 class AsyncJob:
-    id: UUID
+    """A job of a client; `id` is its UUID."""
+
+    def __init__(self, session: Session, job_id: UUID, known: AnalysisStatus | None = None) -> None:
+        self._session = session
+        self._known = known
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({str(self.id)!r})"
 
     async def status(self) -> AnalysisStatus:
-        raise NotImplementedError
+        """Get the job's status."""
+        return await self._session.status(self.id)
 
-    async def wait(self, timeout: float | None = None) -> AnalysisResult:
-        raise NotImplementedError
+    async def wait(self, timeout: float | None = None) -> AnalysisResult:  # noqa: ASYNC109 - the job's status is asked for until then
+        """Wait for the job's result, `timeout` seconds at most.
+
+        Raises:
+            JobFailed, JobCancelled: the job gave no result.
+            WaitTimeout: the job goes on.
+            NotFound: the job is unknown or has expired.
+        """
+        return await self._session.wait(self._known or self.id, Deadline(timeout))
 
     def events(self) -> AsyncGenerator[AnalysisStatus, None]:
-        raise NotImplementedError
+        """Give every status of the job once and in order, until the last one; lost connections are made again."""
+        return self._session.follow(self.id)
 
     async def cancel(self) -> None:
-        raise NotImplementedError
+        """Cancel the job; forget it if it has ended."""
+        await self._session.cancel(self.id)

@@ -1,4 +1,4 @@
-"""The blocking client."""
+"""The blocking client; what it does is written in `session` and `many`."""
 
 from collections.abc import Generator, Iterable
 from types import TracebackType
@@ -7,12 +7,25 @@ from uuid import UUID
 
 import httpx
 
+from image_analysis_client.channels import BlockingChannel, client_options, iterate, run
+from image_analysis_client.many import classify_many
 from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelStatus
+from image_analysis_client.session import Deadline, Session
 from image_analysis_client.values import Options, Outcome, Source
 from image_analysis_common.models import AnalysisResult
 
 
 class Client:
+    """A client of one API; threads may share it.
+
+    The address is `base_url`, else `IMAGE_ANALYSIS_URL`, else http://127.0.0.1:8000; the key is `api_key`, else
+    `IMAGE_ANALYSIS_API_KEY`. `timeout` is in seconds, for connecting and for each silence. A call that fails for a
+    passing reason is repeated for `max_retry_seconds` at most, 0 for never; nothing is analyzed twice by that.
+
+    Raises:
+        ValueError: the address or the key is malformed.
+    """
+
     def __init__(
         self,
         base_url: str | None = None,
@@ -22,30 +35,63 @@ class Client:
         max_retry_seconds: float = 120.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        raise NotImplementedError
+        options = client_options(base_url, api_key)
+        self._client = httpx.Client(**options, timeout=timeout, transport=transport)
+        self._session = Session(BlockingChannel(self._client), max_retry_seconds)
+
+    def __repr__(self) -> str:
+        return f"Client({str(self._client.base_url)!r})"
 
     def classify(
         self, source: Source, *, wait_timeout: float | None = None, **options: Unpack[Options]
     ) -> AnalysisResult:
-        raise NotImplementedError
+        """Submit an image and wait for its result, `wait_timeout` seconds at most.
+
+        Raises:
+            APIError: the image was refused.
+            JobFailed, JobCancelled: the job gave no result.
+            WaitTimeout: the job goes on; `job(error.job_id)` waits again.
+            ServiceUnreachable: no answer came.
+            OSError, ValueError: the source cannot be read.
+        """
+        return run(self._session.classify(source, options, wait_timeout))
 
     def submit(self, source: Source, **options: Unpack[Options]) -> "Job":
-        raise NotImplementedError
+        """Submit an image and return its job at once."""
+        status = run(self._session.submit(source, options))
+        return Job(self._session, status.job_id, status)
 
     def job(self, job_id: str | UUID) -> "Job":
-        raise NotImplementedError
+        """Return a job by its ID, without asking the API.
+
+        Raises:
+            ValueError: it is no UUID.
+        """
+        return Job(self._session, job_id if isinstance(job_id, UUID) else UUID(job_id))
 
     def classify_many(self, sources: Iterable[Source], **options: Unpack[Options]) -> Generator[Outcome, None, None]:
-        raise NotImplementedError
+        """Submit many images as batches and give the outcome of each as it ends, in no order.
+
+        `sources` is read as it is needed, a batch ahead at most, so it may be endless. Batches are sent as the quota of
+        the API allows. Closing the generator early cancels the jobs that still wait.
+
+        Raises:
+            APIError, ServiceUnreachable: nothing more can be sent. Every source that has a job has got an outcome; the
+                other ones were not submitted.
+        """
+        return iterate(classify_many(self._session, sources, options))
 
     def models(self) -> list[ModelStatus]:
-        raise NotImplementedError
+        """List every model that a worker has served in the last day."""
+        return run(self._session.models())
 
     def model(self, model_id: str) -> ModelDetails:
-        raise NotImplementedError
+        """Get a model with its labels."""
+        return run(self._session.model(model_id))
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Close the connections."""
+        self._client.close()
 
     def __enter__(self) -> Self:
         return self
@@ -53,20 +99,38 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raise NotImplementedError
+        self.close()
 
 
 class Job:
-    id: UUID
+    """A job of a client; `id` is its UUID."""
+
+    def __init__(self, session: Session, job_id: UUID, known: AnalysisStatus | None = None) -> None:
+        self._session = session
+        self._known = known
+        self.id = job_id
+
+    def __repr__(self) -> str:
+        return f"Job({str(self.id)!r})"
 
     def status(self) -> AnalysisStatus:
-        raise NotImplementedError
+        """Get the job's status."""
+        return run(self._session.status(self.id))
 
     def wait(self, timeout: float | None = None) -> AnalysisResult:
-        raise NotImplementedError
+        """Wait for the job's result, `timeout` seconds at most.
+
+        Raises:
+            JobFailed, JobCancelled: the job gave no result.
+            WaitTimeout: the job goes on.
+            NotFound: the job is unknown or has expired.
+        """
+        return run(self._session.wait(self._known or self.id, Deadline(timeout)))
 
     def events(self) -> Generator[AnalysisStatus, None, None]:
-        raise NotImplementedError
+        """Give every status of the job once and in order, until the last one; lost connections are made again."""
+        return iterate(self._session.follow(self.id))
 
     def cancel(self) -> None:
-        raise NotImplementedError
+        """Cancel the job; forget it if it has ended."""
+        run(self._session.cancel(self.id))

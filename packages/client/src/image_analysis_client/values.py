@@ -2,12 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Literal, Protocol, TypedDict
+from typing import IO, Any, BinaryIO, Literal, Protocol, TypedDict, runtime_checkable
 from uuid import UUID
 
 from image_analysis_common.models import AnalysisResult
 
 
+@runtime_checkable
 class PillowImage(Protocol):
     """What the client needs of a `PIL.Image.Image`, which it never imports."""
 

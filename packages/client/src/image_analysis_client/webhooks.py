@@ -14,13 +14,16 @@ def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes | str) -
 
     Raises:
         InvalidWebhook: it is forged, was changed, is more than 5 minutes old, or is not a job's status.
-        ValueError: the secret is none: the operator gives you one that begins with `whsec_`.
+        ValueError: the secret is malformed.
     """
-    named = {name.lower(): value for name, value in headers.items()}
     try:
-        Webhook(secret).verify(body, named)
+        webhook = Webhook(secret)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError("The secret is malformed: it begins with whsec_, and the operator has it.") from error
+    try:
+        webhook.verify(body, dict(headers), json_parse=False)
         return AnalysisStatus.model_validate_json(body)
-    except WebhookVerificationError as error:
-        raise InvalidWebhook(f"The webhook is not authentic: {error}.") from None
     except ValidationError as error:
         raise InvalidWebhook("The webhook is signed, but its body is not a job's status.") from error
+    except (WebhookVerificationError, ValueError) as error:
+        raise InvalidWebhook(f"The webhook cannot be trusted: {error}.") from error

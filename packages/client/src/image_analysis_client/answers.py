@@ -1,0 +1,106 @@
+"""Reading the API's answers: models, results, and errors."""
+
+from typing import TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from image_analysis_client.errors import (
+    APIError,
+    AuthenticationError,
+    BadRequest,
+    Conflict,
+    JobCancelled,
+    JobFailed,
+    NotFound,
+    RateLimited,
+    Unavailable,
+)
+from image_analysis_client.responses import AnalysisStatus, Problem
+from image_analysis_client.retries import read_retry_after
+from image_analysis_common.models import AnalysisResult, JobStatus
+
+UNEXPECTED = "unexpected_response"
+FAMILIES: dict[int, type[APIError]] = {
+    **dict.fromkeys((400, 413, 414, 415, 422, 431), BadRequest),
+    **dict.fromkeys((401, 403), AuthenticationError),
+    404: NotFound,
+    409: Conflict,
+}
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def check(response: httpx.Response) -> None:
+    """Raise the error that an answer is; its body has been read."""
+    if not response.is_success:
+        raise _read_error(response)
+
+
+def parse(response: httpx.Response, kind: type[Answer]) -> Answer:
+    """Read the body of a successful answer.
+
+    Raises:
+        APIError: it is something else.
+    """
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise APIError(
+            UNEXPECTED,
+            f"{_where(response)} answered {response.status_code}, but not as the API does: is the address right?",
+            response.status_code,
+            _request_id(response),
+        ) from error
+
+
+def result_of(status: AnalysisStatus) -> AnalysisResult:
+    """Return the result of a job that has ended.
+
+    Raises:
+        JobFailed, JobCancelled: it has none.
+    """
+    if status.status is JobStatus.CANCELLED:
+        raise JobCancelled(status.job_id)
+    if status.result is None:
+        code, detail = (status.error.code, status.error.detail) if status.error else (UNEXPECTED, "It has no result.")
+        raise JobFailed(code, detail, status.job_id)
+    return status.result
+
+
+def _read_error(response: httpx.Response) -> APIError:
+    status, request_id = response.status_code, _request_id(response)
+    code, detail = UNEXPECTED, _explain(response)
+    if response.headers.get("content-type", "").lower().startswith("application/problem+json"):
+        try:
+            problem = Problem.model_validate_json(response.content)
+        except ValidationError:
+            pass
+        else:
+            code, detail, request_id = problem.code, problem.detail, problem.request_id or request_id
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        return RateLimited(code, detail, status, request_id, read_retry_after(response.headers))
+    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        return Unavailable(code, detail, status, request_id, read_retry_after(response.headers))
+    return FAMILIES.get(status, APIError)(code, detail, status, request_id)
+
+
+def _explain(response: httpx.Response) -> str:
+    """Describe an error that is not the API's own; its body is for people with a browser."""
+    where = _where(response)
+    if response.is_redirect:
+        return f"{where} answered {response.status_code}, a redirect, and the client follows none: correct the address."
+    kind = response.headers.get("content-type", "").partition(";")[0] or "nothing"
+    return (
+        f"{where} answered {response.status_code} {response.reason_phrase} with {kind}, which is not from the API: "
+        "a proxy may be in between, or the address is wrong."
+    )
+
+
+def _where(response: httpx.Response) -> str:
+    url = response.request.url
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
+def _request_id(response: httpx.Response) -> str:
+    return str(response.headers.get("x-request-id", ""))

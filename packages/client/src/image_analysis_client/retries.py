@@ -1,0 +1,65 @@
+"""When a failed call is worth another attempt, and when that is due."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from image_analysis_client.errors import Conflict, ImageAnalysisError, RateLimited, ServiceUnreachable, Unavailable
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 10.0
+GATEWAY_STATUSES = (502, 503, 504)
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return how many seconds a `Retry-After` asks for, as seconds or as an HTTP date; None if there is none."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        due = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max((due.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def is_transient(error: ImageAnalysisError) -> bool:
+    """Whether the same request can succeed later."""
+    match error:
+        case ServiceUnreachable() | RateLimited():
+            return True
+        case Unavailable():
+            return error.status in GATEWAY_STATUSES
+        case Conflict():
+            return error.code == "request_in_progress"
+        case _:
+            return False
+
+
+class Patience:
+    """How long one call is retried: `max_s` from its first failure on."""
+
+    def __init__(
+        self, max_s: float, *, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._max_s = max_s
+        self._clock = clock
+        self._chance = chance
+        self._failures = 0
+        self._ends_at: float | None = None
+
+    def pause_after(self, error: ImageAnalysisError) -> float:
+        """Return how many seconds to wait before the next attempt; raise the error if there is to be none."""
+        now = self._clock()
+        self._ends_at = now + self._max_s if self._ends_at is None else self._ends_at
+        asked_s: float | None = getattr(error, "retry_after", None)
+        if asked_s is None:
+            pause_s = min(FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S) * (0.5 + self._chance() / 2)
+        else:
+            pause_s = asked_s + self._chance() * min(max(asked_s, FIRST_PAUSE_S) / 2, 1.0)
+        self._failures += 1
+        if not is_transient(error) or now + pause_s > self._ends_at:
+            raise error
+        return pause_s

@@ -1,0 +1,144 @@
+"""What a client does, as coroutines over a channel: call with retries, submit, wait, follow, cancel."""
+
+import time
+from collections.abc import AsyncGenerator
+from uuid import UUID
+
+import httpx
+
+from image_analysis_client import requests
+from image_analysis_client.answers import check, parse, result_of
+from image_analysis_client.channels import Channel, Stream
+from image_analysis_client.errors import ImageAnalysisError, WaitTimeout
+from image_analysis_client.quota import Quota
+from image_analysis_client.requests import MAX_WAIT_S, Request
+from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelList, ModelStatus
+from image_analysis_client.retries import Patience
+from image_analysis_client.values import Options, Source
+from image_analysis_common.models import AnalysisResult
+
+POLL_S = 1.0
+"""How often a job is asked for where the API cannot let another client wait."""
+
+
+class Deadline:
+    """A point in time; without a limit it never comes."""
+
+    def __init__(self, timeout_s: float | None) -> None:
+        self._ends_at = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+
+    def left_s(self, most_s: float = float("inf")) -> float:
+        return max(min(self._ends_at - time.monotonic(), most_s), 0.0)
+
+
+NEVER = Deadline(None)
+
+
+class Session:
+    """The calls of one client; `max_retry_s` bounds how long each is retried."""
+
+    def __init__(self, channel: Channel, max_retry_s: float) -> None:
+        self.channel = channel
+        self.max_retry_s = max_retry_s
+        self.quota = Quota()
+
+    async def call(self, request: Request, deadline: Deadline = NEVER, *, is_retried: bool = True) -> httpx.Response:
+        """Send a request until it succeeds.
+
+        Raises:
+            APIError, ServiceUnreachable: it does not, and another attempt would not help or is not allowed any more.
+            TimeoutError: the deadline comes before the next attempt.
+        """
+        patience = Patience(self.max_retry_s if is_retried else 0.0)
+        while True:
+            try:
+                response = await self.channel.send(request)
+                self.quota.note(response.headers)
+                check(response)
+                return response
+            except ImageAnalysisError as error:
+                pause_s = patience.pause_after(error)
+                if deadline.left_s() < pause_s:
+                    await self.channel.sleep(deadline.left_s())
+                    raise TimeoutError from error
+            await self.channel.sleep(pause_s)
+
+    async def submit(self, source: Source, options: Options, deadline: Deadline | None = None) -> AnalysisStatus:
+        """Submit one image; with a deadline, the answer may be the job's end."""
+        image = await self.channel.read(source)
+        wait_s = int(deadline.left_s(MAX_WAIT_S)) if deadline else 0
+        return parse(await self.call(requests.submit_image(image, options, wait_s)), AnalysisStatus)
+
+    async def classify(self, source: Source, options: Options, timeout_s: float | None) -> AnalysisResult:
+        """Submit one image and wait for its result."""
+        deadline = Deadline(timeout_s)
+        status = await self.submit(source, options, deadline)
+        return await self.wait(status, deadline)
+
+    async def status(self, job_id: UUID) -> AnalysisStatus:
+        return parse(await self.call(requests.read_job(job_id)), AnalysisStatus)
+
+    async def wait(self, known: AnalysisStatus | UUID, deadline: Deadline) -> AnalysisResult:
+        """Wait for a job's result; nothing is asked if its known status is final.
+
+        Raises:
+            WaitTimeout: the deadline came first.
+        """
+        job_id, status = (known, None) if isinstance(known, UUID) else (known.job_id, known)
+        while status is None or not status.status.is_final:
+            wait_s = int(deadline.left_s(MAX_WAIT_S))
+            asked_at = time.monotonic()
+            try:
+                status = parse(await self.call(requests.read_job(job_id, wait_s), deadline), AnalysisStatus)
+            except TimeoutError as error:
+                raise WaitTimeout(job_id) from error
+            if status.status.is_final:
+                break
+            if not deadline.left_s():
+                raise WaitTimeout(job_id)
+            if wait_s == 0 or time.monotonic() - asked_at < wait_s / 2:
+                await self.channel.sleep(deadline.left_s(POLL_S if wait_s else POLL_S / 4))
+        return result_of(status)
+
+    async def follow(self, job_id: UUID) -> AsyncGenerator[AnalysisStatus, None]:
+        """Give every status of a job as it comes, over any number of connections, until the last one."""
+        last_id, patience = "", Patience(self.max_retry_s)
+        while True:
+            try:
+                async with self.channel.stream(requests.follow_job(job_id, last_id)) as stream:
+                    check(stream.response)
+                    if stream.response.status_code == httpx.codes.NO_CONTENT:
+                        return
+                    while event := await _read_event(stream):
+                        last_id, patience = event[0], Patience(self.max_retry_s)
+                        status = AnalysisStatus.model_validate_json(event[1])
+                        yield status
+                        if status.status.is_final:
+                            return
+                pause_s = POLL_S  # the API ends every stream after ten minutes, and when it restarts
+            except ImageAnalysisError as error:
+                pause_s = patience.pause_after(error)
+            await self.channel.sleep(pause_s)
+
+    async def cancel(self, job_id: UUID) -> None:
+        await self.call(requests.cancel_job(job_id))
+
+    async def models(self) -> list[ModelStatus]:
+        return parse(await self.call(requests.list_models()), ModelList).models
+
+    async def model(self, model_id: str) -> ModelDetails:
+        return parse(await self.call(requests.read_model(model_id)), ModelDetails)
+
+
+async def _read_event(stream: Stream) -> tuple[str, str] | None:
+    """Return the next event's ID and data; None at the end. Comments and half an event are dropped."""
+    fields: dict[str, str] = {}
+    while (line := await stream.next_line()) is not None:
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")
+        elif "data" in fields:
+            return fields.get("id", ""), fields["data"]
+        else:
+            fields = {}
+    return None
