@@ -8,9 +8,9 @@ from uuid import UUID
 
 from image_analysis_client import requests
 from image_analysis_client.answers import parse, result_of
-from image_analysis_client.errors import BadRequest, ImageAnalysisError, JobError, NotFound
+from image_analysis_client.errors import BadRequest, ImageAnalysisError, JobError, NotFound, RateLimited, Unavailable
 from image_analysis_client.responses import AnalysisStatus, BatchStatus
-from image_analysis_client.session import POLL_S, Session
+from image_analysis_client.session import POLL_S, Deadline, Session, note_pause
 from image_analysis_client.sources import Image
 from image_analysis_client.values import Options, Outcome, Source
 from image_analysis_common.models import JobStatus
@@ -27,7 +27,11 @@ MAX_UNFINISHED = 4 * MAX_BATCH_IMAGES
 REFUSED_FOR_NOW = frozenset({"queue_full", "store_unavailable", "too_many_deliveries", "unavailable"})
 """What a job of a batch fails with if the service had no room for its image at that moment."""
 
+WAITED_FOR = frozenset({"queue_full", "rate_limited"})
+"""What says only that this client or others have sent enough for now."""
+
 RESUBMIT_PAUSE_S = 5.0
+CANCELLING_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,13 @@ class _Run:
             raise
 
     async def cancel(self) -> None:
-        """Cancel the jobs that still wait, as far as the service answers."""
+        """Cancel the jobs that still wait, as far as the service answers, in a few seconds."""
+        deadline = Deadline(CANCELLING_S)
         try:
             for batch in self._batches:
                 answer = await self._session.call(requests.read_batch(batch.id), is_retried=False)
                 for job in parse(answer, BatchStatus).jobs:
-                    if job.status is JobStatus.PENDING:
+                    if job.status is JobStatus.PENDING and deadline.left_s():
                         await self._session.call(requests.cancel_job(job.job_id), is_retried=False)
         except ImageAnalysisError:
             return
@@ -109,6 +114,8 @@ class _Run:
             return await self._send()
         if self._batches:
             return await self._ask()
+        if self._session.quota.pause_s() >= pause_s:
+            note_pause("rate_limited", pause_s)
         await self._session.channel.sleep(pause_s)
         return []
 
@@ -159,6 +166,9 @@ class _Run:
             response = await self._session.call(requests.submit_images([item.image for item in items], self._options))
         except BadRequest as error:
             return self._split(items, error)
+        except (RateLimited, Unavailable) as error:
+            self._put_back(items, error)
+            return []
         answer = parse(response, BatchStatus)
         self._was_accepted = True
         if len(answer.jobs) != len(items):
@@ -185,6 +195,15 @@ class _Run:
         if len(items) == 1 and (error.status == 413 or self._was_accepted):
             return [Outcome(items[0].source, error=error)]
         raise error
+
+    def _put_back(self, items: list[Item], error: RateLimited | Unavailable) -> None:
+        """Send the images later: a used-up quota or a full queue is no fault, however long it lasts."""
+        if not self._session.max_retry_s or error.code not in WAITED_FOR:
+            raise error
+        self._backlog.extendleft(reversed(items))
+        pause_s = error.retry_after or RESUBMIT_PAUSE_S
+        self._resumes_at = time.monotonic() + pause_s
+        note_pause(error.code, pause_s)
 
     def _later(self, item: Item, job: AnalysisStatus) -> Item | None:
         """Return the item as it is to be sent again, if its job failed only for lack of room, and not for too long."""
@@ -220,7 +239,7 @@ class _Run:
 
 def _outcome(source: Source, job: AnalysisStatus) -> Outcome:
     try:
-        return Outcome(source, result_of(job), job_id=job.job_id)
+        return Outcome(source, result_of(job), job_id=job.job_id, cached=job.cached)
     except JobError as error:
         return Outcome(source, error=error, job_id=job.job_id)
 

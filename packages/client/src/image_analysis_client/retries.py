@@ -54,9 +54,9 @@ class Patience:
         """Return how many seconds to wait before the next attempt; raise the error if there is to be none."""
         now = self._clock()
         self._ends_at = now + self._max_s if self._ends_at is None else self._ends_at
-        asked_s: float | None = getattr(error, "retry_after", None)
+        asked_s = error.retry_after if isinstance(error, RateLimited | Unavailable) else None
         if asked_s is None:
-            pause_s = min(FIRST_PAUSE_S * 2**self._failures, LONGEST_PAUSE_S) * (0.5 + self._chance() / 2)
+            pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures, 10), LONGEST_PAUSE_S) * (0.5 + self._chance() / 2)
         else:
             pause_s = asked_s + self._chance() * min(max(asked_s, FIRST_PAUSE_S) / 2, 1.0)
         self._failures += 1

@@ -1,5 +1,6 @@
 """What a client does, as coroutines over a channel: call with retries, submit, wait, follow, cancel."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from uuid import UUID
@@ -32,6 +33,12 @@ class Deadline:
 
 
 NEVER = Deadline(None)
+log = logging.getLogger("image_analysis_client")
+
+
+def note_pause(code: str, seconds: float) -> None:
+    """Log why and for how long nothing is sent; programs read the record's `code` and `retry_after_s`."""
+    log.info("Waiting %.1f s: %s", seconds, code, extra={"code": code, "retry_after_s": seconds})
 
 
 class Session:
@@ -61,6 +68,7 @@ class Session:
                 if deadline.left_s() < pause_s:
                     await self.channel.sleep(deadline.left_s())
                     raise TimeoutError from error
+                note_pause(error.code, pause_s)
             await self.channel.sleep(pause_s)
 
     async def submit(self, source: Source, options: Options, deadline: Deadline | None = None) -> AnalysisStatus:
@@ -118,6 +126,7 @@ class Session:
                 pause_s = POLL_S  # the API ends every stream after ten minutes, and when it restarts
             except ImageAnalysisError as error:
                 pause_s = patience.pause_after(error)
+                note_pause(error.code, pause_s)
             await self.channel.sleep(pause_s)
 
     async def cancel(self, job_id: UUID) -> None:

@@ -48,3 +48,4 @@ class Outcome:
     result: AnalysisResult | None = None
     error: Exception | None = None
     job_id: UUID | None = None
+    cached: bool = False
