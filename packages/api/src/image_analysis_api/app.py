@@ -13,7 +13,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from image_analysis_api.intake.image import bound_pillow
 from image_analysis_api.openapi import document, webhooks
 from image_analysis_api.outbound.fetcher import Fetcher
-from image_analysis_api.routes import analyses, batches, events, health, models
+from image_analysis_api.routes import analyses, batches, events, health, models, page
 from image_analysis_api.server import problems
 from image_analysis_api.server.body_budget import BodyBudget
 from image_analysis_api.server.request_context import RequestContext
@@ -52,7 +52,7 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         telemetry={"exclude": lambda scope: scope["path"].startswith("/health")},
     )
     app.state.services = services
-    for router in (analyses.router, batches.router, models.router, events.router, health.router):
+    for router in (analyses.router, batches.router, models.router, events.router, health.router, page.router):
         app.include_router(router)
     app.webhooks.include_router(webhooks.router)
     _add_middleware(app, settings)

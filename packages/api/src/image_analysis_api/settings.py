@@ -95,6 +95,7 @@ class ApiSettings(OutboundSettings):
     api_keys: ApiKeys = ()
     trusted_proxies: Networks = ()
     cors_allow_origins: Origins = frozenset()
+    playground: bool = True
 
     rate_limit_max_requests: int = Field(5, ge=1)
     rate_limit_interval_seconds: int = Field(60, ge=1)

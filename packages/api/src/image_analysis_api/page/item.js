@@ -1,0 +1,88 @@
+// One image of this tab: where it comes from, where it is, and what the service said. It knows neither the page nor HTTP.
+
+// In order: what has come further never goes back. `held` waits in this page.
+const STATES = ["held", "uploading", "pending", "processing", "completed", "failed", "cancelled"];
+const STATES_OF_JOBS = {
+  PENDING: "pending",
+  PROCESSING: "processing",
+  COMPLETED: "completed",
+  FAILED: "failed",
+  CANCELLED: "cancelled",
+};
+
+let made = 0;
+
+export class Item extends EventTarget {
+  number = (made += 1);
+  state = "held";
+  loaded = 0;
+  total = 0;
+  job = null; // the latest body of GET /analysis-status
+  jobId = null;
+  error = null; // {code, detail}
+  note = "";
+  isAlone = false;
+  isStopping = false;
+  thumbnail = "";
+  startedMs = 0;
+  tookMs = null;
+
+  constructor({ name, file = null, url = null, options = {} }) {
+    super();
+    Object.assign(this, { name, file, url, options, requestId: uuid(), controller: new AbortController() });
+  }
+
+  get hasEnded() {
+    return STATES.indexOf(this.state) >= STATES.indexOf("completed");
+  }
+
+  get isInService() {
+    return this.state === "pending" || this.state === "processing";
+  }
+
+  /** Change fields and tell those who show or keep them. */
+  update(changes) {
+    const hadEnded = this.hasEnded;
+    Object.assign(this, changes);
+    if (this.hasEnded && !hadEnded && this.startedMs) this.tookMs = Math.round(performance.now() - this.startedMs);
+    this.dispatchEvent(new Event("change"));
+    if (this.hasEnded && !hadEnded) this.dispatchEvent(new Event("end"));
+  }
+
+  /** Take what the service says of the job; news that comes late changes nothing. */
+  apply(job) {
+    const state = STATES_OF_JOBS[job.status];
+    if (this.hasEnded || STATES.indexOf(state) < STATES.indexOf(this.state)) return;
+    this.update({ state, job: { ...job }, jobId: job.job_id, error: job.error ?? null, note: "" });
+  }
+
+  fail(code, detail) {
+    if (!this.hasEnded) this.update({ state: "failed", error: { code, detail }, note: "" });
+  }
+
+  /** Start again from the beginning, as a new request. */
+  reset() {
+    Object.assign(this, { job: null, jobId: null, error: null, loaded: 0, tookMs: null, startedMs: 0, isStopping: false });
+    Object.assign(this, { requestId: uuid(), controller: new AbortController() });
+    this.update({ state: "held", note: "" });
+  }
+
+  /** What the history keeps. */
+  toRecord() {
+    const { name, url, options, state, job, jobId, error, thumbnail, tookMs, isAlone } = this;
+    return { name, url, options, state, job, jobId, error, thumbnail, tookMs, isAlone };
+  }
+
+  static fromRecord({ name, url, options, ...rest }) {
+    return Object.assign(new Item({ name, url, options }), rest);
+  }
+}
+
+/** Make a random UUID. `crypto.randomUUID` exists only over HTTPS and on localhost. */
+function uuid() {
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  random[6] = (random[6] & 0x0f) | 0x40;
+  random[8] = (random[8] & 0x3f) | 0x80;
+  const hex = Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");
+}
