@@ -90,7 +90,8 @@ function describeEnd(item) {
 function describeRun({ job, tookMs }) {
   const parts = [make("span", { className: "model" }, job.result.model.id)];
   if (job.processing_time_ms !== null) {
-    parts.push(make("span", { title: "Time in the worker" }, `${duration(job.processing_time_ms)} in the worker`));
+    const time = duration(job.processing_time_ms);
+    parts.push(make("span", {}, job.cached ? `took ${time} the first time` : `${time} in the worker`));
   }
   if (tookMs !== null) parts.push(make("span", { title: "From the start of the upload" }, `${duration(tookMs)} in all`));
   if (job.cached) {

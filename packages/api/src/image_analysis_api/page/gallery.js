@@ -44,6 +44,12 @@ export class Gallery {
     this.#draw();
   }
 
+  /** Bring the newest card into view, if it is not. */
+  reveal() {
+    const { top, bottom } = byId("cards").firstElementChild.getBoundingClientRect();
+    if (top < 0 || bottom > innerHeight) byId("results-title").closest("section").scrollIntoView({ behavior: "smooth" });
+  }
+
   describeProgress() {
     const ended = this.items.filter((item) => item.hasEnded);
     const failed = ended.filter((item) => item.state === "failed").length;
@@ -90,6 +96,7 @@ export class Gallery {
     const overall = byId("overall");
     overall.hidden = this.items.length < 2 || !active;
     overall.value = ended / (this.items.length || 1);
-    setText(byId("summary"), this.items.length ? `${this.describeProgress()} Kept in this tab until you close it.` : "Kept in this tab until you close it.");
+    const progress = this.items.length > 1 ? `${this.describeProgress()} ` : "";
+    setText(byId("summary"), `${progress}Kept in this tab until you close it.`);
   }
 }

@@ -48,6 +48,7 @@ function takeIn(sources) {
   const items = sources.map((source) => new Item({ ...source, options: chosen }));
   items[0].isAlone = items.length === 1;
   show(items);
+  gallery.reveal();
   for (const item of items) outbox.add(item);
 }
 

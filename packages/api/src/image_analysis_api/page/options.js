@@ -53,6 +53,5 @@ export class Options {
 
   #draw() {
     setText(byId("threshold-value"), `${this.#threshold.value}%`);
-    this.#threshold.style.setProperty("--filled", `${this.#threshold.value}%`);
   }
 }
