@@ -58,8 +58,9 @@ def greeting(stack: Stack, settings: Mapping[str, str]) -> str:
     """Name the addresses, Redis without its password, and what differs from a deployment."""
     return dedent(f"""
         Ready.
+          Page         {stack.api_url}/
           API          {stack.api_url}
-          Try it       {stack.api_url}/docs
+          Docs         {stack.api_url}/docs
           Dashboard    {stack.dashboard_url}
           Metrics      {" ".join(stack.metrics_urls)}
           Webhooks     {describe_webhooks(stack)}

@@ -76,7 +76,8 @@ def test_every_setting_is_documented_with_its_default(
     assert own.keys() <= documented.keys()
     for name, field in own.items():
         if isinstance(field.default, str | int | float):
-            value = "false" if field.default is False else str(field.default).removesuffix(".0")
+            value = str(field.default).removesuffix(".0")
+            value = value.lower() if isinstance(field.default, bool) else value
             assert documented[name] == f"`{value}`", name
 
 
