@@ -1,0 +1,197 @@
+"""The command `classify`: many images, one row for each."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import typer
+
+from image_analysis_client.cli.earlier import EarlierRun
+from image_analysis_client.cli.escaping import shell_command, visible
+from image_analysis_client.cli.output import DataOutput, Output, TableOutput, appended, to_stdout, to_terminal
+from image_analysis_client.cli.rows import CsvLines, JsonArray, JsonLines, Row, RowFormat
+from image_analysis_client.cli.screen import Screen, duration
+from image_analysis_client.cli.sources import find_images, read_source
+from image_analysis_client.cli.tables import failure_line
+from image_analysis_client.client import Client
+from image_analysis_client.errors import RateLimited, ServiceUnreachable, Unavailable
+from image_analysis_client.values import Options, Source
+from image_analysis_common.models import JobStatus
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the user asked for; `command` is how to ask for it again, without where the rows go."""
+
+    images: list[str]
+    is_recursive: bool
+    options: Options
+    url: str | None
+    api_key: str | None
+    is_quiet: bool
+    command: list[str]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the rows go: a file, or standard output if there is none; a table if there is no format."""
+
+    path: Path | None
+    row_format: RowFormat | None
+    earlier: EarlierRun | None = None
+
+    @classmethod
+    def choose(cls, csv: Path | None, resume: Path | None, *, json: bool, jsonl: bool) -> "Target":
+        """Decide from the options.
+
+        Raises:
+            BadParameter: they contradict each other, or the file is not one to write to.
+        """
+        if sum((csv is not None and csv != resume, resume is not None, json, jsonl)) > 1:
+            raise typer.BadParameter("Choose one of --csv, --json, --jsonl and --resume.")
+        if resume is not None:
+            earlier = EarlierRun.read(resume)
+            return cls(resume, earlier.row_format, earlier)
+        if csv is not None and str(csv) != "-":
+            if csv.is_file() and csv.stat().st_size:
+                name = visible(str(csv))
+                raise typer.BadParameter(f"{name} exists: go on with it by --resume, or choose another name.")
+            return cls(csv, CsvLines())
+        if csv is not None:
+            return cls(None, CsvLines())
+        if json:
+            return cls(None, JsonArray())
+        return cls(None, None if sys.stdout.isatty() and not jsonl else JsonLines())
+
+
+def classify(run: Run, target: Target) -> int:
+    """Classify what is not done yet, and return the exit code.
+
+    Raises:
+        BadParameter: the output cannot be written.
+        ImageAnalysisError: the service does not answer, or knows neither the key nor the model.
+    """
+    found = find_images(run.images, recursive=run.is_recursive)
+    todo = [name for name in found.names if target.earlier is None or not target.earlier.has_done(name)]
+    screen = Screen(len(todo), quiet=run.is_quiet)
+    if found.skipped_files or (found.skipped_folders and not found.names):
+        hint = " Add --recursive to look into folders." if found.skipped_folders and not run.is_recursive else ""
+        screen.say(f"Skipped in folders: {found.skipped_files} files that are not named like images.{hint}")
+    if not todo:
+        screen.say("Everything is done already." if found.names else "No images found.")
+        return 0
+    _ask_for_service(run)
+    with ExitStack() as stack:
+        stack.enter_context(_terminated_like_interrupted())
+        output = _open(stack, screen, target, run, todo)
+        return _work(run, target, todo, screen, output)
+
+
+def _work(run: Run, target: Target, todo: list[str], screen: Screen, output: Output) -> int:
+    started_s = monotonic()
+    names: dict[int, str] = {}
+    done = failed = 0
+
+    def sources() -> Iterator[Source]:
+        for name in todo:
+            source = read_source(name)
+            names[id(source)] = name
+            kept.append(source)
+            yield source
+
+    kept: list[Source] = []  # an `id` stays taken
+    shows_failures = target.path is not None or not sys.stdout.isatty()
+    try:
+        with screen.drawn(), Client(run.url, run.api_key) as client:  # noqa: SIM117, the second needs the first
+            with closing(client.classify_many(sources(), **run.options)) as outcomes:
+                for outcome in outcomes:
+                    if isinstance(outcome.error, ServiceUnreachable):
+                        raise outcome.error
+                    row = Row.of(names[id(outcome.source)], outcome)
+                    output.write(row)
+                    is_failed = row.status is not JobStatus.COMPLETED
+                    done, failed = done + 1, failed + is_failed
+                    if is_failed and shows_failures:
+                        screen.say(failure_line(row))
+                    screen.advance(is_failed=is_failed)
+    except (KeyboardInterrupt, ServiceUnreachable) as error:
+        screen.say(f"Stopped: {done} of {len(todo)} images are done. What still waited is cancelled.")
+        screen.say(_how_to_go_on(run, target))
+        if isinstance(error, ServiceUnreachable):
+            raise
+        return INTERRUPTED
+    if len(todo) > 1:
+        where = f" The rows are in {visible(str(target.path))}." if target.path else ""
+        screen.say(f"{done - failed} classified, {failed} failed, in {duration(monotonic() - started_s)}.{where}")
+    return 1 if failed else 0
+
+
+def _open(stack: ExitStack, screen: Screen, target: Target, run: Run, todo: list[str]) -> Output:
+    if target.row_format is None:
+        return TableOutput(screen, all_predictions="top_k" in run.options)
+    row_format = target.row_format
+    if target.path is None:
+        emit = to_terminal(screen) if sys.stdout.isatty() else to_stdout
+        if row_format.head:
+            emit(row_format.head)
+        if row_format.tail:
+            stack.callback(emit, row_format.tail)
+        return DataOutput(row_format, emit)
+    try:
+        if target.earlier is not None:
+            target.earlier.make_ready(todo)
+        emit = stack.enter_context(appended(target.path))
+        if row_format.head and not (target.path.is_file() and target.path.stat().st_size):
+            emit(row_format.head)
+    except OSError as error:
+        raise typer.BadParameter(f"{visible(str(target.path))} cannot be written: {error.strerror}.") from error
+    return DataOutput(row_format, emit)
+
+
+def _ask_for_service(run: Run) -> None:
+    """Fail before the first image if the service does not answer, or refuses the key or the model."""
+    with Client(run.url, run.api_key, max_retry_seconds=0) as client:
+        try:
+            if "model" in run.options:
+                client.model(run.options["model"])
+            else:
+                client.models()
+        except (RateLimited, Unavailable):  # busy: the images will wait
+            return
+
+
+def _how_to_go_on(run: Run, target: Target) -> str:
+    if target.path is not None:
+        arguments = (
+            ["--", *run.images] if any(name.startswith("-") and name != "-" for name in run.images) else run.images
+        )
+        return f"To go on: {shell_command([*run.command, '--resume', str(target.path), *arguments])}"
+    if sys.stdout.isatty():
+        return "Nothing was written to a file: use --csv FILE to be able to go on."
+    return "To go on, add --resume FILE to the command, with the file that holds the rows (CSV or JSON lines)."
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def resume_command(options: Options, *, is_recursive: bool, url: str | None, api_key: str | None) -> list[str]:
+    """Write the command again, without images; an API key never appears in it."""
+    command = ["image-analysis", "classify", *(["--recursive"] if is_recursive else [])]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    if url and url != os.environ.get("IMAGE_ANALYSIS_URL"):
+        command += ["--url", url]
+    return command

@@ -1,0 +1,92 @@
+"""What the arguments name: images in files and folders, URLs, and standard input."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
+"""Which files of a folder are sent. A file named by itself is sent in any case: its content decides."""
+
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images to classify, each once and in a fixed order, and what was left out of the folders."""
+
+    names: list[str]
+    skipped_files: int
+    skipped_folders: int
+
+
+def find_images(arguments: Iterable[str], *, recursive: bool) -> Found:
+    """List a folder's images by name; with `recursive`, also those of its folders, but not through symbolic links.
+
+    Hidden files and folders are skipped. A folder that cannot be read is listed as if it were an image: reading it will
+    fail, and say why.
+    """
+    walk = _Walk(recursive)
+    names = dict.fromkeys(name for argument in arguments for name in walk.expand(argument))
+    return Found(list(names), walk.skipped_files, walk.skipped_folders)
+
+
+def read_source(name: str) -> str | Path | bytes:
+    """Return what the client takes for a name; standard input is read to its end."""
+    if name == STANDARD_INPUT:
+        return sys.stdin.buffer.read()
+    return name if _is_url(name) else Path(name)
+
+
+def _is_url(name: str) -> bool:
+    return name.startswith(("http://", "https://"))
+
+
+class _Walk:
+    def __init__(self, recursive: bool) -> None:
+        self._recursive = recursive
+        self.skipped_files = 0
+        self.skipped_folders = 0
+
+    def expand(self, argument: str) -> Iterator[str]:
+        if argument == STANDARD_INPUT or _is_url(argument):
+            yield argument
+        elif Path(argument).is_dir():
+            yield from self._list(Path(argument))
+        else:
+            yield str(Path(argument))
+
+    def _list(self, folder: Path) -> Iterator[str]:
+        try:
+            with os.scandir(folder) as entries:
+                listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+        except OSError:
+            yield str(folder)
+            return
+        for entry in listed:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                if self._recursive and not entry.is_symlink():
+                    yield from self._list(folder / entry.name)
+                else:
+                    self.skipped_folders += 1
+            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_special(entry):
+                yield str(folder / entry.name)
+            else:
+                self.skipped_files += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a loop of symbolic links
+        return entry.is_dir()
+    return False
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Whether reading could take for ever, as from a pipe; a broken link is none: reading it says what is wrong."""
+    with suppress(OSError):
+        return entry.is_file() is False and Path(entry.path).exists()
+    return False
