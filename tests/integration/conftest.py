@@ -12,7 +12,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from addresses import find_redis_server
 from image_analysis_common.rq_keys import PERMANENT_PREFIXES
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.api_processes import WORKER, run_service
+from support.direct import Client
+from support.interruptions import InterruptedRedis
 from support.waiting import wait_until
 
 CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis" / "redis.conf"
@@ -66,6 +70,26 @@ def redis_of_module(redis_url: str) -> Iterator[Redis]:
     """The same for what all tests of a module share."""
     with emptied(redis_url) as redis:
         yield redis
+
+
+@pytest.fixture
+def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
+    """The connection of a `batch_worker`, which a test can interrupt."""
+    with InterruptedRedis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def batch_worker(connection: Redis) -> BatchWorker:
+    return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
+
+
+@pytest.fixture
+def client(redis: Redis, redis_url: str) -> Iterator[Client]:
+    """Submits and cancels jobs of the model `m` as the API does."""
+    client = Client(redis_url)
+    yield client
+    client.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """What a worker does with jobs that were taken back, and what RQ's books say of them in the end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -9,34 +9,10 @@ from rq.job import JobStatus as RqStatus
 from structlog.testing import capture_logs
 
 from image_analysis_common import keys, tasks
-from image_analysis_worker.jobs.in_flight import Job
-from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
-from support.direct import QUEUE, Client, read, registries
+from support.direct import QUEUE, Client, read, registries, take
 from support.interruptions import InterruptedRedis
 from support.steps import RESULT
-
-
-@pytest.fixture
-def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
-    with InterruptedRedis.from_url(redis_url) as connection:
-        yield connection
-
-
-@pytest.fixture
-def batch_worker(connection: Redis) -> BatchWorker:
-    return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
-
-
-@pytest.fixture
-def client(redis: Redis, redis_url: str) -> Iterator[Client]:
-    client = Client(redis_url)
-    yield client
-    client.close()
-
-
-def take(batch_worker: BatchWorker) -> list[Job]:
-    return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
 def check_canceled(redis: Redis, job_id: str) -> None:

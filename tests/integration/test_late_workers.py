@@ -1,7 +1,5 @@
 """A worker takes a step too late: it was frozen, others considered it dead, and its job is theirs or deleted by now."""
 
-from collections.abc import Iterator
-
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,12 +22,6 @@ ANNOUNCEMENT = ModelAnnouncement(
 
 
 @pytest.fixture
-def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
-    with InterruptedRedis.from_url(redis_url) as connection:
-        yield connection
-
-
-@pytest.fixture
 def late(connection: Redis) -> BatchWorker:
     """The worker that is late; its connection can be interrupted."""
     return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
@@ -39,13 +31,6 @@ def late(connection: Redis) -> BatchWorker:
 def other(redis: Redis) -> BatchWorker:
     """The worker that takes over."""
     return BatchWorker("m", redis, Records("m", cache_ttl_s=60))
-
-
-@pytest.fixture
-def client(redis: Redis, redis_url: str) -> Iterator[Client]:
-    client = Client(redis_url)
-    yield client
-    client.close()
 
 
 def take(batch_worker: BatchWorker) -> Job:

@@ -1,41 +1,15 @@
 """Jobs of the same image share one run: what its end means for each of them."""
 
-from collections.abc import Iterator
-
 import pytest
 from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.job_errors import CorruptImage, JobTimeout
-from image_analysis_worker.jobs.in_flight import Job
-from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
-from support.direct import Client, read, registries
+from support.direct import Client, read, registries, take
 from support.interruptions import InterruptedRedis
 from support.replies import read_record
 from support.steps import RESULT
-
-
-@pytest.fixture
-def connection(redis: Redis, redis_url: str) -> Iterator[InterruptedRedis]:
-    with InterruptedRedis.from_url(redis_url) as connection:
-        yield connection
-
-
-@pytest.fixture
-def batch_worker(connection: Redis) -> BatchWorker:
-    return BatchWorker("m", connection, Records("m", cache_ttl_s=60))
-
-
-@pytest.fixture
-def client(redis: Redis, redis_url: str) -> Iterator[Client]:
-    client = Client(redis_url)
-    yield client
-    client.close()
-
-
-def take(batch_worker: BatchWorker) -> list[Job]:
-    return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
 def code(redis: Redis, job_id: str) -> str | None:

@@ -44,7 +44,6 @@ class Stage:
     def __init__(self, client: Redis, worker: SyncRedis) -> None:
         self.client = client
         self.steps = Steps(worker, "m")
-        self.store = JobRecords(client, "m")
         self._queue = DirectQueue(client, "m")
         self._cancellation = Cancellation(client)
 
@@ -73,7 +72,7 @@ class Stage:
 
     async def status(self, job_id: str) -> bytes:
         """What GET /analysis-status answers."""
-        record = await self.store.find_record(UUID(job_id))
+        record = await JobRecords(self.client, "m").find_record(UUID(job_id))
         assert record
         return AnalysisStatus.of(UUID(job_id), record).model_dump_json().encode()
 

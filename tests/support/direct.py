@@ -11,6 +11,8 @@ from image_analysis_api.store.client import connect, run_script
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.replies import decoded
 
 QUEUE = "analysis-m"
@@ -43,6 +45,11 @@ class Client:
     def close(self) -> None:
         self._runner.run(self._redis.aclose())
         self._runner.close()
+
+
+def take(batch_worker: BatchWorker) -> list[Job]:
+    """Take one job from the queue, as a worker with no other job in flight does."""
+    return batch_worker.take(1, wait_s=1, is_alone=True)[0]
 
 
 def read(redis: Redis, *jobs: str) -> list[str]:
