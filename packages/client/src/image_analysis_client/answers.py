@@ -13,6 +13,7 @@ from image_analysis_client.errors import (
     JobCancelled,
     JobFailed,
     NotFound,
+    NotNow,
     RateLimited,
     Unavailable,
 )
@@ -26,6 +27,7 @@ FAMILIES: dict[int, type[APIError]] = {
     **dict.fromkeys((401, 403), AuthenticationError),
     404: NotFound,
     409: Conflict,
+    429: RateLimited,
 }
 
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -78,11 +80,10 @@ def _read_error(response: httpx.Response) -> APIError:
             pass
         else:
             code, detail, request_id = problem.code, problem.detail, problem.request_id or request_id
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        return RateLimited(code, detail, status, request_id, read_retry_after(response.headers))
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        return Unavailable(code, detail, status, request_id, read_retry_after(response.headers))
-    return FAMILIES.get(status, APIError)(code, detail, status, request_id)
+    family = FAMILIES.get(status, Unavailable if status >= httpx.codes.INTERNAL_SERVER_ERROR else APIError)
+    if issubclass(family, NotNow):
+        return family(code, detail, status, request_id, read_retry_after(response.headers))
+    return family(code, detail, status, request_id)
 
 
 def _explain(response: httpx.Response) -> str:

@@ -57,8 +57,8 @@ class Conflict(APIError):
     """A request with the same idempotency key is still being read: 409."""
 
 
-class RateLimited(APIError):
-    """The quota is used up: 429. `retry_after` is in seconds."""
+class NotNow(APIError):
+    """The API does not serve the request now. `retry_after` is in seconds; None if the API does not say."""
 
     def __init__(
         self, code: str, detail: str, status: int, request_id: str = "", retry_after: float | None = None
@@ -67,14 +67,12 @@ class RateLimited(APIError):
         self.retry_after = retry_after
 
 
-class Unavailable(APIError):
-    """The service cannot serve the request now: 503 or another 5xx. `retry_after` is in seconds."""
+class RateLimited(NotNow):
+    """The quota is used up: 429."""
 
-    def __init__(
-        self, code: str, detail: str, status: int, request_id: str = "", retry_after: float | None = None
-    ) -> None:
-        super().__init__(code, detail, status, request_id)
-        self.retry_after = retry_after
+
+class Unavailable(NotNow):
+    """The service cannot serve the request now: 503 or another 5xx."""
 
 
 class JobError(ImageAnalysisError):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from image_analysis_client import requests
 from image_analysis_client.answers import parse, result_of
-from image_analysis_client.errors import BadRequest, ImageAnalysisError, JobError, NotFound, RateLimited, Unavailable
+from image_analysis_client.errors import BadRequest, ImageAnalysisError, JobError, NotFound, NotNow
 from image_analysis_client.responses import AnalysisStatus, BatchStatus
 from image_analysis_client.session import POLL_S, Deadline, Session, note_pause
 from image_analysis_client.sources import Image
@@ -166,7 +166,7 @@ class _Run:
             response = await self._session.call(requests.submit_images([item.image for item in items], self._options))
         except BadRequest as error:
             return self._split(items, error)
-        except (RateLimited, Unavailable) as error:
+        except NotNow as error:
             self._put_back(items, error)
             return []
         answer = parse(response, BatchStatus)
@@ -196,7 +196,7 @@ class _Run:
             return [Outcome(items[0].source, error=error)]
         raise error
 
-    def _put_back(self, items: list[Item], error: RateLimited | Unavailable) -> None:
+    def _put_back(self, items: list[Item], error: NotNow) -> None:
         """Send the images later: a used-up quota or a full queue is no fault, however long it lasts."""
         if not self._session.max_retry_s or error.code not in WAITED_FOR:
             raise error

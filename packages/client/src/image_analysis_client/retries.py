@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from image_analysis_client.errors import Conflict, ImageAnalysisError, RateLimited, ServiceUnreachable, Unavailable
+from image_analysis_client.errors import (
+    Conflict,
+    ImageAnalysisError,
+    NotNow,
+    RateLimited,
+    ServiceUnreachable,
+    Unavailable,
+)
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
@@ -54,7 +61,7 @@ class Patience:
         """Return how many seconds to wait before the next attempt; raise the error if there is to be none."""
         now = self._clock()
         self._ends_at = now + self._max_s if self._ends_at is None else self._ends_at
-        asked_s = error.retry_after if isinstance(error, RateLimited | Unavailable) else None
+        asked_s = error.retry_after if isinstance(error, NotNow) else None
         if asked_s is None:
             pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures, 10), LONGEST_PAUSE_S) * (0.5 + self._chance() / 2)
         else:
