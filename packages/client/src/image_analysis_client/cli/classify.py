@@ -16,11 +16,11 @@ from image_analysis_client.cli.escaping import shell_command, visible
 from image_analysis_client.cli.output import DataOutput, Output, TableOutput, appended, to_stdout, to_terminal
 from image_analysis_client.cli.rows import CsvLines, JsonArray, JsonLines, Row, RowFormat
 from image_analysis_client.cli.screen import Screen, duration
-from image_analysis_client.cli.sources import find_images, read_source
+from image_analysis_client.cli.sources import find_images, name_source, read_source
 from image_analysis_client.cli.tables import failure_line
 from image_analysis_client.client import Client
-from image_analysis_client.errors import RateLimited, ServiceUnreachable, Unavailable
-from image_analysis_client.values import Options, Source
+from image_analysis_client.errors import NotNow, ServiceUnreachable
+from image_analysis_client.values import Options
 from image_analysis_common.models import JobStatus
 
 INTERRUPTED = 130
@@ -96,25 +96,15 @@ def classify(run: Run, target: Target) -> int:
 
 def _work(run: Run, target: Target, todo: list[str], screen: Screen, output: Output) -> int:
     started_s = monotonic()
-    names: dict[int, str] = {}
     done = failed = 0
-
-    def sources() -> Iterator[Source]:
-        for name in todo:
-            source = read_source(name)
-            names[id(source)] = name
-            kept.append(source)
-            yield source
-
-    kept: list[Source] = []  # an `id` stays taken
     shows_failures = target.path is not None or not sys.stdout.isatty()
     try:
         with screen.drawn(), Client(run.url, run.api_key) as client:  # noqa: SIM117, the second needs the first
-            with closing(client.classify_many(sources(), **run.options)) as outcomes:
+            with closing(client.classify_many(map(read_source, todo), **run.options)) as outcomes:
                 for outcome in outcomes:
                     if isinstance(outcome.error, ServiceUnreachable):
                         raise outcome.error
-                    row = Row.of(names[id(outcome.source)], outcome)
+                    row = Row.of(name_source(outcome.source), outcome)
                     output.write(row)
                     is_failed = row.status is not JobStatus.COMPLETED
                     done, failed = done + 1, failed + is_failed
@@ -163,7 +153,7 @@ def _ask_for_service(run: Run) -> None:
                 client.model(run.options["model"])
             else:
                 client.models()
-        except (RateLimited, Unavailable):  # busy: the images will wait
+        except NotNow:  # busy: the images will wait
             return
 
 

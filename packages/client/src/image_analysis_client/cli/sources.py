@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from image_analysis_client.values import Source
+
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
 """Which files of a folder are sent. A file named by itself is sent in any case: its content decides."""
 
@@ -38,6 +40,11 @@ def read_source(name: str) -> str | Path | bytes:
     if name == STANDARD_INPUT:
         return sys.stdin.buffer.read()
     return name if _is_url(name) else Path(name)
+
+
+def name_source(source: Source) -> str:
+    """Return the name that `read_source` made a source of."""
+    return STANDARD_INPUT if isinstance(source, bytes) else str(source)
 
 
 def _is_url(name: str) -> bool:
@@ -86,7 +93,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether reading could take for ever, as from a pipe; a broken link is none: reading it says what is wrong."""
+    """Whether it is a pipe or a device, which may never end. A broken link is not: reading it gives the error."""
     with suppress(OSError):
-        return entry.is_file() is False and Path(entry.path).exists()
+        return not entry.is_file() and Path(entry.path).exists()
     return False
