@@ -5,7 +5,6 @@ const SVG = "http://www.w3.org/2000/svg";
 // Outlines in a box of 24 x 24.
 const ICONS = {
   camera: "M4 8h3l2-3h6l2 3h3v11H4zM12 16.5a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7z",
-  check: "M5 12.5l4.5 4.5L19 7.5",
   clock: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM12 7v5l3 2",
   close: "M6 6l12 12M18 6L6 18",
   code: "M8.5 7L3.5 12l5 5M15.5 7l5 5-5 5",
@@ -14,7 +13,6 @@ const ICONS = {
   folder: "M3 6.5h6l2 2.5h10v10.5H3z",
   image: "M4 5h16v14H4zM4 16l4.5-4.5 4 4L16 12l4 4M9 10a1 1 0 1 0 0-2 1 1 0 0 0 0 2z",
   info: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM12 11v5M12 8v.01",
-  link: "M10 14a4 4 0 0 0 5.7 0l3-3a4 4 0 0 0-5.7-5.7l-1 1M14 10a4 4 0 0 0-5.7 0l-3 3a4 4 0 0 0 5.7 5.7l1-1",
   retry: "M20 12a8 8 0 1 1-2.5-5.8M20 4v4.5h-4.5",
   trash: "M5 7h14M10 7V4.5h4V7M7 7l1 13h8l1-13",
   upload: "M12 16V5m0 0L7.5 9.5M12 5l4.5 4.5M5 20h14",
