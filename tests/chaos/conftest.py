@@ -46,6 +46,7 @@ def reaper(context: ForkServerContext) -> Iterator[Reaper]:
 @pytest.fixture(scope="session")
 def open_stage(context: ForkServerContext, reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> OpenStage:
     """Make a scenario's own world; nothing runs until it is entered."""
+    tmp_path_factory.getbasetemp()  # pytest makes it with the first folder, and two threads would make two
     return lambda name: Stage(context, reaper, tmp_path_factory.mktemp(name))
 
 
