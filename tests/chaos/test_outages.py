@@ -15,7 +15,7 @@ from chaos.workers import Worker
 from support.images import large_images, small_images, unique
 from support.waiting import wait_until
 
-JOBS = 120
+JOBS = 240
 RECOVERY_S = 20
 IDLE_WORKERS = 6
 
@@ -38,18 +38,25 @@ class Outage:
     balanced_books: Books
 
 
+def changes(worker: Worker) -> list[str]:
+    """Return what a worker has logged of Redis's absence and return."""
+    return [line["event"] for line in worker.log.events("store_unavailable", "store_available")]
+
+
 def observe(stage: Stage, workers: list[Worker], jobs: list[str], retries: list[int], came_back_s: float) -> Outage:
     records = stage.wait_for_end(jobs, timeout_s=40)
     took_s = time.monotonic() - came_back_s
+    # The last job may end on one worker while the other one still waits before it asks Redis again.
+    wait_until(
+        lambda: all(changes(worker)[-1:] != ["store_unavailable"] for worker in workers), "all workers are back", 10
+    )
     living = frozenset(worker.name for worker in workers)
     ends = Counter(line["job_id"] for worker in workers for line in worker.log.events("job_completed"))
     return Outage(
         final_statuses=Counter(record.status.value for record in records.values()),
         took_s=took_s,
         exit_codes=[worker.exit_code for worker in workers],
-        state_lines=[
-            [line["event"] for line in worker.log.events("store_unavailable", "store_available")] for worker in workers
-        ],
+        state_lines=[changes(worker) for worker in workers],
         completions=Counter(ends.values()),
         retries_left=retries_left(stage.redis, jobs),
         first_retries_left=retries,
@@ -87,6 +94,7 @@ def interrupt_work(stage: Stage, fault: Callable[[Stage, float], None], outage_s
     workers = [stage.start_worker(is_program=True).begin() for _ in range(2)]
     assert len({worker.name for worker in workers}) == 2
     wait_until(lambda: stage.statuses(jobs).count("COMPLETED") > JOBS // 10, "the workers are at work", 60)
+    assert stage.statuses(jobs).count("COMPLETED") < JOBS, "the outage would come after the work"
     fault(stage, outage_s)
     came_back_s = time.monotonic()
     return observe(stage, workers, jobs, retries, came_back_s)
