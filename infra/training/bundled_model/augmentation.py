@@ -1,6 +1,6 @@
-"""What happens to a batch before it is trained on: it comes to look like other people's photos.
+"""Augments a batch before a training step, so that its images look like all kinds of photos.
 
-Crops of any size and aspect, borders, mirror images, colors, gray, blur, noise and JPEG's traces.
+Crops of any size and aspect, borders, mirror images, colors, gray, blur, noise and JPEG artifacts.
 """
 
 from io import BytesIO
@@ -13,7 +13,7 @@ from torch import Tensor
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-"""Those of DINOv2's training, which the processor repeats."""
+"""The values of DINOv2's training, which the image processor uses too."""
 
 BLUR_PX = 7
 
@@ -32,7 +32,7 @@ def augment(images: Tensor, side_px: int, *, smallest_crop: float) -> Tensor:
 
 
 def vary_slightly(images: Tensor, side_px: int) -> Tensor:
-    """Turn uint8 images (B, 3, h, w) into ones of side `side_px` that are mirrored and shifted a little, no more."""
+    """Turn uint8 images (B, 3, h, w) into ones of side `side_px` that are only mirrored and shifted a little."""
     b = len(images)
     size, mirror = _uniform(b, 0.9, 1), torch.where(torch.rand(b) < 0.5, -1.0, 1.0)
     x, y, zero = (1 - size) * _uniform(b, -1, 1), (1 - size) * _uniform(b, -1, 1), torch.zeros(b)

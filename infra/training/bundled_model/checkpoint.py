@@ -1,7 +1,7 @@
 """A trained network as a checkpoint of transformers' ViT.
 
-The temperature goes into the classifier, and weights are stored in half precision: transformers turns them into float32
-when it loads them.
+The temperature goes into the classifier, the scales of a block into its matrices. Weights are stored in half precision:
+transformers turns them into float32 when it loads them.
 """
 
 import tempfile
@@ -48,7 +48,7 @@ def _config(network: Network) -> ViTConfig:
         intermediate_size=4 * network.cls.shape[-1],
         num_hidden_layers=len(network.blocks),
         num_attention_heads=HEADS,
-        hidden_act="relu",
+        hidden_act="gelu",
         image_size=network.side_px,
         patch_size=PATCH_PX,
         layer_norm_eps=NORM_EPS,
@@ -84,10 +84,10 @@ def _block_to_vit(block: Block) -> dict[str, Tensor]:
         "attention.q_proj": (queries, query_bias),
         "attention.k_proj": (keys, key_bias),
         "attention.v_proj": (values, value_bias),
-        "attention.o_proj": (block.out.weight, block.out.bias),
+        "attention.o_proj": (block.scale1[:, None] * block.out.weight, block.scale1 * block.out.bias),
         "layernorm_after": (block.norm2.weight, block.norm2.bias),
         "mlp.fc1": (block.fc1.weight, block.fc1.bias),
-        "mlp.fc2": (block.fc2.weight, block.fc2.bias),
+        "mlp.fc2": (block.scale2[:, None] * block.fc2.weight, block.scale2 * block.fc2.bias),
     }
     weights = {f"{name}.weight": weight for name, (weight, _) in parts.items()}
     return weights | {f"{name}.bias": bias for name, (_, bias) in parts.items()}

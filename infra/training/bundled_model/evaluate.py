@@ -1,7 +1,7 @@
 """Measure the bundled model through the worker's own code, and compare it with its aims and with its card's claims.
 
-Exits with 1 if a claim does not hold. A claim is the aim, or less where the aim is missed. Takes about two minutes on
-two idle cores. On busy ones, the time of one image says nothing.
+Exits with 1 if a claim does not hold. A claim equals the aim, or is weaker if the aim is missed. It takes about two
+minutes on two idle cores. On busy cores, the time for one image means nothing.
 """
 
 import argparse
@@ -31,12 +31,15 @@ from image_analysis_common.settings import BUNDLED_MODEL
 ROOT = Path(__file__).parents[3]
 CAT = ROOT / "tests" / "photos" / "chelsea.png"
 CONFIDENT = 0.6
+SMALL_MB = 12
+LARGE_MB = 46
+"""A checkpoint of more than `SMALL_MB` has to be worth it: at least 96 % instead of 94 % of the test images."""
 IMAGES = 10_000
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure, what it should be, and what the card claims of it: the same, unless said otherwise."""
+    """One figure, its aim, and the card's claim, which equals the aim by default."""
 
     what: str
     figure: float
@@ -44,7 +47,7 @@ class Row:
     aim: float
     claim: float | None = None
     is_limit: bool = False
-    """Whether the figure should be at most the aim; at least otherwise."""
+    """True if the aim is a maximum; otherwise it is a minimum."""
 
     @property
     def verdict(self) -> str:
@@ -58,7 +61,7 @@ class Row:
 
 
 def main() -> None:
-    """Print the table of claims and figures, and what the model says of single photos."""
+    """Print the table of claims and figures, and the model's answers to single photos."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=BUNDLED_MODEL, help="a folder with another checkpoint")
     parser.add_argument("--images", type=int, default=IMAGES, help="so many of the test images")
@@ -68,8 +71,10 @@ def main() -> None:
     others = photos_of_others(sources)
     answers = list(worker.classify([path.read_bytes() for path in others]))
     unknown = np.array([predictions[0].confidence for predictions in answers])
+    size_mb = sum(path.stat().st_size for path in worker.checkpoint.folder.iterdir()) / 1e6
+    is_small = size_mb <= SMALL_MB
     rows = [
-        *_measure_test_images(worker, sources, options.images, unknown),
+        *_measure_test_images(worker, sources, options.images, unknown, aim=0.94 if is_small else 0.96),
         Row(
             f"none of the ten kinds: share above {CONFIDENT}",
             share := float((unknown > CONFIDENT).mean()),
@@ -78,7 +83,10 @@ def main() -> None:
             claim=0.13,
             is_limit=True,
         ),
-        *_measure_costs(worker, options.model),
+        Row(
+            "size of the checkpoint in MB", size_mb, f"{size_mb:.2f}", SMALL_MB if is_small else LARGE_MB, is_limit=True
+        ),
+        *_measure_costs(worker),
     ]
     cat = next(worker.classify([CAT.read_bytes()]))
     rows.append(Row("chelsea.png is a cat", cat[0].confidence * (cat[0].label == "cat"), _say(cat), aim=0.8))
@@ -90,7 +98,7 @@ def main() -> None:
         sys.exit(f"Missed: {', '.join(missed)}.")
 
 
-def _measure_test_images(worker: Worker, sources: Sources, count: int, unknown: np.ndarray) -> list[Row]:
+def _measure_test_images(worker: Worker, sources: Sources, count: int, unknown: np.ndarray, *, aim: float) -> list[Row]:
     images, labels = read_cifar10(sources.npm(CIFAR10), "test")
     answers = list(worker.classify([_to_png(image) for image in images[:count]]))
     names = worker.announcement.labels
@@ -103,15 +111,14 @@ def _measure_test_images(worker: Worker, sources: Sources, count: int, unknown: 
     spread = f"{lowest} {by_kind[lowest]:.1%} to {highest} {by_kind[highest]:.1%}"
     accuracy = float(is_right.mean())
     return [
-        Row("CIFAR-10 test images: accuracy", accuracy, f"{accuracy:.2%}; {spread}", aim=0.94, claim=0.9),
+        Row("CIFAR-10 test images: accuracy", accuracy, f"{accuracy:.2%}; {spread}", aim=aim, claim=0.9),
         Row("expected calibration error", error, f"{error:.4f}", aim=0.03, claim=0.04, is_limit=True),
         Row("none of the ten kinds: AUROC of confidence", area, f"{area:.4f}", aim=0.93),
     ]
 
 
-def _measure_costs(worker: Worker, model_id: str) -> list[Row]:
+def _measure_costs(worker: Worker) -> list[Row]:
     folder = worker.checkpoint.folder
-    size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
     spans_ms = worker.time_one(CAT.read_bytes(), times=100)
     median_ms = statistics.median(spans_ms)
     with tempfile.TemporaryDirectory() as scratch:
@@ -120,7 +127,6 @@ def _measure_costs(worker: Worker, model_id: str) -> list[Row]:
     first, now = (min(times) for times in zip(*pairs, strict=True))
     dtype = worker.announcement.dtype
     return [
-        Row("size of the checkpoint in MB", size_mb, f"{size_mb:.2f}", aim=12, is_limit=True),
         Row(
             f"one image in ms ({dtype})",
             median_ms,
@@ -139,12 +145,12 @@ def _measure_costs(worker: Worker, model_id: str) -> list[Row]:
 
 
 def _time_load(folder: Path) -> float:
-    """Time it in a process of its own, where nothing is loaded yet, without the time that Python's imports take."""
+    """Time it in a separate process, in which nothing is loaded yet, without the time for Python's imports."""
     code = (
         f"from bundled_model.worker import time_load; from pathlib import Path; print(time_load(Path({str(folder)!r})))"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(result.stdout)
+    return float(result.stdout.splitlines()[-1])  # before it, the log of the precisions that were compared
 
 
 def _to_png(image: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ Booleans = NDArray[np.bool_]
 
 
 def calibration_error(confidences: Floats, is_right: Booleans, bins: int = 15) -> float:
-    """Give the expected calibration error: how far confidence and accuracy are apart, over bins of equal width."""
+    """Return the expected calibration error: the difference of confidence and accuracy, over bins of equal width."""
     places = np.minimum((confidences * bins).astype(int), bins - 1)
     return float(
         sum(abs(confidences[places == place].sum() - is_right[places == place].sum()) for place in range(bins))
@@ -17,7 +17,7 @@ def calibration_error(confidences: Floats, is_right: Booleans, bins: int = 15) -
 
 
 def auroc(known: Floats, unknown: Floats) -> float:
-    """Give the chance that one of `known` exceeds one of `unknown`; a tie counts half."""
+    """Return the probability that one of `known` exceeds one of `unknown`; a tie counts half."""
     both = np.sort(unknown)
     below = np.searchsorted(both, known, side="left")
     not_above = np.searchsorted(both, known, side="right")

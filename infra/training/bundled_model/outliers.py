@@ -1,4 +1,4 @@
-"""Images of none of the ten kinds, for the network to learn what it does not know: drawn, and cut out of photos."""
+"""Images of none of the ten kinds, drawn or cut out of photos, from which the network learns to be unsure."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,7 +20,7 @@ def draw_outliers(count: int, seed: int) -> np.ndarray:
 
 
 def cut_outliers(photos: Iterable[Path], count: int, seed: int) -> np.ndarray:
-    """Cut crops of any size out of photos, each photo as often as the next: (N, side, side, 3) uint8."""
+    """Cut crops of any size out of photos, equally often from each photo: (N, side, side, 3) uint8."""
     rng = np.random.default_rng(seed)
     images = []
     for path in photos:
@@ -31,7 +31,7 @@ def cut_outliers(photos: Iterable[Path], count: int, seed: int) -> np.ndarray:
 
 
 def cut_objects(materials: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Cut smooth shapes out of `materials` and lay them on white, black or colors: things that nobody can name."""
+    """Cut smooth shapes out of `materials` and put them on white, black or colors: objects of no known kind."""
     rng = np.random.default_rng(seed)
     return np.stack([_object(materials[rng.integers(len(materials))], rng) for _ in range(count)])
 
@@ -64,7 +64,7 @@ def _cut(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _object(material: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One to three copies of a shape with some bulges, each lit from one side, without a background of its own."""
+    """One to three copies of a shape with some bulges, each lit from one side, with a transparent background."""
     ground = (255, 255, 255) if rng.random() < 0.5 else (0, 0, 0) if rng.random() < 0.4 else _color(rng)
     picture = np.full((SIDE_PX, SIDE_PX, 3), ground, np.float32)
     waves = [(n, rng.normal() * 0.5 / n, rng.uniform(0, 2 * np.pi)) for n in range(2, 7)]

@@ -1,4 +1,4 @@
-"""Which pictures of which packages are for training and which for measuring; no package serves both."""
+"""Which pictures of which packages are for training and which for evaluation; no package is used for both."""
 
 from pathlib import Path
 

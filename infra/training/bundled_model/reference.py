@@ -1,4 +1,4 @@
-"""A checkpoint of the first bundled model's shape, without its knowledge: what time to load is compared with."""
+"""A checkpoint of the first bundled model's shape with random weights, to compare the time to load."""
 
 from pathlib import Path
 

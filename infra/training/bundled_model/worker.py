@@ -1,36 +1,38 @@
-"""The worker's own path from bytes to predictions: the one place here that knows the worker's modules."""
+"""The worker's path from bytes to predictions; the only module here that knows the worker's modules."""
 
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# As the worker's start does it, before torch is imported.
+# As at the worker's start, before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from image_analysis_common.models import Prediction
 from image_analysis_worker.engines.checkpoint import Checkpoint, find_checkpoint
-from image_analysis_worker.engines.torch import CPU_BATCH_SIZE, TorchEngine
+from image_analysis_worker.engines.load import load_engine
 from image_analysis_worker.settings import WorkerSettings
+
+BATCH_SIZE = 8
 
 
 class Worker:
-    """A model as a worker holds it."""
+    """A model with its decoder, as in a worker."""
 
     def __init__(self, model_id: str) -> None:
         self.checkpoint: Checkpoint = find_checkpoint(model_id)
-        self._classifier = TorchEngine.load(self.checkpoint, WorkerSettings(model_id=model_id))
+        self._classifier = load_engine(self.checkpoint, WorkerSettings(model_id=model_id, engine="torch"))
         self._decoder = self._classifier.open_decoder()
         self.announcement = self._classifier.warm_up()
 
     def classify(self, bodies: Sequence[bytes]) -> Iterator[list[Prediction]]:
-        """Give each image's predictions, best first."""
-        for first in range(0, len(bodies), CPU_BATCH_SIZE):
-            batch = [self._decoder.decode(body) for body in bodies[first : first + CPU_BATCH_SIZE]]
+        """Return each image's predictions, best first."""
+        for first in range(0, len(bodies), BATCH_SIZE):
+            batch = [self._decoder.decode(body) for body in bodies[first : first + BATCH_SIZE]]
             yield from self._classifier.classify(batch)
 
     def time_one(self, body: bytes, times: int) -> list[float]:
-        """Time the model on one image alone: milliseconds, in rising order."""
+        """Time the model on one image: milliseconds, in ascending order."""
         prepared = self._decoder.decode(body)
         spans_ms = []
         for _ in range(times):
@@ -41,7 +43,7 @@ class Worker:
 
 
 def time_load(folder: Path) -> float:
-    """Time a checkpoint's way from its files to the first answer, in seconds."""
+    """Time from reading a checkpoint's files to the first answer, in seconds."""
     started_s = time.perf_counter()
     Worker(str(folder))
     return time.perf_counter() - started_s
