@@ -1,4 +1,4 @@
-"""Imports every module of a package in this environment, in which some other packages must not be.
+"""Imports every module of a package, and checks that some other packages are not in this environment.
 
 Usage: isolation.py PACKAGE ABSENT...
 """

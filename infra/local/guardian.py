@@ -1,8 +1,8 @@
-"""Runs supervisord, and ends it with all its programs when the process that started this one ends, however it ends.
+"""Runs supervisord, and ends it with all its programs when our parent process ends, even if it is killed.
 
-That process holds the other end of our standard input and writes nothing: the end of the input is the order to stop.
-What supervisord and its programs say goes on to our standard output, even where nobody can take it any more. The
-directory, which is removed in the end, gets the exit codes of the programs in `EXITS`.
+The parent process holds the other end of our standard input and writes nothing: at the end of the input, we stop. The
+output of supervisord and its programs is copied to our standard output; if that is closed, it is still read. The
+programs' exit codes are written to `EXITS` in the directory, which is removed at the end.
 
 Usage: guardian.py DIRECTORY SUPERVISORD...
 """
@@ -23,22 +23,22 @@ from threading import Thread
 EXITS = "exits.jsonl"
 
 STOP_S = 90.0
-"""The programs are stopped one after another: longer than the sum of their `stopwaitsecs`."""
+"""Longer than the sum of the programs' `stopwaitsecs`, because they are stopped one after another."""
 LEFT_BEHIND_S = 10.0
-"""For each program to end by itself where supervisord has ended without it."""
+"""Time for programs to end by themselves if supervisord has ended before them."""
 KILL_S = 2.0
 
 OWN_WORDS = re.compile(rb"image-analysis-[a-z]+: .*")
-"""How our services say that they cannot start."""
+"""The line in which our services say that they cannot start."""
 EXITED = re.compile(rb"\S+ \S+ \w+ exited: (\w+) \(exit status (\d+);")
-"""supervisord's log line: its interface names no exit code for what it starts again."""
+"""supervisord's log line; its interface has no exit codes of programs that it restarts."""
 
 
 def main(directory: Path, command: list[str]) -> int:
-    """Run supervisord; return its exit code, as a shell would, when it and its programs have ended."""
+    """Run supervisord until it and its programs have ended; return its exit code as a shell would."""
     supervisord = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     Thread(target=_stop_at_end_of_input, args=(supervisord,), daemon=True).start()
-    # What supervisord has left behind may hold the other end of its output: reading it must not delay the end.
+    # Programs that outlive supervisord may keep its output open: reading it must not delay the end.
     relay = Thread(target=_relay, args=(supervisord.stdout or (), directory / EXITS), daemon=True)
     relay.start()
     code = supervisord.wait()
@@ -49,7 +49,7 @@ def main(directory: Path, command: list[str]) -> int:
 
 
 def end_session(session: int, *, grace_s: float = 0) -> None:
-    """End every process of a session but this one: by SIGTERM where there is time for it, at last by SIGKILL."""
+    """End every process of a session except this one: by SIGTERM if there is time for it, then by SIGKILL."""
     if grace_s > 0:
         _signal(session, signal.SIGTERM)
         deadline_s = time.monotonic() + grace_s
@@ -72,7 +72,7 @@ def _stop_at_end_of_input(supervisord: subprocess.Popen[bytes]) -> None:
 
 
 def _relay(lines: Iterable[bytes], exits: Path) -> None:
-    """Pass every line on and record the exits; keep reading where either fails, or supervisord would wait to write."""
+    """Copy every line and record the exits; if either fails, keep reading, or supervisord would block on its output."""
     said = ""
     for line in lines:
         rest = line
@@ -94,7 +94,7 @@ def _signal(session: int, number: signal.Signals) -> None:
 
 
 def _members(session: int) -> list[int]:
-    """Name a session's processes: each program leads a process group of its own, but in supervisord's session."""
+    """List a session's processes: each program has its own process group, but all are in supervisord's session."""
     if Path("/proc/self").exists():
         names = [entry.name for entry in Path("/proc").iterdir()]
     else:

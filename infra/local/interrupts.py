@@ -1,4 +1,4 @@
-"""How a program that runs the stack in the foreground learns that it has to stop."""
+"""Signals that stop a program which runs the stack in the foreground."""
 
 import os
 import signal
@@ -13,24 +13,24 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 ECHO_S = 1.0
-"""One Ctrl-C reaches a program more than once when uv and just, which run it, pass it on as well."""
+"""One Ctrl-C reaches a program more than once, because uv and just, which run it, pass it on as well."""
 
 RUNNERS = {"uv", "just"}
-"""What `uv run just dev` leaves between the terminal and this program."""
+"""The programs between the terminal and this one after `uv run just dev`."""
 RUNNERS_S = 1.0
 
 
 class Interrupts:
-    """Turn Ctrl-C, SIGTERM and a closed terminal into KeyboardInterrupt: once to stop, once more to stop hard.
+    """Turns Ctrl-C, SIGTERM and a closed terminal into KeyboardInterrupt: the first to stop, the second to kill.
 
-    The death of uv or just, which could not pass anything on, counts as a SIGTERM.
+    If uv or just dies, it cannot pass on a signal, so its death counts as a SIGTERM.
     """
 
     def __init__(self) -> None:
         self._first_s: float | None = None
 
     def install(self) -> None:
-        """Take the signals over, except those that the caller (`nohup`, a background job) has us ignore."""
+        """Install the signal handlers, except where the caller (`nohup`, a background job) ignores the signal."""
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._receive)
@@ -38,7 +38,7 @@ class Interrupts:
             threading.Thread(target=self._follow, args=(runners,), daemon=True).start()
 
     def _follow(self, runners: Sequence[tuple[int, int]]) -> None:
-        """Stop with any of those that run us: what is left of them then has another parent."""
+        """Stop when uv or just ends: its child process then has another parent."""
         while all(_describe(process)[0] == parent for process, parent in runners):
             time.sleep(RUNNERS_S)
         if self._first_s is None:
@@ -58,7 +58,7 @@ class Interrupts:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold the signals back for a moment that must not be cut in two, and deliver one of them after it."""
+    """Block the signals while the block runs, which must not be interrupted; deliver one of them afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -74,7 +74,7 @@ def held() -> Iterator[None]:
 
 
 def _runners() -> list[tuple[int, int]]:
-    """Pair each process, from this one up to the last uv or just that runs it, with its parent."""
+    """Return the process IDs from this process up to the outermost uv or just, each with its parent's."""
     chain = []
     process = os.getpid()
     parent, _ = _describe(process)
@@ -88,7 +88,7 @@ def _runners() -> list[tuple[int, int]]:
 
 
 def _describe(process: int) -> tuple[int, str]:
-    """Name a process's parent and its program; 0 and nothing where there is no such process."""
+    """Return a process's parent and its program; 0 and an empty string if there is no such process."""
     if Path("/proc/self").exists():
         try:
             stat = Path(f"/proc/{process}/stat").read_text()

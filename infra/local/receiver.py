@@ -1,6 +1,6 @@
-"""Receives webhooks on loopback, verifies and prints them, until Ctrl-C: what `just webhook-receiver` does.
+"""Receives webhooks on loopback, verifies and prints them, until Ctrl-C; started by `just webhook-receiver`.
 
-To be told by `just dev`, start that with FETCH_ALLOWED_NETWORKS=127.0.0.0/8: loopback is not public.
+Start `just dev` with FETCH_ALLOWED_NETWORKS=127.0.0.0/8, or it sends nothing here: loopback is not public.
 """
 
 import sys
@@ -17,7 +17,7 @@ MAX_BYTES = 1_000_000
 
 
 def make_handler(webhook: Webhook) -> type[BaseHTTPRequestHandler]:
-    """Make a handler that answers 204 to what is signed as it should be, and 400 to anything else."""
+    """Make a handler that answers 204 to a webhook with a valid signature, and 400 to anything else."""
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 10
@@ -36,13 +36,13 @@ def make_handler(webhook: Webhook) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing of requests beside what `do_POST` prints."""
+            """Log nothing: `do_POST` prints what matters."""
 
     return Handler
 
 
 def main() -> int:
-    """Serve on the port that is given after the secret."""
+    """Serve. The arguments are the secret and the port."""
     secret, port = sys.argv[1:]
     try:
         webhook = Webhook(WebhookSecret.parse(secret).key)

@@ -1,8 +1,8 @@
 """The whole service on one machine, for developers and for tests of every process together.
 
-Owns what the parts are told, when they are ready, and that nothing stays behind. The programs are `redis` (only where
-no Redis was brought), `worker`, `second_worker` (only where SECOND_MODEL_ID names its model), `api`, `deliverer` and
-`dashboard`.
+It chooses the settings of the programs, checks when they are ready, and leaves nothing behind. The programs are `redis`
+(unless the caller has one), `worker`, `second_worker` (only if SECOND_MODEL_ID names its model), `api`, `deliverer`
+and `dashboard`.
 """
 
 import os
@@ -24,19 +24,19 @@ from image_analysis_api.webhook_secrets import WebhookSecret
 from interrupts import held
 from supervision import Supervisord
 
-READY_S = 120.0
+READY_S = 300.0
 POLL_S = 0.5
 
 
 class Stack:
-    """Redis, worker, API, deliverer and dashboard as supervised processes: ready in the block, and gone after it.
+    """Redis, worker, API, deliverer and dashboard as supervised processes, which run while the block runs.
 
-    The children see the caller's environment and, over it, `environment`; an empty variable counts as unset. With
-    `free_ports` nothing collides with another stack; otherwise API_PORT and its like are used. With
-    `log` everything that the processes say is appended to that file; without, it is passed on to standard output.
+    The programs get the caller's environment, overridden by `environment`; an empty variable counts as unset. With
+    `free_ports`, unused ports are chosen; otherwise API_PORT and the like are used. All output of the programs is
+    appended to the file `log`; without `log`, it goes to standard output.
 
     Raises:
-        StackError: a variable makes no sense; on entering: the stack cannot start. Nothing is left behind then.
+        StackError: a variable is malformed; on entering: the stack cannot start. Then nothing is left behind.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Stack:
         try:
             self._start()
             self.wait_until_ready()
-        except BaseException:  # Ctrl-C as well: a half-started stack must not stay behind
+        except BaseException:  # Ctrl-C as well: a half-started stack must be stopped
             self.stop()
             raise
         return self
@@ -76,10 +76,10 @@ class Stack:
     def wait_until_ready(self, timeout_s: float = READY_S) -> None:
         """Wait until the API says that images are analyzed and the dashboard answers.
 
-        A worker that was killed counts as there until its last heartbeat is old.
+        A killed worker counts as live until its last heartbeat is too old.
 
         Raises:
-            StackError: not in time, with what is missing; at once when `check` fails.
+            StackError: not in time (the message says what is missing), or `check` failed.
         """
         deadline_s = time.monotonic() + timeout_s
         while True:
@@ -95,12 +95,12 @@ class Stack:
             time.sleep(POLL_S)
 
     def check(self) -> None:
-        """Raise StackError if supervisord has ended, or a program has said that it cannot start; with its own words."""
+        """Raise StackError if supervisord has ended, or, with a program's own message, if the program cannot start."""
         for program, code, said in self._supervisord.refusals():
             raise StackError(said or f"{program} cannot start (exit code {code}): see its last lines in the log.")
 
     def pid(self, program: str) -> int:
-        """Name the process that runs a program now.
+        """Return the ID of the process that runs a program now.
 
         Raises:
             StackError: the program is unknown, or not running at the moment.
@@ -112,7 +112,7 @@ class Stack:
         return process_id
 
     def restart(self, program: str) -> None:
-        """Stop a program as a shutdown would and start it again; wait for the stop, not for readiness.
+        """Stop a program as a shutdown does and start it again; wait for its end, but not until it is ready.
 
         Raises:
             StackError: the program is unknown, or cannot be started.
@@ -126,7 +126,7 @@ class Stack:
             supervisor.startProcess(program, False)
 
     def stop(self) -> None:
-        """Let every program finish, kill what does not, remove the temporary directory; Ctrl-C kills at once."""
+        """Stop every program, kill those that do not end, remove the temporary directory; Ctrl-C kills at once."""
         try:
             if self._running is not None:
                 self._running.stop()
@@ -160,7 +160,9 @@ class Stack:
             "DASHBOARD_PORT": str(addresses.dashboard_port),
             "REDIS_PORT": str(addresses.redis_port),
             "REDIS_URL": addresses.redis_url,
+            "REDIS_SENTINELS": "",
             "RQ_DASHBOARD_REDIS_URL": addresses.redis_url,
+            "API_URL": self.api_url,
             "PYTHONUNBUFFERED": "1",
             "SECOND_MODEL_ID": second_model,
             "STACK_HAS_SECOND_MODEL": str(bool(second_model)),
@@ -174,7 +176,7 @@ class Stack:
 
 
 def _missing(name: str, port: int, path: str) -> list[str]:
-    """Say what a part lacks; nothing when it answers well."""
+    """Say what is wrong with a part; return an empty string if it answers as it should."""
     with closing(HTTPConnection(LOOPBACK, port, timeout=5)) as connection:
         try:
             connection.request("GET", path)

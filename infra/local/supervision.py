@@ -1,6 +1,6 @@
-"""supervisord as a child: started, asked, stopped, and nothing of it left, even where this process is killed.
+"""Runs supervisord as a child process; it leaves nothing behind, even if this process is killed.
 
-Knows no program by name; what runs is in `infra/supervisord.conf`.
+Does not know the programs; they are in `infra/supervisord.conf`.
 """
 
 import json
@@ -26,7 +26,7 @@ STOP_S = guardian.STOP_S + guardian.LEFT_BEHIND_S + guardian.KILL_S
 
 
 class Refusal(NamedTuple):
-    """A program that ended because it cannot start, and what it said about that, if we know."""
+    """A program that ended because it cannot start, and its message, if it is known."""
 
     program: str
     code: int
@@ -34,10 +34,10 @@ class Refusal(NamedTuple):
 
 
 class Supervisord:
-    """One supervisord and its programs, in a session of their own: Ctrl-C in the terminal does not reach them.
+    """One supervisord and its programs, in a separate session: Ctrl-C in the terminal does not reach them.
 
-    What they say is appended to `log`, or goes to our standard output. They end when this process does, since the
-    guardian between us and them sees its standard input end; it removes `directory` too.
+    Their output is appended to `log`, or goes to our standard output. They end when this process does: the guardian,
+    our child and their parent, notices the end of its standard input. It removes `directory` too.
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str], log: Path | None) -> None:
@@ -46,20 +46,20 @@ class Supervisord:
         command = [sys.executable, guardian.__file__, str(directory)]
         command += [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--configuration", str(CONFIGURATION)]
         if os.geteuid() == 0:
-            command += ["--user", "root"]  # spares a warning that no user is set
+            command += ["--user", "root"]  # avoids the warning that no user is set
         output: AbstractContextManager[IO[bytes] | None] = log.open("ab") if log else nullcontext()
         with output as stdout:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=stdout,
-                # torch leaves a folder in the temporary directory: it goes with ours.
+                # torch leaves a folder in the temporary directory, which is removed with ours.
                 env={**environment, "STACK_DIRECTORY": str(directory), "TMPDIR": str(directory)},
                 start_new_session=True,
             )
 
     def refusals(self) -> list[Refusal]:
-        """List the programs that have ended with one of their `exitcodes`, as those do that cannot start.
+        """List the programs that ended with one of their `exitcodes`: they cannot start.
 
         Raises:
             StackError: supervisord has ended.
@@ -74,12 +74,12 @@ class Supervisord:
 
     @contextmanager
     def calls(self) -> Iterator[Any]:
-        """Give supervisord's XML-RPC interface.
+        """Connect to supervisord's XML-RPC interface.
 
         Raises:
             StackError: supervisord does not answer, or a call was a Fault that the block did not handle.
         """
-        # The password is that of the configuration; the socket lies in a directory that only we enter.
+        # The password is in the configuration; only we can open the directory of the socket.
         transport = SupervisorTransport("stack", "stack", f"unix://{self._socket}")
         with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
             try:
@@ -90,13 +90,13 @@ class Supervisord:
                 raise StackError(f"supervisord does not answer: {error}") from error
 
     def stop(self) -> None:
-        """Let every program finish, within limits."""
+        """Stop every program, within time limits."""
         self._close_input()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_S)
 
     def kill(self) -> None:
-        """Kill what still runs; nothing after a `stop` that went well."""
+        """Kill everything that still runs; does nothing after a successful `stop`."""
         self._close_input()
         self._process.kill()
         self._process.wait()

@@ -1,4 +1,4 @@
-"""Integration tests: a real Redis of their own, and a check that nothing stays in it for ever."""
+"""Integration tests: a separate real Redis, and a check that every key in it expires."""
 
 import os
 import subprocess
@@ -11,7 +11,9 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from addresses import find_redis_server
+from image_analysis_common import keys
 from image_analysis_common.rq_keys import PERMANENT_PREFIXES
+from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.api_processes import WORKER, run_service
@@ -42,7 +44,7 @@ def redis_url(redis_socket: Path) -> str:
 
 @contextmanager
 def emptied(redis_url: str) -> Iterator[Redis]:
-    """Empty Redis, and fail if something is in it afterwards that would stay for ever."""
+    """Empty Redis, and fail if it contains a key afterwards that does not expire."""
     with Redis.from_url(redis_url) as redis:
 
         def answers() -> bool:
@@ -55,19 +57,19 @@ def emptied(redis_url: str) -> Iterator[Redis]:
         redis.flushall()
         yield redis
         forever = [key.decode() for key in redis.scan_iter() if redis.ttl(key) == -1]
-        assert [key for key in forever if not key.startswith(PERMANENT_PREFIXES)] == []
+        assert [key for key in forever if not key.startswith((*keys.PERMANENT_PREFIXES, *PERMANENT_PREFIXES))] == []
 
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    """An empty Redis; the test fails if it leaves a key that would stay for ever."""
+    """An empty Redis; the test fails if it leaves a key that does not expire."""
     with emptied(redis_url) as redis:
         yield redis
 
 
 @pytest.fixture(scope="module")
 def redis_of_module(redis_url: str) -> Iterator[Redis]:
-    """The same for what all tests of a module share."""
+    """The same, shared by all tests of a module."""
     with emptied(redis_url) as redis:
         yield redis
 
@@ -94,6 +96,8 @@ def client(redis: Redis, redis_url: str) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def worker(redis_url: str) -> Iterator[int]:
-    """A worker of the bundled model, for all tests that need one; its process's ID."""
-    with run_service(WORKER, redis_url, LOG_FORMAT="json") as pid:
+    """A worker of the bundled model that is ready, shared by all tests that need one; its process ID."""
+    with run_service(WORKER, redis_url, LOG_FORMAT="json") as pid, Redis.from_url(redis_url) as redis:
+        # On a busy machine, its imports take longer than a test waits for a job.
+        wait_until(lambda: redis.exists(keys.announcement(BUNDLED_MODEL)), "the worker is ready", 120)
         yield pid

@@ -1,4 +1,4 @@
-"""Every architecture's own image processor: the pipeline's answers, and no image that costs more than decoding may."""
+"""The image processor of every architecture gives the pipeline's answers, and no image exceeds the decoder's limits."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ from image_analysis_common.job_errors import JobError
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.decoding.process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
 from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.torch import TorchEngine
+from image_analysis_worker.engines.engine import Engine
+from image_analysis_worker.engines.load import load_engine
 from image_analysis_worker.settings import WorkerSettings
 from support.bombs import BOMBS, LIMIT_PX, narrow_png
 from support.checkpoints import ARCHITECTURES, make_checkpoint
@@ -25,14 +26,14 @@ from support.samples import CHELSEA, encode, make_image
 REACHING_THE_WORKER = [
     name for name, bomb in BOMBS.items() if bomb.refusal is None and bomb.end != ("FAILED", "job_timeout")
 ]
-"""A time limit is the same for every image processor: test_decoding_process has it."""
+"""Long enough to never matter: test_decoding_process tests the time limit, which is the same for all processors."""
 
 PROCESSES_BYTES = 128 * 2**20
-"""What the decoders' processes hold before they see an image."""
+"""Memory of the decoders' processes before their first image."""
 
 SQUARE = {"height": 224, "width": 224}
 BOMBED = ("ConvNeXt", "ResNet", "DINOv2", "CLIP")
-PARAMETERS: dict[str, tuple[str, dict[str, object]]] = {
+PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ConvNeXt": ("convnext", {}),
     "ResNet": ("resnet", {}),
     "DINOv2": ("dinov2", {}),
@@ -43,8 +44,8 @@ PARAMETERS: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def load(folder: Path, **settings: Any) -> TorchEngine:
-    return TorchEngine.load(find_checkpoint(str(folder)), WorkerSettings(**settings))
+def load(folder: Path, **settings: Any) -> Engine:
+    return load_engine(find_checkpoint(str(folder)), WorkerSettings(**settings))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -89,7 +90,7 @@ NARROW = {f"{width} x {height}": (width, height) for width, height in ((1, 2000)
 
 
 def measure(decoder: Decoder, image: bytes) -> tuple[tuple[str, str | None], int]:
-    """Return how an image ends, and how much memory this process and the decoders' took for it."""
+    """Return the outcome of an image, and the memory that this process and the decoders' took for it."""
     forget_peak(os.getpid())
     before = resident_bytes(os.getpid())
     return end(decoder, image), peak_bytes(os.getpid()) - before
@@ -100,9 +101,7 @@ LIMIT_BYTES = MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * LIMIT_PX + PROCESSES_
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_narrow_image_fails_where_it_would_be_enlarged_without_bounds(
-    processor: str, decoder: Decoder, name: str
-) -> None:
+def test_narrow_image_fails_if_it_would_be_enlarged_without_limit(processor: str, decoder: Decoder, name: str) -> None:
     ended, took_bytes = measure(decoder, narrow_png(*NARROW[name]))
 
     assert ended == (("COMPLETED", None) if processor.startswith("no resize") else UNSUPPORTED)
@@ -129,7 +128,7 @@ def test_photo_and_panorama_complete(decoder: Decoder, size_px: tuple[int, int])
 
 
 @pytest.mark.parametrize("processor", ["shortest edge, no crop", "no resize"], indirect=True)
-def test_input_far_larger_than_usual_fails_before_the_model_meets_it(decoder: Decoder) -> None:
+def test_input_far_larger_than_usual_fails_before_the_model_runs(decoder: Decoder) -> None:
     largest, too_large = (224 * 16, 224), (224 * 16 + 16, 224)
 
     assert [end(decoder, encode(make_image(4, size_px=size_px))) for size_px in (largest, too_large)] == [

@@ -1,6 +1,6 @@
-"""A batch goes into a real Redis in one transaction, or not at all."""
+"""A batch is written to a real Redis in one transaction, or not at all."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -11,11 +11,19 @@ from image_analysis_api.app import create_app
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
+from support.redis_server import run_redis
 from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
 BODY = {"images": [base64_body(make_png(seed, size_px=(300, 200))) for seed in range(12)]}
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis of its own: these tests count commands, and workers of other tests send some, too."""
+    with run_redis(tmp_path_factory.mktemp("batches")) as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -42,10 +50,10 @@ async def test_batch_is_queued_in_one_transaction(redis: Redis, client: httpx.As
     assert [redis.exists(keys.job(job_id), keys.image(job_id), f"rq:job:{job_id}") for job_id in job_ids] == [3] * 12
 
 
-async def test_single_image_costs_one_script_each_for_its_quota_its_lookup_and_its_queuing(
+async def test_image_of_an_unknown_model_costs_one_script_each_for_its_quota_its_lookup_and_its_queuing(
     redis: Redis, client: httpx.AsyncClient
 ) -> None:
-    await client.post("/analyze-image", json=BODY["images"][0])  # Redis knows the scripts now
+    await client.post("/analyze-image", json=BODY["images"][0])  # now Redis has cached the scripts
     redis.config_resetstat()
 
     answer = await client.post("/analyze-image", json=BODY["images"][1])
@@ -55,7 +63,7 @@ async def test_single_image_costs_one_script_each_for_its_quota_its_lookup_and_i
     assert calls(redis).keys().isdisjoint({"eval", "multi", "exec"})
 
 
-async def test_full_redis_takes_in_nothing_of_a_batch(redis: Redis, client: httpx.AsyncClient) -> None:
+async def test_full_redis_accepts_nothing_of_a_batch(redis: Redis, client: httpx.AsyncClient) -> None:
     redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 50_000)
     try:
         answer = await client.post("/analyze-images", json=BODY)

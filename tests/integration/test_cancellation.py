@@ -1,4 +1,4 @@
-"""Jobs that are taken back, on the fake Redis of the unit tests and on a real one alike."""
+"""Cancelled jobs, on the unit tests' fake Redis and on a real one."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -31,7 +31,7 @@ IMAGE = b"image"
 
 
 class Stage:
-    """One Redis, fake or real, with the API's and the worker's way to it."""
+    """One Redis, fake or real, with the API's and the worker's clients."""
 
     def __init__(self, client: Redis, worker: SyncRedis) -> None:
         self.client = client
@@ -61,7 +61,7 @@ class Stage:
         return [UUID(decoded(job_id)) for job_id in await self.client.lrange(QUEUE, 0, -1)]
 
     async def pop(self) -> None:
-        """Take the next job as a worker does, before it begins."""
+        """Pop the next job as a worker does, without starting it."""
         await self.client.lmove(QUEUE, f"{QUEUE}:intermediate")
 
     def complete(self, job_id: UUID) -> None:
@@ -147,12 +147,12 @@ async def test_cancelled_leader_that_waits_is_cancelled_at_once_and_its_run_kept
     assert await stage.cancel(leader) is Outcome.CANCELLED
     assert [await stage.status(job_id) for job_id in (leader, follower)] == [JobStatus.CANCELLED, JobStatus.PENDING]
     assert await stage.queued() == [leader]
-    # The run must find its record, however long it waits.
+    # The run must find its record even after a long time in the queue.
     assert await stage.client.ttl(keys.job(str(leader))) > keys.ENDED_JOB_TTL_S
 
 
 @pytest.mark.parametrize("is_running", [False, True])
-async def test_run_of_a_cancelled_leader_is_followed_by_who_comes_later(stage: Stage, is_running: bool) -> None:
+async def test_later_submissions_follow_the_run_of_a_cancelled_leader(stage: Stage, is_running: bool) -> None:
     leader, follower = await stage.submit(), await stage.submit()
     await stage.cancel(leader)
     if is_running:
@@ -168,7 +168,7 @@ async def test_run_of_a_cancelled_leader_is_followed_by_who_comes_later(stage: S
     assert [await stage.status(job_id) for job_id in (follower, late)] == [JobStatus.COMPLETED] * 2
 
 
-async def test_run_that_nobody_wants_any_more_leaves_the_queue(stage: Stage) -> None:
+async def test_run_without_any_uncancelled_job_leaves_the_queue(stage: Stage) -> None:
     leader, follower = await stage.submit(), await stage.submit()
 
     await stage.cancel(leader)
@@ -233,7 +233,7 @@ async def test_count_of_answers_expires_with_the_result(stage: Stage, cache_ttl_
     assert left_ms[0] == pytest.approx(left_ms[1], abs=1000)
 
 
-async def test_answers_are_counted_anew_where_the_result_was_gone(stage: Stage) -> None:
+async def test_count_of_answers_restarts_after_the_result_has_expired(stage: Stage) -> None:
     stage.complete(await stage.submit())
     await stage.client.delete(keys.result("1" * 64))
     await stage.answer_from_cache()
@@ -247,7 +247,7 @@ async def test_answers_are_counted_anew_where_the_result_was_gone(stage: Stage) 
     assert not await stage.is_cached()
 
 
-async def test_failed_job_is_forgotten_and_nobody_elses_result_with_it(stage: Stage) -> None:
+async def test_failed_job_is_deleted_without_the_result_of_others(stage: Stage) -> None:
     await stage.client.hset(keys.result("1" * 64), "another model", RESULT.model_dump_json())
     await stage.client.expire(keys.result("1" * 64), 60)
     job_id = await stage.submit()
@@ -257,7 +257,7 @@ async def test_failed_job_is_forgotten_and_nobody_elses_result_with_it(stage: St
     assert await stage.is_cached()
 
 
-async def test_job_is_its_owners_alone_to_take_back(stage: Stage) -> None:
+async def test_only_the_owner_can_cancel_a_job(stage: Stage) -> None:
     job_id = await stage.submit(owner="alice")
 
     for owner in ("bob", None):

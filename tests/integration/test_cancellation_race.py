@@ -1,6 +1,6 @@
-"""One client sends an image that another takes back at this moment: over a network, every order of steps happens.
+"""One client submits an image while another cancels its job: over a network, every order of steps happens.
 
-`RACE_ROUNDS` makes it longer.
+`RACE_ROUNDS` sets the number of rounds.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.jobs.records import connect as connect_worker
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import DirectQueue, registries
-from support.latency import delaying_proxy
+from support.links import open_link
 from support.replies import decoded
 from support.steps import RESULT
 from support.waiting import eventually
@@ -38,7 +38,7 @@ ROUNDS = int(os.environ.get("RACE_ROUNDS") or 40)
 
 @contextmanager
 def working(redis_url: str) -> Iterator[None]:
-    """Run every job that comes, as a worker does, and answer with the same result."""
+    """Run every job as a worker does, always with the same result."""
     stop = threading.Event()
 
     def work() -> None:
@@ -62,7 +62,7 @@ def working(redis_url: str) -> Iterator[None]:
 
 
 class Clients:
-    """Two clients of the API that send the same images."""
+    """Two clients of the API that submit the same images."""
 
     def __init__(self, redis: AsyncRedis) -> None:
         self._redis = redis
@@ -82,7 +82,7 @@ class Clients:
         return await eventually(status, "the job ends")
 
     async def race(self, image: bytes, cancelled_s: float, joined_s: float) -> tuple[str, str]:
-        """Submit, take back, and submit again; return how both jobs ended."""
+        """Submit, cancel, and submit again; return how both jobs ended."""
         first = await self.submit(image)
 
         async def cancel() -> str:
@@ -99,7 +99,7 @@ class Clients:
 
 
 async def race(redis_url: str, delay_s: float) -> Counter[tuple[str, str]]:
-    """Run all rounds. The worker pops, reads, begins and ends a job 2, 4, 6 and 8 delays after it is submitted."""
+    """Run all rounds. The worker pops, reads, starts and ends a job 2, 4, 6 and 8 delays after its submission."""
     dice = random.Random(ROUNDS)
     async with connect(redis_url) as redis:
         clients, ends = Clients(redis), Counter[tuple[str, str]]()
@@ -111,13 +111,15 @@ async def race(redis_url: str, delay_s: float) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("delay_ms", [1, 20])
-def test_nobody_fails_by_anothers_cancellation(redis: Redis, redis_url: str, redis_socket: Path, delay_ms: int) -> None:
+def test_no_job_fails_because_another_is_cancelled(
+    redis: Redis, redis_url: str, redis_socket: Path, delay_ms: int
+) -> None:
     with (
-        delaying_proxy(lambda: asyncio.open_unix_connection(redis_socket), delay_ms / 1000) as port,
-        working(f"redis://127.0.0.1:{port}/0"),
+        open_link(lambda: asyncio.open_unix_connection(redis_socket), delay_s=delay_ms / 1000) as link,
+        working(link.url),
     ):
         ends = asyncio.run(race(redis_url, delay_ms / 1000))
 
-    # On a busy machine the first job may have ended before it is cancelled: then it is forgotten.
+    # On a busy machine, the first job may end before it is cancelled: then the call deletes it.
     assert ends.keys() <= {("CANCELLED", "COMPLETED"), ("FORGOTTEN", "COMPLETED")}, ends
     assert registries(redis).keys() <= {"finished", "canceled"}

@@ -1,4 +1,4 @@
-"""What a worker does with jobs that were taken back, and what RQ's books say of them in the end."""
+"""What a worker does with cancelled jobs, and the state of their RQ jobs at the end."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def test_run_that_was_cancelled_is_canceled_in_rqs_books(
     check_canceled(redis, job_id)
 
 
-def test_cancelled_job_that_comes_back_is_not_run(redis: Redis, batch_worker: BatchWorker, client: Client) -> None:
+def test_requeued_cancelled_job_is_not_run(redis: Redis, batch_worker: BatchWorker, client: Client) -> None:
     job_id = client.submit()
     [job] = take(batch_worker)
     client.cancel(job_id)
@@ -94,11 +94,11 @@ def test_kept_run_is_tried_again_when_its_worker_dies(redis: Redis, batch_worker
     assert read(redis, leader, follower) == ["CANCELLED", "COMPLETED"]
 
 
-def test_follower_that_comes_while_its_cancelled_leader_begins_is_answered(
+def test_follower_that_joins_while_its_cancelled_leader_starts_is_answered(
     redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     leader, followers = client.submit(), list[str]()
-    # It was popped when it was cancelled, by a worker that died before it began.
+    # It was cancelled after a worker had popped it; that worker died before the start.
     redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate")
     client.cancel(leader)
     redis.lmove(f"rq:queue:{QUEUE}:intermediate", f"rq:queue:{QUEUE}")
@@ -113,7 +113,7 @@ def test_follower_that_comes_while_its_cancelled_leader_begins_is_answered(
 
 
 @pytest.mark.parametrize("give_up", [BatchWorker.give_back, BatchWorker.finish])
-def test_follower_that_comes_while_its_cancelled_leader_is_given_up_is_answered_later(
+def test_follower_that_joins_while_its_cancelled_leader_is_given_up_is_answered_later(
     redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client, give_up: Callable[..., None]
 ) -> None:
     leader, followers = client.submit(), list[str]()
@@ -146,7 +146,7 @@ def test_job_that_is_cancelled_while_it_begins_is_not_run(
     assert redis.hget(batch_worker.key, "state") == b"idle"
 
 
-def test_kept_run_is_dropped_where_its_last_follower_leaves_while_it_begins(
+def test_kept_run_is_dropped_if_its_last_follower_is_cancelled_during_the_start(
     redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     leader, follower = client.submit(), client.submit()

@@ -1,8 +1,9 @@
-"""Folders that are no image-classification checkpoint, and those that are."""
+"""Which folders are accepted as image-classification checkpoints, and which are refused."""
 
 import json
+import re
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
 
 import pytest
 import torch
@@ -11,15 +12,25 @@ from safetensors.torch import load_file, save_file
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.decoder import Pixels
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
-from image_analysis_worker.engines.torch import TorchEngine
+from image_analysis_worker.engines.engine import Engine
+from image_analysis_worker.engines.load import load_engine
 from image_analysis_worker.settings import WorkerSettings
 
-ZEROS = Pixels((3, 32, 32), bytearray(4 * 3 * 32 * 32))
+CARD = """---
+model-index:
+- results:
+  - task: {{type: image-classification}}
+    dataset: {{name: pets, type: imagefolder}}
+    metrics: [{{type: accuracy, value: {value}}}]
+  {model_name}
+---
+"""
+ZEROS = Pixels((3, 32, 32), bytearray(3 * 32 * 32))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(copytree(BUNDLED_FOLDER, tmp_path / "model"))
+    return Path(copytree(BUNDLED_FOLDER, tmp_path / "model", ignore=ignore_patterns("openvino")))
 
 
 def configure(folder: Path, **fields: object) -> None:
@@ -27,8 +38,8 @@ def configure(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-def load(folder: Path) -> TorchEngine:
-    return TorchEngine.load(find_checkpoint(str(folder)), WorkerSettings())
+def load(folder: Path) -> Engine:
+    return load_engine(find_checkpoint(str(folder)), WorkerSettings())
 
 
 def test_model_without_a_classification_head_is_refused(folder: Path) -> None:
@@ -83,7 +94,7 @@ def test_revision_of_a_folder_follows_its_content(folder: Path) -> None:
     assert len({before.revision, relabeled.revision, retrained.revision}) == 3
 
 
-def test_model_with_fewer_labels_than_five_gives_them_all(folder: Path) -> None:
+def test_model_with_fewer_labels_than_five_returns_all(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     for name in ("classifier.weight", "classifier.bias"):
         weights[name] = weights[name][:3].clone()
@@ -101,7 +112,7 @@ def test_model_with_fewer_labels_than_five_gives_them_all(folder: Path) -> None:
     assert sum(p.confidence for p in predictions) == pytest.approx(1)
 
 
-def test_labels_that_do_not_exclude_each_other_are_believed_one_by_one(folder: Path) -> None:
+def test_labels_that_do_not_exclude_each_other_get_independent_confidences(folder: Path) -> None:
     configure(folder, problem_type="multi_label_classification")
 
     [one_by_one] = load(folder).classify([ZEROS])
@@ -109,3 +120,98 @@ def test_labels_that_do_not_exclude_each_other_are_believed_one_by_one(folder: P
 
     assert [p.label for p in one_by_one] == [p.label for p in exclusive]
     assert [p.confidence for p in one_by_one] != pytest.approx([p.confidence for p in exclusive], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        ({"1": "a", "2": "b"}, "id2label in config.json has no label 0: its 2 labels need the numbers 0 to 1"),
+        ({"0": "a", "2": "b"}, "id2label in config.json has no label 1"),
+        ({"a": "0"}, "id2label in config.json does not map numbers to labels"),
+        ({"0": "a", "1": "b"}, "config.json names 2 labels"),
+    ],
+    ids=["from 1", "a hole", "turned round", "too few"],
+)
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_labels_that_do_not_fit_are_refused_with_a_reason(
+    engine: str, tmp_path: Path, labels: dict[str, str], reason: str
+) -> None:
+    folder = Path(copytree(BUNDLED_FOLDER, tmp_path / "model"))
+    if engine == "openvino":
+        (folder / "model.safetensors").unlink()
+    configure(folder, id2label=labels, label2id={label: int(index) for index, label in labels.items() if index != "a"})
+
+    with pytest.raises(StartupError, match=f"^model:? .*{re.escape(reason)}|^model lacks weights") as caught:
+        load(folder).warm_up()
+    assert "\n" not in str(caught.value)
+
+
+CARDS: dict[str, tuple[str | bytes, float | None]] = {
+    "no name": (CARD.format(value="0.91", model_name=""), None),
+    "no dataset": (re.sub(" +dataset.*\n", "", CARD.format(value="0.91", model_name="name: pets")), None),
+    "percent": (CARD.format(value="95.2%", model_name="name: pets"), 0.952),
+    "of 100": (CARD.format(value="95.24", model_name="name: pets"), 0.9524),
+    "of 1": (CARD.format(value="0.5", model_name="name: pets"), 0.5),
+    "nested": (CARD.format(value="{accuracy: 0.9}", model_name="name: pets"), None),
+    "text": (CARD.format(value="high", model_name="name: pets"), None),
+    "nan": (CARD.format(value=".nan", model_name="name: pets"), None),
+    "list": ("---\n- a\n- b\n---\n# x", None),
+    "broken": ("---\na: [\n---\n# x", None),
+    "no front matter": ("# Pets", None),
+    "empty": ("", None),
+    "Latin-1": ("---\nlanguage: fran\xe7ais\n---".encode("latin-1"), None),
+    "bytes": (bytes(range(256)), None),
+}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_model_card_of_any_kind_does_not_stop_a_worker(folder: Path, name: str) -> None:
+    text, accuracy = CARDS[name]
+    (folder / "README.md").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    stated = find_checkpoint(str(folder)).accuracy
+
+    assert stated == (None if accuracy is None else pytest.approx(accuracy))
+
+
+def test_missing_card_and_a_folder_in_its_place_state_no_accuracy(folder: Path) -> None:
+    (folder / "README.md").unlink()
+    assert find_checkpoint(str(folder)).accuracy is None
+    (folder / "README.md").mkdir()
+    assert find_checkpoint(str(folder)).accuracy is None
+
+
+@pytest.mark.parametrize("fields", [{}, {"label_names": ["cat", "dog"]}], ids=["ImageNet's labels", "its own labels"])
+def test_timm_checkpoint_without_timm_is_one_line(folder: Path, fields: dict[str, object]) -> None:
+    (folder / "config.json").write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": {}} | fields))
+
+    with pytest.raises(StartupError) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        "model is a timm checkpoint: install timm, or convert it where timm is installed: just optimize model."
+    )
+
+
+def test_timm_checkpoint_without_classes_is_refused(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"pretrained_cfg": {}, "num_classes": 0}))
+
+    with pytest.raises(StartupError, match="not an image-classification checkpoint: it has no classes"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\xff"])
+def test_configuration_that_cannot_be_read_is_refused_in_one_line(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content, "latin-1")
+
+    with pytest.raises(StartupError, match=r"^model is not an image-classification checkpoint") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"image_processor_type": "None"}', '{"size": "large"}'])
+def test_image_processor_that_cannot_be_made_is_refused_in_one_line(folder: Path, content: str) -> None:
+    (folder / "preprocessor_config.json").write_text(content)
+
+    with pytest.raises(StartupError) as caught:
+        load(folder).warm_up()
+    assert "\n" not in str(caught.value)

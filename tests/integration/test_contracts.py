@@ -1,4 +1,4 @@
-"""What the API's parts promise, shown on the fake Redis of the unit tests and on a real one alike."""
+"""The behavior of the API's parts, on the unit tests' fake Redis and on a real one."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ async def test_window_slides_and_says_truly_when_there_is_room(client: Redis) ->
     assert 59_000 < await client.pttl(CLIENT) <= 60_000
 
 
-async def test_clock_that_was_set_back_locks_nobody_out(client: Redis) -> None:
+async def test_clock_that_was_set_back_locks_no_client_out(client: Redis) -> None:
     await client.rpush(CLIENT, await now_us(client) + 3_600_000_000)
     await client.expire(CLIENT, 60)
 
@@ -69,30 +69,54 @@ async def test_clock_that_was_set_back_locks_nobody_out(client: Redis) -> None:
     assert verdict == Verdict(is_admitted=True, remaining=0, reset_s=60)
 
 
-async def test_cost_of_zero_only_looks(client: Redis) -> None:
+async def test_cost_of_zero_only_checks(client: Redis) -> None:
     limiter = RateLimiter(client, max_requests=1, interval_s=60)
 
     assert [await limiter.admit(CLIENT, 0) for _ in range(3)] == [Verdict(True, 1, 0)] * 3
     assert not await client.exists(CLIENT)
 
 
-async def test_refusal_of_several_says_when_there_is_room_for_all_of_them(client: Redis) -> None:
+async def test_refusal_of_several_says_when_there_is_room_for_all_of_them_and_costs_nothing(client: Redis) -> None:
     limiter = RateLimiter(client, max_requests=3, interval_s=60)
     now = await now_us(client)
     await client.rpush(CLIENT, now - 40_000_000, now - 20_000_000)
 
-    asked = ((2, 0), (2, 1), (1, 0), (2, 1))
-    verdicts = [await limiter.admit(CLIENT, cost, counted=counted) for cost, counted in asked]
+    first = await limiter.admit(CLIENT, 2)
+    counted = await limiter.admit(CLIENT)
+    assert counted
+    again = await limiter.admit(CLIENT, 3, instead_us=counted.counted_us)
+    last = await limiter.admit(CLIENT)
+    none_left = await limiter.admit(CLIENT)
 
-    assert [(verdict.is_admitted, verdict.reset_s) for verdict in verdicts if verdict] == [
-        (False, 20),
-        (False, 40),
-        (True, 20),
-        (False, 60),
+    verdicts = [first, counted, again, last, none_left]
+    assert [verdict and (verdict.is_admitted, verdict.remaining, verdict.reset_s) for verdict in verdicts] == [
+        (False, 1, 20),
+        (True, 0, 20),
+        (False, 1, 40),
+        (True, 0, 20),
+        (False, 0, 20),
     ]
+    assert await client.llen(CLIENT) == 3
 
 
-async def test_looking_is_never_refused_when_the_limit_was_lowered(client: Redis) -> None:
+async def test_request_that_is_counted_again_replaces_its_own_count_and_no_other(client: Redis) -> None:
+    limiter = RateLimiter(client, max_requests=3, interval_s=60)
+    counted = await limiter.admit(CLIENT)
+    assert counted is not None
+    later = await limiter.admit(CLIENT)
+    assert later is not None
+
+    refused = await limiter.admit(CLIENT, 3, instead_us=counted.counted_us)
+    assert await client.lrange(CLIENT, 0, -1) == [str(later.counted_us).encode()]
+    admitted = await limiter.admit(CLIENT, 2, instead_us=later.counted_us)
+    outlasted = await limiter.admit(CLIENT, 2, instead_us=counted.counted_us)
+
+    assert refused == Verdict(is_admitted=False, remaining=2, reset_s=60)
+    assert admitted == Verdict(is_admitted=True, remaining=1, reset_s=60)
+    assert outlasted == Verdict(is_admitted=False, remaining=1, reset_s=60)
+
+
+async def test_check_is_never_refused_after_the_limit_was_lowered(client: Redis) -> None:
     await RateLimiter(client, max_requests=5, interval_s=60).admit(CLIENT, 5)
 
     verdict = await RateLimiter(client, max_requests=2, interval_s=60).admit(CLIENT, 0)
@@ -100,7 +124,20 @@ async def test_looking_is_never_refused_when_the_limit_was_lowered(client: Redis
     assert verdict == Verdict(is_admitted=True, remaining=0, reset_s=60)
 
 
-async def test_error_of_the_limit_itself_refuses_or_admits_as_told(client: Redis) -> None:
+async def test_check_needs_no_writes(redis: SyncRedis, redis_url: str) -> None:
+    async with connect(redis_url) as client:
+        now = await now_us(client)
+        await client.rpush(CLIENT, now - 60_000_001, now - 60_000_000, now - 10_000_000)
+        await client.expire(CLIENT, 60)
+        redis.config_set("min-replicas-to-write", 1)
+
+        verdict = await RateLimiter(client, max_requests=5, interval_s=60).admit(CLIENT, 0)
+
+        redis.config_set("min-replicas-to-write", 0)
+    assert verdict == Verdict(is_admitted=True, remaining=4, reset_s=50)
+
+
+async def test_error_of_the_limit_itself_refuses_or_admits_as_configured(client: Redis) -> None:
     await client.set(CLIENT, "no list", ex=60)
 
     with pytest.raises(StoreUnavailable):
@@ -119,7 +156,7 @@ async def test_hanging_redis_is_an_outage_however_the_limit_fails(redis: SyncRed
             os.kill(server, signal.SIGCONT)
 
 
-async def test_redis_that_takes_its_time_at_every_step_is_an_outage() -> None:
+async def test_redis_that_is_slow_at_every_step_is_an_outage() -> None:
     has_ended = asyncio.Event()
 
     async def answer_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -171,7 +208,7 @@ async def add_waiting(client: Redis, queue: DirectQueue, count: int, image: byte
         await queue.enqueue(NewJob(uuid4(), image, record, request_id="r"))
 
 
-async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis) -> None:
+async def test_full_queue_refuses_new_images_and_accepts_known_ones(client: Redis) -> None:
     queue, refused = DirectQueue(client, "m", max_depth=4), uuid4()
     await add_waiting(client, queue, 4)
     now_s = await now_us(client) // 1_000_000
@@ -183,7 +220,7 @@ async def test_full_queue_refuses_new_images_and_takes_known_ones(client: Redis)
             NewJob(refused, b"image", PENDING.model_copy(update={"image_hash": "f" * 64}), request_id="r")
         )
 
-    assert full.value.retry_after_s in (34, 35)  # until two have gone, at three in 51 s, or in 52 if one has passed
+    assert full.value.retry_after_s in (34, 35)  # until two have ended, at three in 51 or 52 s
     assert await JobRecords(client, "m").find_record(refused) is None
     assert not await client.exists(keys.image(str(refused)), keys.leader("m", "f" * 64), f"rq:job:{refused}")
     assert await queue.enqueue(NewJob(uuid4(), b"image", PENDING, request_id="r"))
@@ -196,12 +233,12 @@ async def test_bytes_of_images_are_bounded_too(client: Redis) -> None:
     with pytest.raises(QueueFull) as full:
         await add_waiting(client, DirectQueue(client, "m", max_bytes=14), 3, b"12345")
 
-    assert full.value.retry_after_s == 60  # nothing has ended lately
+    assert full.value.retry_after_s == 60  # no job has ended recently
     assert await client.get(keys.image_bytes("m")) == b"10"
 
 
 @pytest.mark.parametrize(("running", "counted"), [([], b"3"), (["job:execution"], b"12")])
-async def test_count_of_bytes_begins_anew_when_nothing_waits_or_runs(
+async def test_count_of_bytes_restarts_when_nothing_waits_or_runs(
     client: Redis, running: list[str], counted: bytes
 ) -> None:
     await client.set(keys.image_bytes("m"), 9, ex=60)
@@ -224,7 +261,7 @@ async def test_follower_belongs_to_its_own_owner(client: Redis) -> None:
     assert await client.llen("rq:queue:analysis-m") == 1
 
 
-async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(client: Redis) -> None:
+async def test_urgent_job_is_first_in_the_queue_together_with_its_leader(client: Redis) -> None:
     queue, leader, urgent, hurried = DirectQueue(client, "m"), uuid4(), uuid4(), uuid4()
     await add_waiting(client, queue, 1)
     first = (await client.lrange("rq:queue:analysis-m", 0, -1))[0]
@@ -242,7 +279,7 @@ async def test_urgent_job_goes_before_all_that_wait_and_takes_its_leader_along(c
     assert await client.lrange("rq:queue:analysis-m", 0, -1) == order
 
 
-async def test_deep_request_follows_none_but_its_like(client: Redis) -> None:
+async def test_deep_request_follows_only_deep_requests(client: Redis) -> None:
     queue, store, jobs = DirectQueue(client, "m"), JobRecords(client, "m"), [uuid4() for _ in range(4)]
     records = [PENDING.model_copy(update={"top_k": top_k}) for top_k in (None, 6, 5, 100)]
 
@@ -264,7 +301,7 @@ async def test_ended_leader_is_not_followed(client: Redis) -> None:
     assert await client.llen("rq:queue:analysis-m") == 2
 
 
-async def test_result_that_came_meanwhile_is_not_computed_again(client: Redis) -> None:
+async def test_result_that_was_cached_meanwhile_is_not_computed_again(client: Redis) -> None:
     await client.hset(keys.result(PENDING.image_hash), "m@r#1", "{}")
     await client.expire(keys.result(PENDING.image_hash), 60)
 
@@ -273,7 +310,7 @@ async def test_result_that_came_meanwhile_is_not_computed_again(client: Redis) -
     assert not await client.exists("rq:queue:analysis-m")
 
 
-async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> None:
+async def test_full_redis_accepts_nothing(redis: SyncRedis, redis_url: str) -> None:
     redis.config_set("maxmemory", 1)
     try:
         async with connect(redis_url) as client:
@@ -285,7 +322,7 @@ async def test_full_redis_takes_nothing_in(redis: SyncRedis, redis_url: str) -> 
     assert list(redis.scan_iter()) == []
 
 
-async def test_script_that_redis_has_forgotten_runs_all_the_same(client: Redis) -> None:
+async def test_script_that_redis_has_forgotten_is_loaded_again(client: Redis) -> None:
     limiter = RateLimiter(client, max_requests=5, interval_s=60)
     await limiter.admit(CLIENT)
     await client.script_flush()

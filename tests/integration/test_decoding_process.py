@@ -1,4 +1,4 @@
-"""The decoders' processes: they make the same inputs, end before an image costs too much, and see no secret."""
+"""The decoders' processes make the same inputs, end before an image takes too much, and see no secret."""
 
 import json
 import os
@@ -23,18 +23,25 @@ from image_analysis_worker.decoding.process import Recipe
 from support.bombs import LIMIT_PX, avif_of_size, jpeg_of_scans
 from support.memory import family
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 PARAMETERS: dict[str, Any] = {"size": {"height": 224, "width": 224}}
-RECIPE = Recipe(
-    module=ViTImageProcessorPil.__module__,
-    class_name=ViTImageProcessorPil.__name__,
-    parameters=PARAMETERS,
-    input_px=224,
-    max_input_pixels=224 * 224,
-    max_image_pixels=LIMIT_PX,
-    timeout_s=2,
-)
+
+
+def write_processor(folder: Path, **changes: Any) -> Path:
+    """Write the configuration of an image processor, as a checkpoint holds it."""
+    folder.mkdir()
+    configuration = PARAMETERS | {"image_processor_type": "ViTImageProcessor"} | changes
+    (folder / "preprocessor_config.json").write_text(json.dumps(configuration))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    folder = write_processor(tmp_path / "processor")
+    return Recipe(folder=str(folder), model_sides_px=[], max_image_pixels=LIMIT_PX, timeout_s=60)
+
 
 PARENT = """
 import json, os, signal, sys, threading
@@ -65,8 +72,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
-def decoders() -> Decoders:
-    return Decoders(RECIPE)
+def decoders(recipe: Recipe) -> Decoders:
+    return Decoders(recipe)
 
 
 @pytest.fixture
@@ -76,7 +83,7 @@ def decoder(decoders: Decoders) -> Iterator[Decoder]:
 
 
 def processes(before: set[int]) -> tuple[int, int]:
-    """Return what decoders are forked from and the one decoder, of the processes that were not there before."""
+    """Return the new processes: the server from which decoders are forked, and the one decoder."""
     [template, fork] = [pid for pid in family(os.getpid()) if pid not in before]
     return template, fork
 
@@ -86,33 +93,61 @@ def processes(before: set[int]) -> tuple[int, int]:
     [CHELSEA.read_bytes(), make_png(size_px=(1, 1)), make_jpeg(2), encode(make_image(3, size_px=(4000, 3000)), "BMP")],
     ids=["photo", "one pixel", "small", "36 MB of pixels"],
 )
-def test_inputs_are_those_of_the_image_processor_here(decoder: Decoder, image: bytes) -> None:
-    here = ViTImageProcessorPil(**PARAMETERS)(images=decode_image(image, LIMIT_PX, input_px=224), return_tensors="np")[
-        "pixel_values"
-    ][0]
+def test_inputs_are_those_of_the_image_processor_here(decoders: Decoders, decoder: Decoder, image: bytes) -> None:
+    here = ViTImageProcessorPil(**PARAMETERS)(
+        images=decode_image(image, LIMIT_PX, reduced_px=224), return_tensors="np"
+    )["pixel_values"][0]
 
     for _ in range(2):
         pixels = decoder.decode(image)
 
         assert pixels.shape == here.shape == (3, 224, 224)
-        assert np.array_equal(np.frombuffer(pixels.values, np.float32).reshape(pixels.shape), here)
+        levels = np.frombuffer(pixels.values, np.uint8).reshape(1, *pixels.shape)
+        assert decoders.preparation.normalize(levels)[0] == pytest.approx(here, abs=1e-5)
 
 
-def test_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded(decoder: Decoder) -> None:
-    with pytest.raises(JobTimeout, match="longer than 2 s"):
-        decoder.decode(jpeg_of_scans(1000))
+@pytest.mark.parametrize(
+    ("changes", "resize"),
+    [
+        ({}, [224, 224, 2]),
+        ({"resample": 3}, [224, 224, 3]),
+        ({"do_resize": False}, None),
+        ({"image_processor_type": "DeiTImageProcessor", "do_center_crop": True, "crop_size": 200}, None),
+        ({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}}, None),
+    ],
+    ids=["bilinear", "bicubic", "no resize", "crop", "shortest edge"],
+)
+def test_only_a_resize_to_fixed_sides_is_done_without_the_image_processor(
+    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], resize: list[int] | None
+) -> None:
+    folder = write_processor(tmp_path / "changed", **changes)
 
-    assert decoder.decode(make_png()).shape == (3, 224, 224)
+    assert Decoders(replace(recipe, folder=str(folder))).preparation.resize == resize
 
 
-def test_image_that_takes_too_much_memory_is_given_up_and_the_next_one_is_decoded() -> None:
+def test_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded(recipe: Recipe) -> None:
+    with closing(Decoders(replace(recipe, timeout_s=2)).open()) as decoder:
+        with pytest.raises(JobTimeout, match="longer than 2 s"):
+            decoder.decode(jpeg_of_scans(1000))
+
+        assert decoder.decode(make_png()).shape == (3, 224, 224)
+
+
+def test_image_that_takes_too_much_memory_is_given_up_and_the_next_one_is_decoded(recipe: Recipe) -> None:
     image = avif_of_size(8, 8, true_px=12_000)
-    recipe = replace(RECIPE, max_image_pixels=1_000_000, timeout_s=10)
-    with closing(Decoders(recipe).open()) as decoder:
+    limited = replace(recipe, max_image_pixels=1_000_000)
+    with closing(Decoders(limited).open()) as decoder:
         with pytest.raises(CorruptImage):
             decoder.decode(image)
 
         assert decoder.decode(make_png()).shape == (3, 224, 224)
+
+
+def test_decoder_keeps_no_memory_of_a_large_image(decoder: Decoder) -> None:
+    decoder.decode(encode(make_image(3, size_px=(4000, 3000)), "BMP"))
+
+    open_files = [path for path in Path("/proc/self/fd").iterdir() if path.exists()]
+    assert {path.stat().st_size for path in open_files if "memfd:images" in str(path.readlink())} == {0}
 
 
 @pytest.mark.parametrize("which", ["template", "decoder"])
@@ -140,14 +175,17 @@ def test_two_decoders_share_what_they_were_forked_from(decoders: Decoders) -> No
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"class_name": "NoProcessor"}, "AttributeError: .*NoProcessor"),
-        ({"parameters": {"size": {"depth": 3}}}, "ValueError: .*depth"),
+        ({"image_processor_type": "NoProcessor"}, "ValueError: .*"),
+        ({"size": {"depth": 3}}, "ValueError: .*depth"),
     ],
     ids=["unknown", "broken"],
 )
-def test_processor_that_does_not_start_is_one_line(changes: dict[str, Any], reason: str) -> None:
+def test_processor_that_does_not_start_is_reported_in_one_line(
+    recipe: Recipe, tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    broken = replace(recipe, folder=str(write_processor(tmp_path / "broken", **changes)))
     with (
-        closing(Decoders(replace(RECIPE, **changes)).open()) as decoder,
+        closing(Decoders(broken).open()) as decoder,
         pytest.raises(StartupError, match=f"^The image processor does not start: {reason}.*$"),
     ):
         decoder.decode(make_png())
@@ -172,12 +210,14 @@ def test_decoders_see_nothing_of_the_workers_environment(decoder: Decoder, monke
 
 
 @pytest.mark.parametrize("moment", ["starting", "idle", "decoding"])
-def test_decoders_outlive_a_signal_to_the_workers_group_and_end_quietly_with_the_worker(moment: str) -> None:
+def test_decoders_survive_a_signal_to_the_workers_group_and_end_quietly_with_the_worker(
+    recipe: Recipe, moment: str
+) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    command = [sys.executable, "-c", PARENT, json.dumps(asdict(RECIPE)), moment]
+    command = [sys.executable, "-c", PARENT, json.dumps(asdict(recipe)), moment]
 
-    # It waits until nobody holds the pipes any more.
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    # `communicate` waits until every process has closed the pipes.
+    killed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
 
     first, second = killed.stdout.splitlines() or ("", "")
     assert (killed.returncode, killed.stderr, first) == (-signal.SIGKILL, "", second)

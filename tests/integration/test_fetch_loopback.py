@@ -1,4 +1,4 @@
-"""The fetcher on real sockets: no spelling of a loopback address reaches a listener there, and allowed hosts serve."""
+"""The fetcher on real sockets: no form of a loopback address reaches a listener there; allowed hosts are reached."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ NAMES = {
 
 
 class OutboundClient(httpx.AsyncBaseTransport):
-    """The real transport for loopback; keeps what was asked, and answers public addresses itself."""
+    """The real transport for loopback; records the requests, and answers for public addresses itself."""
 
     def __init__(self, redirect_to: str = "") -> None:
         self.real = httpx.AsyncHTTPTransport(trust_env=False)
@@ -54,7 +54,7 @@ class OutboundClient(httpx.AsyncBaseTransport):
 
 
 async def permissive_resolve(host: str, port: int) -> list[str]:
-    """Resolve as the C library does: names, and every spelling of an IPv4 address that `inet_aton` takes."""
+    """Resolve as the C library does: names, and every form of an IPv4 address that `inet_aton` accepts."""
     if host in NAMES:
         return NAMES[host]
     try:
@@ -177,7 +177,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("url", HOSTILE)
-async def test_hostile_url_is_refused_and_reaches_nobody(url: str) -> None:
+async def test_hostile_url_is_refused_without_a_connection(url: str) -> None:
     outbound = OutboundClient()
     async with listening(image) as listener:
         ports = frozenset({80, 443, listener.port})
@@ -190,7 +190,7 @@ async def test_hostile_url_is_refused_and_reaches_nobody(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", [url for url in HOSTILE if url.startswith("http")])
-async def test_redirect_to_a_hostile_url_reaches_nobody(url: str) -> None:
+async def test_redirect_to_a_hostile_url_makes_no_connection(url: str) -> None:
     async with listening(image) as listener:
         outbound = OutboundClient(redirect_to=url.replace("{port}", str(listener.port)).replace("\r\n", ""))
         ports = frozenset({80, 443, listener.port})
@@ -202,7 +202,7 @@ async def test_redirect_to_a_hostile_url_reaches_nobody(url: str) -> None:
     assert set(outbound.asked) == {PUBLIC}
 
 
-async def test_name_that_the_system_resolves_to_loopback_reaches_nobody() -> None:
+async def test_name_that_the_system_resolves_to_loopback_makes_no_connection() -> None:
     async with (
         listening(image) as listener,
         fetching(allowed_ports=frozenset({listener.port}), resolve=Resolver()) as fetcher,
@@ -213,7 +213,7 @@ async def test_name_that_the_system_resolves_to_loopback_reaches_nobody() -> Non
     assert listener.connects == 0
 
 
-async def test_rebinding_name_is_asked_at_its_checked_address_only() -> None:
+async def test_rebinding_name_is_fetched_from_its_checked_address_only() -> None:
     answers = [[PUBLIC], ["127.0.0.1"]]
 
     async def rebinding(host: str, port: int) -> list[str]:
@@ -244,7 +244,7 @@ async def test_system_resolver_finds_an_allowed_name() -> None:
     assert f"Host: localhost:{listener.port}\r\n" in listener.heads[0]
 
 
-async def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(image) as proxy, listening(image) as listener:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
@@ -328,7 +328,7 @@ async def test_silent_host_hits_the_read_time_limit() -> None:
         listener.gone.set()
 
 
-async def test_host_that_nobody_listens_on_is_a_failed_fetch() -> None:
+async def test_refused_connection_is_a_failed_fetch() -> None:
     async with listening(image) as listener:
         pass
     async with fetching(LOOPBACK) as fetcher:

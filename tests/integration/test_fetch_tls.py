@@ -1,4 +1,4 @@
-"""The certificate is verified against the name of the URL's host, though the socket goes to an address."""
+"""The certificate is verified against the name of the URL's host, although the connection goes to an address."""
 
 import ssl
 from pathlib import Path
@@ -18,13 +18,13 @@ Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 
 @pytest.fixture
 def asked_names() -> list[str | None]:
-    """Collect the server names that clients ask for."""
+    """Collect the server names that clients request."""
     return []
 
 
 @pytest.fixture
 def contexts(tmp_path: Path, asked_names: list[str | None]) -> Contexts:
-    """Make a server's context for `image.test`, and a client's that trusts its certificate."""
+    """Make a server's TLS context for `image.test`, and a client's context that trusts its certificate."""
     key, certificate = make_certificate("image.test")
     (tmp_path / "key.pem").write_text(key)
     (tmp_path / "certificate.pem").write_text(certificate)
@@ -67,7 +67,7 @@ async def test_certificate_for_the_name_is_accepted(
 
 
 @pytest.mark.parametrize(("host", "name"), [("other.test", "other.test"), ("127.0.0.1", None)])
-async def test_certificate_for_another_name_is_refused_before_anything_is_asked(
+async def test_certificate_for_another_name_is_refused_before_the_request(
     contexts: Contexts, asked_names: list[str | None], host: str, name: str | None
 ) -> None:
     server, client = contexts
@@ -78,7 +78,7 @@ async def test_certificate_for_another_name_is_refused_before_anything_is_asked(
     assert (asked_names, listener.heads) == ([name], [])
 
 
-async def test_certificate_that_nobody_vouches_for_is_refused(contexts: Contexts) -> None:
+async def test_self_signed_certificate_is_refused(contexts: Contexts) -> None:
     async with listening(image, contexts[0]) as listener:
         with pytest.raises(FetchFailed, match="valid certificate"):
             await fetch(listener, "image.test", None)

@@ -1,4 +1,4 @@
-"""Heads, trailers, chunk framing and pipelined requests are bounded while they arrive."""
+"""Heads, trailers, chunk framing and pipelined requests are limited while they arrive."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ MAX_HEAD_BYTES = 65_536
 MAX_HEADERS = 100
 MAX_URL_BYTES = 8000
 MUCH = 1_000_000
-"""Bytes that come as one line, and never end."""
+"""Bytes of one line that never ends."""
 
 START = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 JSON = b"POST /analyze-image HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -70,7 +70,7 @@ def test_refusal_comes_after_the_answers_to_the_requests_before(api: str, part: 
 
 
 def head_of(size_bytes: int, *, headers: int = 1) -> bytes:
-    """Make a complete head of so many bytes and so many headers."""
+    """Make a complete head with this number of bytes and headers."""
     small = b"GET /health/live HTTP/1.1\r\nConnection: close\r\n" + b"a: b\r\n" * (headers - 2) + b"c: \r\n\r\n"
     return small.replace(b"c: ", b"c: " + b"d" * (size_bytes - len(small)))
 

@@ -1,4 +1,4 @@
-"""An Idempotency-Key is claimed by one request of many, on the fake Redis and on a real one alike."""
+"""One request of many claims an Idempotency-Key, on a fake Redis and on a real one."""
 
 import asyncio
 from collections import Counter
@@ -9,6 +9,9 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from starlette.requests import Request
 
 from image_analysis_api.access.idempotency import Idempotency
@@ -27,50 +30,63 @@ async def client(request: pytest.FixtureRequest, redis: SyncRedis, redis_url: st
         yield client
 
 
-class Door:
-    """Takes requests in as the API does: a record under the new ID, or an error."""
+class Intake:
+    """Accepts requests as the API does: it writes a record under the new ID, or raises an error."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._idempotency = Idempotency(client, busy_s=5)
         self.fails_before = self.fails_after = False
+        self.cause: Exception = ResponseError("OOM")
 
     async def send(self, body: str = "body") -> tuple[str, UUID]:
         async def fingerprint() -> str:
             return body
 
         async with self._idempotency.claim(REQUEST, None, keys.job(""), fingerprint) as claim:
-            return ("replayed", claim.id) if claim.is_replay else await self._take_in(claim.id)
+            return ("replayed", claim.id) if claim.is_replay else await self._accept(claim.id)
 
-    async def _take_in(self, job_id: UUID) -> tuple[str, UUID]:
+    async def _accept(self, job_id: UUID) -> tuple[str, UUID]:
         if self.fails_before:
-            raise StoreUnavailable("before")
+            raise StoreUnavailable("before") from self.cause
         await self._client.set(keys.job(str(job_id)), "record", ex=60)
         if self.fails_after:
-            raise StoreUnavailable("after")
-        return "taken in", job_id
+            raise StoreUnavailable("after") from self.cause
+        return "accepted", job_id
 
 
-async def test_one_of_many_at_once_is_taken_in_and_the_others_wait_or_get_its_job(client: Redis) -> None:
-    doors = [Door(client) for _ in range(2)]
+async def test_one_of_many_at_once_is_accepted_and_the_others_wait_or_get_its_job(client: Redis) -> None:
+    intakes = [Intake(client) for _ in range(2)]
 
-    answers = await asyncio.gather(*(doors[n % 2].send() for n in range(100)), return_exceptions=True)
+    answers = await asyncio.gather(*(intakes[n % 2].send() for n in range(100)), return_exceptions=True)
 
     outcomes = Counter(answer[0] if isinstance(answer, tuple) else type(answer) for answer in answers)
-    assert outcomes.keys() <= {"taken in", "replayed", RequestInProgress}
-    assert outcomes["taken in"] == 1
+    assert outcomes.keys() <= {"accepted", "replayed", RequestInProgress}
+    assert outcomes["accepted"] == 1
     assert len({answer[1] for answer in answers if isinstance(answer, tuple)}) == 1
     with pytest.raises(IdempotencyKeyReused):
-        await doors[0].send("another body")
+        await intakes[0].send("another body")
 
 
-async def test_key_is_free_after_a_failure_and_kept_where_the_work_was_done_all_the_same(client: Redis) -> None:
-    door = Door(client)
-    door.fails_before = True
+async def test_key_is_free_after_a_failure_and_kept_if_the_job_exists(client: Redis) -> None:
+    intake = Intake(client)
+    intake.fails_before = True
     with pytest.raises(StoreUnavailable, match="before"):
-        await door.send()
-    door.fails_before, door.fails_after = False, True
+        await intake.send()
+    intake.fails_before, intake.fails_after = False, True
     with pytest.raises(StoreUnavailable, match="after"):
-        await door.send()
+        await intake.send()
 
-    assert (await door.send())[0] == "replayed"
+    assert (await intake.send())[0] == "replayed"
+
+
+@pytest.mark.parametrize("cause", [RedisConnectionError(), RedisTimeoutError(), TimeoutError()])
+async def test_key_is_kept_if_redis_may_still_get_the_job(client: Redis, cause: Exception) -> None:
+    intake = Intake(client)
+    intake.fails_before, intake.cause = True, cause
+    with pytest.raises(StoreUnavailable):
+        await intake.send()
+    intake.fails_before = False
+
+    with pytest.raises(RequestInProgress):
+        await intake.send()

@@ -34,7 +34,7 @@ from support.direct import DirectQueue
 from support.memory import peak_bytes
 from support.replies import read_record
 from support.samples import CHELSEA, encode, make_image, make_jpeg, make_png
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 QUEUE = tasks.queue_name(BUNDLED_MODEL)
 Submit = Callable[[bytes], str]
@@ -84,7 +84,7 @@ def fetch_job(redis: Redis, job_id: str) -> Job:
 
 @pytest.fixture(scope="session")
 def pipeline() -> Callable[..., list[dict[str, Any]]]:
-    """The transformers pipeline, called directly: what every answer is held against."""
+    """The transformers pipeline, called directly: every answer must equal its answer."""
     from transformers import pipeline
 
     return pipeline("image-classification", model=str(BUNDLED_FOLDER))
@@ -144,7 +144,7 @@ def test_truncated_image_fails_alone_and_is_not_tried_again(redis: Redis, submit
     record = finish(damaged)
     assert record.error == JobFailure(
         code="corrupt_image",
-        detail="The image is damaged or cut short: send the whole file.",
+        detail="The image is cut short: a part of its picture is missing. Send the whole file.",
     )
     assert (record.status, record.result) == (JobStatus.FAILED, None)
     assert finish(sound).status is JobStatus.COMPLETED
@@ -153,14 +153,14 @@ def test_truncated_image_fails_alone_and_is_not_tried_again(redis: Redis, submit
     assert [result.type.name for result in fetch_job(redis, damaged).results()] == ["FAILED"]
 
 
-def test_image_that_a_model_would_enlarge_without_bounds_fails_alone(
+def test_image_that_a_model_would_enlarge_without_limit_fails_alone(
     redis: Redis, redis_url: str, tmp_path: Path, submit_to: SubmitTo
 ) -> None:
     folder = make_checkpoint(tmp_path / "convnext", "convnext")
     narrow, photo = (submit_to("convnext", image) for image in (narrow_png(1, 4000), CHELSEA.read_bytes()))
 
     with run_service(WORKER, redis_url, MODEL_ID=str(folder)) as pid:
-        wait_until(lambda: all(read(redis, job).status.is_final for job in (narrow, photo)), "both end", 60)
+        wait_until(lambda: all(read(redis, job).status.is_final for job in (narrow, photo)), "both end")
         peak = peak_bytes(pid)
 
     record = read(redis, narrow)
@@ -173,7 +173,7 @@ def test_image_that_a_model_would_enlarge_without_bounds_fails_alone(
     assert peak < 2 * 2**30
 
 
-def test_ended_job_that_comes_again_changes_nothing(redis: Redis, submit: Submit, finish: Finish) -> None:
+def test_requeued_ended_job_changes_nothing(redis: Redis, submit: Submit, finish: Finish) -> None:
     job_id = submit(make_png())
     ended = finish(job_id)
 
@@ -187,13 +187,15 @@ def test_ended_job_that_comes_again_changes_nothing(redis: Redis, submit: Submit
 
 
 def test_stock_rq_worker_can_run_the_job(redis: Redis, redis_url: str, tmp_path: Path, submit_to: SubmitTo) -> None:
-    folder = Path(copytree(BUNDLED_FOLDER, tmp_path / "stock"))
+    folder = Path(copytree(BUNDLED_FOLDER, tmp_path / "rq"))
     job_id = submit_to(folder.name, CHELSEA.read_bytes())
 
-    # SimpleWorker in RQ's own program: the default class forks, which torch does not survive.
+    # SimpleWorker with RQ's command: the default class forks, which does not work with torch.
     command = ["-m", "rq.cli", "worker", "-S", "json", "-w", "rq.worker.SimpleWorker", "--burst", "-u", redis_url]
     variables = {"REDIS_URL": redis_url, "MODEL_ID": str(folder)}
-    subprocess.run([sys.executable, *command, "analysis-stock"], env=os.environ | variables, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, *command, "analysis-rq"], env=os.environ | variables, check=True, timeout=PATIENCE_S
+    )
 
     result = read(redis, job_id).result
     assert result is not None

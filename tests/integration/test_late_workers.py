@@ -1,4 +1,4 @@
-"""A worker takes a step too late: it was frozen, others considered it dead, and its job is theirs or deleted by now."""
+"""A worker acts too late: it was frozen and considered dead, and its job now runs elsewhere or is deleted."""
 
 import pytest
 from redis import Redis
@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
@@ -39,7 +39,7 @@ def take(batch_worker: BatchWorker) -> Job:
 
 
 def consider_dead(redis: Redis, other: BatchWorker) -> None:
-    """Let the time of all executions run out, and another worker look after them."""
+    """Let all executions expire, and let another worker clean them up."""
     for entry in redis.zrange(f"rq:wip:{QUEUE}", 0, -1):
         redis.zadd(f"rq:wip:{QUEUE}", {raw(entry): 1})
     redis.delete(keys.sweep(QUEUE))
@@ -53,11 +53,11 @@ def run(batch_worker: BatchWorker) -> None:
 
 
 def traces(redis: Redis, job_id: str) -> list[str]:
-    """Name what Redis holds of a job, but for what says how a worker is."""
+    """Return the keys that mention a job, without those about the state of a worker."""
     return sorted(key.decode() for key in redis.scan_iter(f"*{job_id}*"))
 
 
-def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
+def test_end_of_a_deleted_job_restores_nothing(
     redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     maintenance = Maintenance(late, ANNOUNCEMENT)
@@ -76,7 +76,7 @@ def test_end_that_comes_after_the_job_was_forgotten_brings_nothing_back(
 
 
 @pytest.mark.parametrize("outcome", [RESULT, RuntimeError("a fault")])
-def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
+def test_second_end_of_a_job_is_neither_written_nor_logged(
     redis: Redis, late: BatchWorker, other: BatchWorker, client: Client, outcome: object
 ) -> None:
     job_id = client.submit()
@@ -93,7 +93,7 @@ def test_end_that_comes_after_anothers_is_neither_written_nor_noted(
     assert [line["event"] for line in lines] == ["end_discarded"]
 
 
-def test_end_that_comes_while_another_runs_the_job_leaves_it_to_that_one(
+def test_end_by_a_late_worker_leaves_the_job_to_the_worker_that_runs_it(
     redis: Redis, late: BatchWorker, other: BatchWorker, client: Client
 ) -> None:
     job_id = client.submit()
@@ -158,7 +158,7 @@ def test_popped_job_that_another_has_begun_meanwhile_is_not_begun_twice(
     assert (read(redis, job_id), registries(redis)) == (["COMPLETED"], {"finished": [job_id]})
 
 
-def test_sweep_that_comes_after_the_job_was_forgotten_brings_nothing_back(
+def test_sweep_of_a_deleted_job_restores_nothing(
     redis: Redis, late: BatchWorker, other: BatchWorker, connection: InterruptedRedis, client: Client
 ) -> None:
     job_id = client.submit()

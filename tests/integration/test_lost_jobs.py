@@ -1,4 +1,4 @@
-"""Jobs that RQ loses while they wait, on real API processes and without any worker: every one of them ends, soon."""
+"""Jobs that RQ loses in the queue end soon, with real API processes and without any worker."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -22,8 +22,8 @@ URL = "https://receiver.example/hooks"
 SOON_S = 60
 
 
-@pytest.fixture
-def api(redis: Redis, redis_url: str) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def api(redis_url: str) -> Iterator[httpx.Client]:
     variables = {"WEBHOOK_SECRET": str(SECRET), "RATE_LIMIT_MAX_REQUESTS": "1000", "MODEL_ID": MODEL_ID}
     with two_apis(redis_url, **variables) as (url, _), httpx.Client(base_url=url, trust_env=False) as client:
         yield client
@@ -50,7 +50,7 @@ def fetch(redis: Redis, job_id: str) -> Job:
 def test_lost_jobs_fail_soon_with_their_followers_and_their_webhooks_are_due(redis: Redis, api: httpx.Client) -> None:
     deleted, emptied = ([submit(api, seed) for _ in range(3)] for seed in (1, 2))
 
-    # As rq-dashboard's buttons for one job and for a whole queue do.
+    # Like rq-dashboard's buttons for one job and for a whole queue.
     fetch(redis, deleted[0]).delete()
     Queue(QUEUE, connection=redis, serializer=tasks.SERIALIZER).empty()
 

@@ -1,4 +1,4 @@
-"""Where a job stands in the queue, on the fake Redis of the unit tests and on a real one alike."""
+"""A job's position in the queue, on the unit tests' fake Redis and on a real one."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -44,21 +44,21 @@ async def place(client: Redis, job_id: UUID) -> Position:
 
 
 async def end(client: Redis, ages_s: list[int], registry: str = "finished") -> None:
-    """Enter jobs that ended so long ago into RQ's books."""
+    """Add jobs to an RQ registry that ended this long ago."""
     now_s, _ = await client.time()
     ttl_s = {"finished": keys.FINISHED_JOB_TTL_S, "failed": keys.ENDED_JOB_TTL_S}[registry]
     ended = {f"{registry} {n}": now_s + ttl_s - age_s for n, age_s in enumerate(ages_s)}
     await client.zadd(f"rq:{registry}:analysis-m", ended)
 
 
-async def test_place_counts_from_the_next_to_be_taken(client: Redis) -> None:
+async def test_position_1_is_the_next_job(client: Redis) -> None:
     jobs = await submit(client, "1", "2", "1", "3")
 
     assert [(await place(client, job_id)).queue_position for job_id in jobs] == [1, 2, 1, 3]
     assert await Positions(client).find(jobs[0]) == (pending("1"), Position(1))
 
 
-async def test_job_that_does_not_wait_has_no_place(client: Redis) -> None:
+async def test_job_that_does_not_wait_has_no_position(client: Redis) -> None:
     popped, begun = await submit(client, "1", "2")
     await client.lpop("rq:queue:analysis-m")
     await client.hset(keys.job(str(begun)), "status", JobStatus.PROCESSING)
@@ -74,13 +74,13 @@ async def test_unknown_job_is_not_found(client: Redis) -> None:
     ("finished", "failed", "estimates_ms"),
     [
         ([3, 2, 1, 0], [0], {1600, 2000}),  # five in four seconds, or in five if a second has passed
-        ([40, 2, 0], [], {3000, 4000}),  # what ended before the last ten seconds says nothing of them
+        ([40, 2, 0], [], {3000, 4000}),  # jobs that ended more than ten seconds ago do not count
         ([58, 30], [45], {39_334, 40_000}),  # three in the last minute
         ([], [], {None}),
         ([61], [], {None}),
     ],
 )
-async def test_estimate_is_that_of_the_present_pace(
+async def test_estimate_follows_the_recent_pace(
     client: Redis, finished: list[int], failed: list[int], estimates_ms: set[int | None]
 ) -> None:
     _, last = await submit(client, "1", "2")

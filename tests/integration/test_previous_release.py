@@ -5,8 +5,8 @@ remaining TTL and value of each key, with bytes that are not ASCII in base64. It
 an empty Redis. In each, an API process of that release had accepted the same photo of a cat twice over HTTP, so the
 second job follows the first one.
 - queued: no worker was there.
-- popped: a worker's own code, `Books._pop`, had moved the job to the intermediate list; then its process ended.
-- started: `Books.take` had also started the job; then its process ended.
+- popped: a worker's own code, `BatchWorker._pop`, had moved the job to the intermediate list; then its process ended.
+- started: `BatchWorker.take` had also started the job; then its process ended.
 The keys of the rate limit and of the dead worker itself were left out.
 """
 
@@ -30,8 +30,8 @@ RECORDING = Path(__file__).with_name("jobs_of_release_2026_11.json")
 STATES = ("queued", "popped", "started")
 
 
-@pytest.fixture
-def api(redis: Redis, redis_url: str) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def api(redis_url: str) -> Iterator[httpx.Client]:
     with one_api(redis_url) as url, httpx.Client(base_url=url, trust_env=False) as client:
         yield client
 
@@ -71,7 +71,7 @@ def test_job_of_the_previous_release_is_finished(redis: Redis, api: httpx.Client
     def statuses() -> set[str]:
         return {read_record(redis.hgetall(keys.job(job_id))).status.value for job_id in job_ids}
 
-    wait_until(lambda: statuses() == {"COMPLETED"}, "the job and its follower have ended", 60)
+    wait_until(lambda: statuses() == {"COMPLETED"}, "the job and its follower have ended")
     bodies = [api.get(f"/analysis-status/{job_id}").raise_for_status().json() for job_id in job_ids]
 
     assert [(body["status"], body["result"]["label"]) for body in bodies] == [("COMPLETED", "cat")] * 2

@@ -1,4 +1,4 @@
-"""Names are looked up at real sockets, and a lookup that gets no answer keeps nothing once its caller has gone."""
+"""Host names are looked up over real sockets; a lookup without an answer leaves nothing behind when its caller ends."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ SLOW_NAMES = 200
 
 
 def count_files() -> int:
-    """Count what this process has open."""
+    """Count the open files of this process."""
     return len(list(Path("/dev/fd").iterdir()))
 
 
@@ -69,17 +69,15 @@ async def test_name_server_that_is_not_there_is_no_unknown_name(server: NameServ
 
 
 @pytest.mark.parametrize("host", ["localhost", "app.localhost"])
-async def test_localhost_is_the_loopback_address_of_ipv4_and_nobody_is_asked(
-    resolver: Resolver, server: NameServer, host: str
-) -> None:
+async def test_localhost_is_127_0_0_1_without_a_lookup(resolver: Resolver, server: NameServer, host: str) -> None:
     assert await resolver(host, 80) == ["127.0.0.1"]
     assert server.asked == []
 
 
-async def test_two_hundred_slow_names_hold_up_no_other_and_leave_nothing_behind(
+async def test_two_hundred_slow_names_delay_no_other_and_leave_nothing_behind(
     resolver: Resolver, server: NameServer
 ) -> None:
-    await resolver("honest.test", 80)  # c-ares has a thread of its own for closing channels
+    await resolver("honest.test", 80)  # c-ares closes channels in a separate thread
     before = count_files(), threading.active_count()
     slow = [asyncio.create_task(resolver(f"slow-{n}.test", 80)) for n in range(SLOW_NAMES)]
     await asyncio.wait(slow, timeout=0.1)
@@ -94,7 +92,7 @@ async def test_two_hundred_slow_names_hold_up_no_other_and_leave_nothing_behind(
     assert (count_files(), threading.active_count()) == before
 
 
-async def test_fetches_of_slow_names_end_soon_and_hold_up_no_other_client(resolver: Resolver) -> None:
+async def test_fetches_of_slow_names_end_soon_and_delay_no_other_client(resolver: Resolver) -> None:
     fetcher = make_fetcher(
         "127.0.0.0/8", max_bytes=100, timeout_s=10, max_concurrent=64, resolve=resolver, resolve_timeout_s=0.5
     )
@@ -111,4 +109,4 @@ async def test_fetches_of_slow_names_end_soon_and_hold_up_no_other_client(resolv
     await fetcher.aclose()
 
     assert (first, second) == (b"image", b"image")
-    assert sum(isinstance(end, FetchFailed) for end in ends) == 32  # the other half is for the others
+    assert sum(isinstance(end, FetchFailed) for end in ends) == 32  # the other half is for other clients

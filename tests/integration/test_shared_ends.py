@@ -1,4 +1,4 @@
-"""Jobs of the same image share one run: what its end means for each of them."""
+"""Jobs with the same image share one run: what its end means for each of them."""
 
 import pytest
 from redis import Redis
@@ -59,7 +59,7 @@ def test_job_that_cannot_run_any_more_fails_with_its_followers(
 
 @pytest.mark.parametrize("expected", HOPELESS)
 @pytest.mark.parametrize("comes", ["before", "meanwhile"])
-def test_image_that_comes_when_its_leader_can_only_fail_gets_a_run_of_its_own(
+def test_image_whose_leader_can_only_fail_gets_a_new_run(
     redis: Redis, batch_worker: BatchWorker, connection: InterruptedRedis, client: Client, expected: str, comes: str
 ) -> None:
     leader, late = client.submit(), list[str]()

@@ -1,4 +1,4 @@
-"""The API's check of queued runs, on the fake Redis of the unit tests and on a real one alike."""
+"""The API's check of queued runs, on the unit tests' fake Redis and on a real one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -37,7 +37,7 @@ URL = "https://receiver.test/hooks"
 
 
 class Stage:
-    """One Redis, fake or real, with the API's, the worker's and RQ's way to it."""
+    """One Redis, fake or real, with the API's, the worker's and RQ's clients."""
 
     def __init__(self, client: Redis, rq: SyncRedis) -> None:
         self.client = client
@@ -54,7 +54,7 @@ class Stage:
         return str(job_id)
 
     async def sweep(self, steps: int = 1) -> None:
-        """Let two API processes take so many steps in all, one after the other's pause."""
+        """Let two API processes take this number of steps in total, each after the other's pause."""
         for number in range(steps):
             await eventually(self._has_paused, "the pause ends")
             await self.sweeps[number % 2].step()
@@ -70,14 +70,14 @@ class Stage:
     async def queued(self) -> list[str]:
         return [decoded(job_id) for job_id in await self.client.lrange(QUEUE, 0, -1)]
 
-    async def told(self) -> list[str]:
+    async def deliveries(self) -> list[str]:
         return sorted(decoded(job_id) for job_id in await self.client.zrange(keys.DELIVERIES, 0, -1))
 
     def fetch(self, job_id: str) -> Job:
         return Job.fetch(job_id, connection=self.rq, serializer=tasks.SERIALIZER)
 
     def start(self, job_id: str, ttl_s: int = 60) -> None:
-        """Begin as a worker does, or as one that has died: with a negative `ttl_s`, but not -1, RQ's word for never."""
+        """Start a job as a worker does. A negative `ttl_s` means a dead worker, except -1: RQ takes it as no expiry."""
         job = self.fetch(job_id)
         with self.rq.pipeline() as pipeline:
             Execution.create(job, ttl_s, pipeline, worker_name="w")
@@ -109,7 +109,7 @@ PLACES: dict[str, Callable[[Stage, str], object]] = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-async def test_run_that_rq_has_somewhere_is_left_alone_and_followed(stage: Stage, place: str) -> None:
+async def test_run_that_rq_knows_is_not_ended_and_can_be_followed(stage: Stage, place: str) -> None:
     job_id = await stage.submit()
     stage.rq.lrem(QUEUE, 0, job_id)
     PLACES[place](stage, job_id)
@@ -121,7 +121,7 @@ async def test_run_that_rq_has_somewhere_is_left_alone_and_followed(stage: Stage
     assert await stage.find(job_id) == status
     assert stage.rq.smembers(keys.followers(job_id)) == {keys.job(follower).encode()}
     assert await stage.queued() == ([job_id] if place == "queue" else [])
-    stage.rq.delete(*stage.rq.keys("rq:*"))  # RQ's own registries would stay
+    stage.rq.delete(*stage.rq.keys("rq:*"))  # RQ's own registries would not expire
 
 
 def ends(outcome: str, code: str) -> float:
@@ -137,14 +137,14 @@ async def test_lost_run_fails_with_its_followers_and_their_webhooks_are_due(stag
         await stage.sweep(4)
 
     assert [await stage.find(job_id) for job_id in jobs] == [("FAILED", "job_lost")] * 3
-    assert await stage.told() == sorted(jobs)
+    assert await stage.deliveries() == sorted(jobs)
     assert [(line["event"], line["job_id"], line["code"]) for line in lines] == [("job_failed", jobs[0], "job_lost")]
     assert ends("failed", "job_lost") == counted + 1
     assert not await stage.client.exists(keys.image(jobs[0]), keys.leader("m", "1" * 64), keys.RUNS)
     assert await stage.client.get(keys.image_bytes("m")) == b"0"
 
 
-async def test_run_that_was_missed_once_and_is_there_again_goes_on(stage: Stage) -> None:
+async def test_run_that_reappears_after_one_check_continues(stage: Stage) -> None:
     job_id = await stage.submit()
     stage.rq.rename(QUEUE, "compacting")
     await stage.sweep()
@@ -155,7 +155,7 @@ async def test_run_that_was_missed_once_and_is_there_again_goes_on(stage: Stage)
     assert (await stage.find(job_id), await stage.queued()) == (("PENDING", None), [job_id])
 
 
-async def test_lost_queue_is_queued_anew(stage: Stage) -> None:
+async def test_lost_queue_is_restored(stage: Stage) -> None:
     leader, follower = await stage.submit(), await stage.submit()
     stage.rq.delete(QUEUE)
     counted = ends("failed", "job_lost")
@@ -222,7 +222,7 @@ async def test_job_that_waited_too_long_fails_with_its_followers_and_their_webho
 
     assert [await stage.find(job_id) for job_id in (leader, follower)] == [("FAILED", "image_expired")] * 2
     assert ends("failed", "image_expired") == counted + 1
-    assert await stage.told() == sorted([leader, follower])
+    assert await stage.deliveries() == sorted([leader, follower])
     assert (await stage.find(young), await stage.queued()) == (("PENDING", None), [young])
     assert not await stage.client.exists(keys.image(leader), keys.leader("m", "1" * 64))
     assert await stage.client.get(keys.image_bytes("m")) == str(len(b"image")).encode()
@@ -251,7 +251,7 @@ async def test_job_that_waited_too_long_is_not_followed_any_more(stage: Stage) -
 
 
 @pytest.mark.parametrize(("ttl_s", "end"), [(60, ("PROCESSING", None)), (-2, ("FAILED", "image_expired"))])
-async def test_started_job_that_waited_too_long_fails_only_where_its_worker_is_dead(
+async def test_started_job_that_waited_too_long_fails_only_if_its_worker_is_dead(
     stage: Stage, ttl_s: int, end: tuple[str, str | None]
 ) -> None:
     job_id = await stage.submit(waiting_s=0)
@@ -288,7 +288,7 @@ async def test_ended_run_is_not_checked_again(stage: Stage) -> None:
     assert not await stage.client.exists(keys.RUNS)
 
 
-async def test_processes_sweep_by_turns(stage: Stage) -> None:
+async def test_processes_share_the_sweep(stage: Stage) -> None:
     await stage.submit(waiting_s=0)
 
     with capture_logs() as lines:

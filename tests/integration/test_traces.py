@@ -1,4 +1,4 @@
-"""Traces over a real API and a real worker, sent to a collector here: one trace from the request to its job's end."""
+"""Traces of a real API and a real worker, sent to a collector: one trace leads from the request to its job's end."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CALLER_ID = "00f067aa0ba902b7"
 
 @pytest.fixture(scope="module")
 def spans(make_httpserver: HTTPServer) -> list[Span]:
-    """All that the collector has received, growing."""
+    """All spans that the collector has received so far."""
     return collect(make_httpserver)
 
 
@@ -38,7 +38,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(
     redis_of_module: Redis, redis_url: str, make_httpserver: HTTPServer, spans: list[Span], logs: Path
 ) -> Iterator[str]:
-    """An API and a worker of a model that no other test uses, both with traces; their log lines are in `logs`."""
+    """An API and a worker with a model that no other test uses, both with traces; their log lines are in `logs`."""
     model = logs / "traced"
     model.symlink_to(BUNDLED_FOLDER)
     variables = {
@@ -51,12 +51,12 @@ def service(
         run_service(WORKER, redis_url, logs / "worker.log", **variables),
         one_api(redis_url, logs / "api.log", **variables) as url,
     ):
-        wait_until(lambda: redis_of_module.exists(workers("traced")), "a worker is there", 60)
+        wait_until(lambda: redis_of_module.exists(workers("traced")), "a worker is there")
         yield url
 
 
 def submit(url: str, image: bytes, trace_id: str) -> str:
-    """Submit an image within a trace of the caller's; return the job's ID once it has ended."""
+    """Submit an image with the caller's trace ID; return the job's ID when it has ended."""
     headers = {"traceparent": f"00-{trace_id}-{CALLER_ID}-01"}
     answer = httpx.post(f"{url}/analyze-image", json=base64_body(image), headers=headers, trust_env=False)
     job_id: str = answer.json()["job_id"]

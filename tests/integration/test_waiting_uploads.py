@@ -1,4 +1,4 @@
-"""A client that waits for its answer keeps nothing of what it sent: neither room for others' bodies nor memory."""
+"""While a client waits for its answer, its upload takes up neither the budget for bodies nor memory."""
 
 import base64
 import json
@@ -22,11 +22,11 @@ from support.waiting import wait_until
 MODEL = "nobody-serves-this"
 SIZE_BYTES = 9_000_000
 ROOM_BYTES = 30_000_000
-"""For all bodies: two uploads in base64, or three as they are."""
+"""The budget for all bodies: two uploads in base64, or three in binary."""
 
 UPLOADS = 30
 GROWTH_BYTES = 100_000_000
-"""What one upload needs while it is read, and what the allocator keeps of that; 30 of them are 270 MB."""
+"""Memory for one upload while it is read, and what the allocator keeps of it; 30 uploads are 270 MB."""
 
 IMAGE = make_png().ljust(SIZE_BYTES, b"\0")
 TEXT = base64.b64encode(IMAGE).decode()
@@ -46,7 +46,7 @@ def api(redis_url: str) -> Iterator[tuple[str, int]]:
 
 def post(url: str, form: str, path: str = "/analyze-image", **headers: str) -> httpx.Response:
     request = FORMS[form] | {"headers": FORMS[form].get("headers", {}) | headers}
-    return httpx.post(f"{url}{path}", **request, timeout=90, trust_env=False)
+    return httpx.post(f"{url}{path}", **request, trust_env=False)
 
 
 def jobs(redis: Redis) -> int:
@@ -56,7 +56,7 @@ def jobs(redis: Redis) -> int:
 @pytest.mark.parametrize("form", FORMS)
 def test_waiting_uploads_leave_room_and_memory_to_others(redis: Redis, api: tuple[str, int], form: str) -> None:
     url, process_id = api
-    post(url, form).raise_for_status()  # the allocator keeps something of the first one
+    post(url, form).raise_for_status()  # the allocator keeps some memory of the first one
     redis.flushall()
     before_bytes = resident_bytes(process_id)
 
@@ -65,7 +65,7 @@ def test_waiting_uploads_leave_room_and_memory_to_others(redis: Redis, api: tupl
         for number in range(UPLOADS):
             waits.append(threads.submit(post, url, form, Prefer="wait=60"))
             is_settled: Callable[[], bool] = partial(lambda n: jobs(redis) > n or waits[n].done(), number)
-            wait_until(is_settled, "the upload is taken in or refused")
+            wait_until(is_settled, "the upload is accepted or refused")
         growth_bytes = resident_bytes(process_id) - before_bytes
         other = post(url, form)
         [leader] = redis.scan_iter(keys.leader(MODEL, "*"))

@@ -1,4 +1,4 @@
-"""Webhooks on a real Redis: whatever ends a job has its receiver told, at least once and seldom twice."""
+"""Webhooks on a real Redis: every end of a job is delivered at least once, and rarely twice."""
 
 import asyncio
 import socket
@@ -39,7 +39,7 @@ SOON_S = 0.05
 
 
 class Stage:
-    """Jobs of one Redis, with the API's and the worker's way to it."""
+    """Jobs in one Redis, with the API's and the worker's clients."""
 
     def __init__(self, client: Redis, worker: SyncRedis) -> None:
         self.client = client
@@ -53,7 +53,7 @@ class Stage:
         return str(job_id)
 
     async def add_ended(self, count: int, *, url: str = URL) -> list[str]:
-        """Add jobs that a cached result has answered."""
+        """Add jobs that were answered with a cached result."""
         record = JobRecord(status=JobStatus.PENDING, image_hash="1" * 64, webhook_url=url)
         ended = record.completed_from(CachedResult(result=RESULT, processing_time_ms=12.5))
         job_ids = [uuid4() for _ in range(count)]
@@ -71,7 +71,7 @@ class Stage:
         return not await self.client.exists(keys.DELIVERIES) and not await self.client.keys("analysis_delivery:*")
 
     async def status(self, job_id: str) -> bytes:
-        """What GET /analysis-status answers."""
+        """The answer of GET /analysis-status."""
         record = await JobRecords(self.client, "m").find_record(UUID(job_id))
         assert record
         return AnalysisStatus.of(UUID(job_id), record).model_dump_json().encode()
@@ -164,7 +164,7 @@ ENDS: dict[Callable[[Stage], Awaitable[str]], str] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_every_end_is_told_once_with_the_body_of_the_status(
+async def test_every_end_is_delivered_once_with_the_body_of_the_status(
     stage: Stage, end: Callable[[Stage], Awaitable[str]]
 ) -> None:
     receivers = Receivers()
@@ -172,7 +172,7 @@ async def test_every_end_is_told_once_with_the_body_of_the_status(
     job_id = await end(stage)
     assert await stage.pending() == {job_id}
     async with stage.delivering(receivers):
-        await eventually(stage.is_empty, "the receiver is told")
+        await eventually(stage.is_empty, "the webhook is delivered")
 
     [request] = receivers.requests
     assert request.content == await stage.status(job_id)
@@ -180,7 +180,7 @@ async def test_every_end_is_told_once_with_the_body_of_the_status(
     assert request.headers["webhook-id"] == f"msg_{job_id}"
 
 
-async def test_what_is_to_be_told_outlives_the_record_and_not_the_day(stage: Stage) -> None:
+async def test_delivery_lasts_longer_than_the_record_but_at_most_a_day(stage: Stage) -> None:
     job_id = await complete(stage)
 
     for key in (keys.delivery(job_id), keys.DELIVERIES):
@@ -188,7 +188,7 @@ async def test_what_is_to_be_told_outlives_the_record_and_not_the_day(stage: Sta
     assert await stage.client.ttl(keys.job(job_id)) <= keys.ENDED_JOB_TTL_S
 
 
-async def test_job_without_a_webhook_leaves_nothing_to_tell(stage: Stage) -> None:
+async def test_job_without_a_webhook_leaves_no_delivery(stage: Stage) -> None:
     job_id = await stage.submit(url=None)
 
     stage.steps.complete(job_id)
@@ -196,7 +196,7 @@ async def test_job_without_a_webhook_leaves_nothing_to_tell(stage: Stage) -> Non
     assert await stage.is_empty()
 
 
-async def test_list_stays_short_where_nobody_delivers(stage: Stage) -> None:
+async def test_list_of_deliveries_stays_short_without_a_deliverer(stage: Stage) -> None:
     await stage.client.zadd(keys.DELIVERIES, {"long ago": 1})
 
     job_id = await complete(stage)
@@ -204,7 +204,7 @@ async def test_list_stays_short_where_nobody_delivers(stage: Stage) -> None:
     assert await stage.pending() == {job_id}
 
 
-async def test_forgotten_job_is_not_told(stage: Stage) -> None:
+async def test_deleted_job_is_not_delivered(stage: Stage) -> None:
     job_id = await complete(stage)
 
     assert await stage.cancel(job_id) is Outcome.FORGOTTEN
@@ -228,10 +228,10 @@ async def test_job_forgotten_between_two_attempts_stays_forgotten(stage: Stage) 
         rounds.stop()
 
     assert await stage.is_empty()
-    assert receivers.told == [job_id]
+    assert receivers.received == [job_id]
 
 
-async def test_receiver_that_fails_is_asked_again_with_the_same_id(stage: Stage) -> None:
+async def test_failed_delivery_is_retried_with_the_same_id(stage: Stage) -> None:
     def broken(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused")
 
@@ -241,9 +241,9 @@ async def test_receiver_that_fails_is_asked_again_with_the_same_id(stage: Stage)
     job_id = await complete(stage)
     with capture_logs() as lines:
         async with stage.delivering(receivers):
-            await eventually(stage.is_empty, "the receiver is told")
+            await eventually(stage.is_empty, "the webhook is delivered")
 
-    assert receivers.told == [job_id] * 5
+    assert receivers.received == [job_id] * 5
     causes = [(line["event"], line["cause"]) for line in lines if "cause" in line]
     assert causes == [("webhook_retried", cause) for cause in ("ConnectError", "500", "503", "429")] + [
         ("webhook_delivered", "200")
@@ -252,7 +252,7 @@ async def test_receiver_that_fails_is_asked_again_with_the_same_id(stage: Stage)
 
 
 @pytest.mark.parametrize("status", [301, 302, 400, 401, 404, 410, 422])
-async def test_receiver_that_does_not_want_it_is_left_alone(stage: Stage, status: int) -> None:
+async def test_receiver_that_rejects_a_webhook_gets_no_second_attempt(stage: Stage, status: int) -> None:
     receivers = Receivers(lambda request: httpx.Response(status, headers={"location": "https://elsewhere.test/"}))
 
     await complete(stage)
@@ -262,7 +262,7 @@ async def test_receiver_that_does_not_want_it_is_left_alone(stage: Stage, status
     assert len(receivers.requests) == 1
 
 
-async def test_receiver_inside_is_never_asked(stage: Stage) -> None:
+async def test_receiver_at_a_private_address_is_never_called(stage: Stage) -> None:
     async def resolve(host: str, port: int) -> list[str]:
         return ["10.0.0.1"]
 
@@ -287,12 +287,12 @@ async def test_name_that_is_not_found_is_looked_up_again(stage: Stage, fault: in
 
     job_id = await complete(stage)
     async with stage.delivering(receivers := Receivers(), resolve=resolve):
-        await eventually(stage.is_empty, "the receiver is told")
+        await eventually(stage.is_empty, "the webhook is delivered")
 
-    assert (receivers.told, answers) == ([job_id], [])
+    assert (receivers.received, answers) == ([job_id], [])
 
 
-async def test_after_a_day_it_is_given_up(stage: Stage) -> None:
+async def test_delivery_is_given_up_after_a_day(stage: Stage) -> None:
     job_id = await complete(stage)
     now_s, _ = await stage.client.time()
     await stage.client.hset(keys.delivery(job_id), "ended_s", now_s - keys.DELIVERY_PERIOD_S)
@@ -301,23 +301,23 @@ async def test_after_a_day_it_is_given_up(stage: Stage) -> None:
         async with stage.delivering(receivers := Receivers(lambda request: httpx.Response(500))):
             await eventually(stage.is_empty, "it is given up")
 
-    assert receivers.told == [job_id]
+    assert receivers.received == [job_id]
     assert [line["outcome"] for line in lines if line["event"] == "webhook_given_up"] == ["expired"]
 
 
-async def test_two_deliverers_share_the_work_and_tell_nobody_twice(stage: Stage) -> None:
+async def test_two_deliverers_share_the_work_without_duplicates(stage: Stage) -> None:
     first, second = Receivers(), Receivers()
 
     job_ids = await stage.add_ended(200)
     async with stage.delivering(first), stage.delivering(second):
-        await eventually(stage.is_empty, "all are told")
+        await eventually(stage.is_empty, "all are delivered")
 
-    assert Counter(first.told + second.told) == Counter(job_ids)
-    assert first.told
-    assert second.told
+    assert Counter(first.received + second.received) == Counter(job_ids)
+    assert first.received
+    assert second.received
 
 
-async def test_slow_receiver_holds_up_nobody_else(stage: Stage) -> None:
+async def test_slow_receiver_does_not_delay_others(stage: Stage) -> None:
     async def handler(request: httpx.Request) -> httpx.Response:
         if request.headers["host"] == "slow.test":
             await asyncio.Event().wait()
@@ -327,17 +327,17 @@ async def test_slow_receiver_holds_up_nobody_else(stage: Stage) -> None:
     await stage.add_ended(2 * MAX_SCANNED, url="https://slow.test/")
     quick = await stage.add_ended(20)
 
-    async def is_told() -> bool:
-        return set(quick) <= set(receivers.told)
+    async def is_delivered() -> bool:
+        return set(quick) <= set(receivers.received)
 
-    async with stage.delivering(receivers, timeout_s=0.5):
-        await eventually(is_told, "the quick one is told", timeout_s=5)
+    async with stage.delivering(receivers, grace_s=0, timeout_s=60):
+        await eventually(is_delivered, "the quick one is delivered")
         asked = Counter(request.headers["host"] for request in receivers.requests)
 
-    assert asked["slow.test"] <= 2 * 4  # of eight at a time, a half
+    assert asked["slow.test"] <= 4  # half of eight at a time
 
 
-async def test_what_a_dead_deliverer_had_in_hand_comes_to_another(stage: Stage) -> None:
+async def test_deliveries_of_a_dead_deliverer_are_taken_over(stage: Stage) -> None:
     job_id = await complete(stage)
     dead = Outbox(stage.client, "dead", lease_s=0.3)
     [taken], _ = await dead.claim(1, {})
@@ -345,12 +345,12 @@ async def test_what_a_dead_deliverer_had_in_hand_comes_to_another(stage: Stage) 
     async with stage.delivering(receivers := Receivers()):
         await eventually(stage.is_empty, "the lease runs out")
 
-    await dead.retry(taken, 0)  # it was only slow: what is done is done
-    assert receivers.told == [job_id]
+    await dead.retry(taken, 0)  # the first deliverer was only slow, so its delivery counts
+    assert receivers.received == [job_id]
     assert await stage.is_empty()
 
 
-async def test_deliverer_that_lost_its_lease_does_not_decide_any_more(stage: Stage) -> None:
+async def test_deliverer_without_its_lease_changes_nothing(stage: Stage) -> None:
     await complete(stage)
     outbox = Outbox(stage.client, "host", lease_s=-1)
     [lost], _ = await outbox.claim(1, {})
@@ -362,7 +362,7 @@ async def test_deliverer_that_lost_its_lease_does_not_decide_any_more(stage: Sta
     assert (await outbox.claim(1, {}))[0] == []
 
 
-async def test_stopped_deliverer_puts_back_what_it_cannot_finish(stage: Stage) -> None:
+async def test_stopped_deliverer_returns_unfinished_deliveries(stage: Stage) -> None:
     asked = asyncio.Event()
 
     async def handler(request: httpx.Request) -> httpx.Response:
@@ -374,12 +374,12 @@ async def test_stopped_deliverer_puts_back_what_it_cannot_finish(stage: Stage) -
     async with stage.delivering(Receivers(handler), grace_s=0.05):
         await asked.wait()
     async with stage.delivering(receivers := Receivers()):
-        await eventually(stage.is_empty, "the next deliverer tells it", timeout_s=5)
+        await eventually(stage.is_empty, "the next deliverer tells it")
 
-    assert receivers.told == [job_id]
+    assert receivers.received == [job_id]
 
 
-async def test_deliverer_lives_through_a_redis_that_refuses(stage: Stage, redis: SyncRedis) -> None:
+async def test_deliverer_survives_a_redis_that_refuses_commands(stage: Stage, redis: SyncRedis) -> None:
     with capture_logs() as lines:
         async with stage.delivering(receivers := Receivers()):
             redis.config_set("maxmemory", 1)
@@ -388,12 +388,12 @@ async def test_deliverer_lives_through_a_redis_that_refuses(stage: Stage, redis:
                 return any(line["event"] == "store_unavailable" for line in lines)
 
             await stage.client.delete(keys.deliverer("host"))
-            await eventually(has_noticed, "the deliverer notices", timeout_s=10)
+            await eventually(has_noticed, "the deliverer notices")
             redis.config_set("maxmemory", 0)
             job_id = await complete(stage)
-            await eventually(stage.is_empty, "the receiver is told", timeout_s=10)
+            await eventually(stage.is_empty, "the webhook is delivered")
 
-    assert receivers.told == [job_id]
+    assert receivers.received == [job_id]
     assert [line["event"] for line in lines if line["event"].startswith("store_")] == [
         "store_unavailable",
         "store_available",

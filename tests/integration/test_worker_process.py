@@ -1,4 +1,4 @@
-"""The worker as a process: what it announces, how it stops, and how it refuses to start."""
+"""The worker as a process: its announcement, its stop, and its refusals to start."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from image_analysis_common.models import ModelAnnouncement
 from image_analysis_common.startup import EXIT_CANNOT_START
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
 from support.replies import raw
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 CLOSED = "http://127.0.0.1:1"
-"""A model hub that nobody can reach."""
+"""A model hub that cannot be reached."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -60,11 +60,11 @@ def test_model_from_the_hubs_cache_is_announced_until_the_worker_stops(
     (cached / "refs" / "main").write_text(revision)
 
     worker = start(MODEL_ID="acme/cats")
-    announced = wait_until(lambda: redis.get(keys.announcement("acme/cats")), "the model is announced", 60)
+    announced = wait_until(lambda: redis.get(keys.announcement("acme/cats")), "the model is announced")
     workers = redis.zrange(keys.workers("acme/cats"), 0, -1)
     listening = wait_until(lambda: redis.smembers("rq:workers:analysis-acme--cats"), "the worker listens")
     worker.send_signal(signal.SIGTERM)
-    output, errors = worker.communicate(timeout=30)
+    output, errors = worker.communicate(timeout=PATIENCE_S)
 
     model = ModelAnnouncement.model_validate_json(raw(announced))
     assert (model.model.id, model.model.revision, model.accuracy) == ("acme/cats", revision, 0.9001)
@@ -76,14 +76,14 @@ def test_model_from_the_hubs_cache_is_announced_until_the_worker_stops(
 
 
 class OldRedis(socketserver.StreamRequestHandler):
-    """Answers every command as Redis 6.0 answers INFO."""
+    """Answers HELLO as Redis 6.0 does."""
 
     def handle(self) -> None:
-        info = b"redis_version:6.0.16\r\n"
         while line := self.rfile.readline():
-            if line.upper().rstrip() in (b"INFO", b"SETINFO"):
-                is_info = line.upper().startswith(b"INFO")
-                self.wfile.write(b"$%d\r\n%s\r\n" % (len(info), info) if is_info else b"-ERR unknown command\r\n")
+            if line.upper().rstrip() in (b"HELLO", b"SETINFO"):
+                is_hello = line.upper().startswith(b"HELLO")
+                hello = b"*2\r\n$7\r\nversion\r\n$6\r\n6.0.16\r\n"
+                self.wfile.write(hello if is_hello else b"-ERR unknown command\r\n")
 
 
 @pytest.fixture
@@ -96,13 +96,13 @@ def old_redis_url() -> Iterator[str]:
 
 
 def refusal(worker: "subprocess.Popen[str]") -> str:
-    _, errors = worker.communicate(timeout=60)
+    _, errors = worker.communicate(timeout=PATIENCE_S)
     assert worker.returncode == EXIT_CANNOT_START
     [line] = errors.splitlines()
     return line.removeprefix("image-analysis-worker: ")
 
 
-def test_model_that_cannot_be_had_is_one_line(start: Start, tmp_path: Path) -> None:
+def test_model_that_cannot_be_loaded_is_reported_in_one_line(start: Start, tmp_path: Path) -> None:
     (tmp_path / "cats").mkdir()
 
     of_an_unreachable_hub, of_an_empty_folder = start(MODEL_ID="acme/dogs"), start(MODEL_ID=str(tmp_path / "cats"))
@@ -115,7 +115,7 @@ def test_model_that_cannot_be_had_is_one_line(start: Start, tmp_path: Path) -> N
 
 
 def relabel(folder: Path, first_label: str) -> Path:
-    """Give a model other labels."""
+    """Change a model's labels."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["id2label"]["0"] = first_label
@@ -128,7 +128,7 @@ def test_worker_with_other_labels_refuses_the_name_of_live_workers(redis: Redis,
     other = relabel(copytree(BUNDLED_FOLDER, tmp_path / "b" / "pets"), "zebra")
 
     start(MODEL_ID=str(first))
-    announced = wait_until(lambda: redis.get(keys.announcement("pets")), "the model is announced", 60)
+    announced = wait_until(lambda: redis.get(keys.announcement("pets")), "the model is announced")
     refused = start(MODEL_ID=str(other))
     start(MODEL_ID=str(other), MODEL_NAME="acme/zebras 2")
 
@@ -136,7 +136,7 @@ def test_worker_with_other_labels_refuses_the_name_of_live_workers(redis: Redis,
         "Live workers serve a model called pets with other labels: "
         "give this one another name with MODEL_NAME, or stop them first."
     )
-    wait_until(lambda: redis.exists("rq:workers:analysis-acme~2fzebras~202"), "the renamed one listens", 60)
+    wait_until(lambda: redis.exists("rq:workers:analysis-acme~2fzebras~202"), "the renamed one listens")
     assert redis.exists(keys.announcement("acme/zebras 2"))
     assert redis.scard("rq:workers:analysis-pets") == 1
     assert redis.get(keys.announcement("pets")) == announced
@@ -160,15 +160,15 @@ def test_worker_with_the_same_labels_and_other_weights_joins_under_its_own_revis
             fields.add(ModelAnnouncement.model_validate_json(raw(announced)).model.cache_field)
         return len(fields) == 2
 
-    wait_until(are_two, "each has announced its own revision", 60)
+    wait_until(are_two, "each has announced its own revision")
     assert redis.zcard(keys.workers("pets")) == 2
 
 
-def test_old_redis_is_one_line(start: Start, old_redis_url: str) -> None:
+def test_old_redis_is_reported_in_one_line(start: Start, old_redis_url: str) -> None:
     assert refusal(start(REDIS_URL=old_redis_url)) == "Redis 6.0.16 is too old: the service needs Redis 6.2 or newer."
 
 
-def test_health_check_is_well_while_a_worker_beats_and_says_what_is_missing(
+def test_health_check_passes_while_a_worker_sends_heartbeats_and_else_says_why(
     redis: Redis, redis_url: str, start: Start, tmp_path: Path
 ) -> None:
     pets = str(copytree(BUNDLED_FOLDER, tmp_path / "pets"))
@@ -176,14 +176,14 @@ def test_health_check_is_well_while_a_worker_beats_and_says_what_is_missing(
     def check(url: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "image_analysis_worker.healthcheck"]
         environment = os.environ | {"REDIS_URL": url, "MODEL_ID": pets}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
     before = check(redis_url)
     worker = start(MODEL_ID=pets)
-    wait_until(lambda: redis.exists(keys.workers("pets")), "the worker beats", 60)
+    wait_until(lambda: redis.exists(keys.workers("pets")), "the worker beats")
     meanwhile = check(redis_url)
     worker.terminate()
-    worker.wait(timeout=30)
+    worker.wait(timeout=PATIENCE_S)
     after, without_redis = check(redis_url), check("redis://127.0.0.1:1")
 
     missing = "No worker of pets on this host has reported in the last 10 s.\n"

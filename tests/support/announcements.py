@@ -1,4 +1,4 @@
-"""What a worker would have left in Redis, for tests without one."""
+"""Writes to Redis what a worker would have written, for tests without a worker."""
 
 from redis.asyncio import Redis
 
@@ -7,11 +7,13 @@ from image_analysis_common.images import image_digest
 from image_analysis_common.models import (
     DEEP_SUFFIX,
     TOP_K,
+    ZERO_SHOT,
     AnalysisResult,
     CachedResult,
     ModelAnnouncement,
     ModelRef,
     Prediction,
+    Task,
 )
 from image_analysis_common.settings import BUNDLED_MODEL
 
@@ -19,20 +21,37 @@ MODEL = ModelRef(id=BUNDLED_MODEL, revision="r1", preprocessing="1")
 
 
 def make_result(count: int = TOP_K, model: ModelRef = MODEL) -> AnalysisResult:
-    """Make a result with the labels l0, l1, ... and the beliefs 1/2, 1/4, ..."""
+    """Make a result with the labels l0, l1, ... and the confidences 1/2, 1/4, ..."""
     predictions = [Prediction(label=f"l{n}", confidence=0.5 ** (n + 1)) for n in range(count)]
     return AnalysisResult(label="l0", confidence=0.5, predictions=predictions, model=model)
 
 
-async def announce(redis: Redis, model: ModelRef = MODEL) -> None:
+async def announce(
+    redis: Redis,
+    model: ModelRef = MODEL,
+    task: Task = "image-classification",
+    *,
+    embeds: bool = True,
+    trains: bool = True,
+) -> None:
     announcement = ModelAnnouncement(
-        model=model, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1
+        model=model,
+        labels=["cat"] if task != ZERO_SHOT else [],
+        accuracy=None,
+        device="cpu",
+        dtype="float32",
+        max_batch_size=1,
+        inference_ms=1,
+        function_to_apply="softmax",
+        task=task,
+        embeds=embeds,
+        trains=trains,
     )
     await redis.set(keys.announcement(model.id), announcement.model_dump_json(), ex=60)
 
 
 async def cache_result(redis: Redis, image: bytes, result: AnalysisResult) -> None:
-    """Put a result into the cache; one with more predictions than usual where only deep requests leave theirs."""
+    """Put a result into the cache; with more predictions than usual, into the field that only deep requests write."""
     field = result.model.cache_field + (DEEP_SUFFIX if len(result.predictions) > TOP_K else "")
     cached = CachedResult(result=result, processing_time_ms=12.5)
     await redis.hset(keys.result(image_digest(image)), field, cached.model_dump_json())

@@ -1,4 +1,4 @@
-"""Processes of a test's own, beside or instead of the stack's, on a Redis that is there."""
+"""Processes that a test starts, in addition to the stack or without one, on an existing Redis."""
 
 import os
 import signal
@@ -15,13 +15,13 @@ from support.waiting import wait_until
 
 WORKER = [sys.executable, "-m", "image_analysis_worker"]
 DELIVERER = [sys.executable, "-m", "image_analysis_api.deliverer"]
-# Few open files to begin with, as many systems have it: the API asks for what it needs.
+# A low limit on open files, as on many systems: the API raises it as far as it needs.
 COMMAND = ["sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh", sys.executable, "-m", "image_analysis_api"]
 
 
 @contextmanager
 def one_api(redis_url: str, log: Path | None = None, /, **variables: str) -> Iterator[str]:
-    """Start an API process, give its URL once it answers, and stop it in the end."""
+    """Start an API process, give its URL when it answers, and stop it at the end."""
     with api_process(redis_url, log, **variables) as (url, _):
         yield url
 
@@ -32,13 +32,18 @@ def api_process(redis_url: str, log: Path | None = None, /, **variables: str) ->
     port = Addresses.choose({}, free_ports=True).api_port
     with run_service(COMMAND, redis_url, log, **{"LOG_LEVEL": "WARNING", "API_PORT": str(port)} | variables) as pid:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(url), f"the API at {url} answers")
+
+        def is_ready() -> bool:
+            assert os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None, "the API has ended"
+            return _answers(url)
+
+        wait_until(is_ready, f"the API at {url} answers")
         yield url, pid
 
 
 @contextmanager
 def run_service(command: Sequence[str], redis_url: str, log: Path | None = None, /, **variables: str) -> Iterator[int]:
-    """Start a service's process, give its ID, and stop it in the end, whatever comes."""
+    """Start a service's process, give its ID, and stop it at the end, also after an error."""
     with ExitStack() as exits:
         output = exits.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(command, env=os.environ | {"REDIS_URL": redis_url} | variables, stdout=output)
@@ -57,5 +62,5 @@ def two_apis(redis_url: str, **variables: str) -> Iterator[tuple[str, str]]:
 def _answers(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", trust_env=False).is_success
-    except httpx.ConnectError:
+    except httpx.TransportError:
         return False

@@ -1,4 +1,4 @@
-"""A key and a self-signed certificate for tests, from the standard library alone: no key is kept in the repository."""
+"""A key and a self-signed certificate for tests, made with the standard library: the repository contains no key."""
 
 import base64
 import hashlib

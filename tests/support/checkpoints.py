@@ -1,6 +1,6 @@
-"""Tiny checkpoints of many architectures with random weights, each with an image processor as its family has it."""
+"""Tiny checkpoints of many architectures with random weights, each with the image processor of its family."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import (
     BeitConfig,
     CLIPConfig,
     ConvNextConfig,
+    DeiTConfig,
     Dinov2Config,
     EfficientNetConfig,
     MobileViTConfig,
@@ -27,6 +28,7 @@ SQUARE = {"height": 224, "width": 224}
 
 CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "vit": lambda: ViTConfig(image_size=224, **LAYERS),
+    "deit": lambda: DeiTConfig(image_size=224, architectures=["DeiTForImageClassification"], **LAYERS),
     "swin": lambda: SwinConfig(image_size=224, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=7),
     "beit": lambda: BeitConfig(image_size=224, **LAYERS),
     "convnext": lambda: ConvNextConfig(num_stages=2, **STAGES),
@@ -40,6 +42,7 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViT", {"size": SQUARE}),
+    "deit": ("DeiT", {"size": {"height": 256, "width": 256}, "crop_size": SQUARE, "do_center_crop": True}),
     "swin": ("ViT", {"size": SQUARE, "resample": 3}),
     "beit": ("Beit", {"size": {"height": 256, "width": 256}, "crop_size": SQUARE, "do_center_crop": True}),
     "convnext": ("ConvNext", {"size": {"shortest_edge": 224}, "crop_pct": 0.875}),
@@ -52,14 +55,16 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
 ARCHITECTURES = tuple(CONFIGS)
 
 
-def make_checkpoint(folder: Path, architecture: str, **parameters: Any) -> Path:
-    """Write a checkpoint with three labels; `parameters` replace those of its image processor."""
+def make_checkpoint(
+    folder: Path, architecture: str, labels: Sequence[str] = ("cat", "dog", "bird"), **parameters: Any
+) -> Path:
+    """Write a checkpoint with random weights; `parameters` replace those of its image processor."""
     torch.manual_seed(7)
     config = CONFIGS[architecture]()
-    config.id2label = {0: "cat", 1: "dog", 2: "bird"}
+    config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in config.id2label.items()}
     model = AutoModelForImageClassification.from_config(config)
-    # Random weights answer almost the same to everything: these tell one image from another.
+    # Random weights give almost the same answer to every image: these make the answers differ.
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     transformers.utils.logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""A collector of traces on loopback, which keeps what it is sent."""
+"""A collector of traces on loopback, which stores what it receives."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from werkzeug import Request, Response
 
 
 class Span(NamedTuple):
-    """What the collector was told of one span."""
+    """One span, as the collector received it."""
 
     service: str
     name: str
@@ -21,7 +21,7 @@ class Span(NamedTuple):
 
 
 def collect(server: HTTPServer) -> list[Span]:
-    """Let a web server be a collector; return all that it has received, growing."""
+    """Make a web server a collector; return the list to which it adds each span."""
     received: list[Span] = []
 
     def take(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What the API does to jobs, called directly, and what Redis then holds of them; all for the model `m`."""
+"""Calls what the API does with jobs directly, without HTTP, and reads the jobs from Redis; all for the model `m`."""
 
 import asyncio
 from uuid import UUID, uuid4
@@ -11,7 +11,7 @@ from image_analysis_api.store.client import connect, run_script
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.replies import decoded
 
@@ -58,7 +58,7 @@ def read(redis: Redis, *jobs: str) -> list[str]:
 
 
 def registries(redis: Redis) -> dict[str, list[str]]:
-    """Name what RQ's books hold, but for what is empty."""
+    """Return the content of RQ's queue and registries, without the empty ones."""
     found = {
         "waiting": redis.lrange(f"rq:queue:{QUEUE}", 0, -1),
         "between": redis.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1),

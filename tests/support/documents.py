@@ -1,4 +1,4 @@
-"""The documents that people read, and what tests need of them: their fenced blocks, tables and links."""
+"""The Markdown documents, and what tests need of them: their fenced blocks, tables and links."""
 
 import re
 from collections.abc import Iterator
@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 API = ROOT / "packages" / "api" / "README.md"
+CLIENT = ROOT / "packages" / "client" / "README.md"
 COMMON = ROOT / "packages" / "common" / "README.md"
 INFRA = ROOT / "infra" / "README.md"
 WORKER = ROOT / "packages" / "worker" / "README.md"
-DOCUMENTS = [ROOT / "README.md", API, COMMON, INFRA, WORKER, ROOT / "tests" / "README.md"]
+DOCUMENTS = [ROOT / "README.md", API, CLIENT, COMMON, INFRA, WORKER, ROOT / "tests" / "README.md"]
 DOCUMENTS += sorted((ROOT / ".github").glob("*.md"))
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -20,7 +21,7 @@ ROW = re.compile(r"^\| (.+) \|$", re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block, such as an example or what it prints."""
+    """A fenced block, such as an example or its output."""
 
     line: int
     language: str
@@ -37,7 +38,7 @@ def links(document: Path) -> list[str]:
 
 
 def anchors(document: Path) -> set[str]:
-    """Name the headings as GitHub does in links to them."""
+    """Return the anchors of the headings, as GitHub makes them."""
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(_prose(document))}
 
 

@@ -22,19 +22,21 @@ def make_egress(
     allowed_hosts: frozenset[str] = frozenset(),
     **arguments: Any,
 ) -> OutboundClient:
-    """Make a way out that also leads into some networks; `resolve` and `transport` stand in for the real ones."""
+    """Make an outbound client that may also connect to some networks, with a fake `resolve` and `transport`."""
     destinations = Destinations(AddressPolicy(tuple(map(ip_network, networks))), allowed_ports, allowed_hosts)
     return OutboundClient(destinations, **{"resolve": Resolver(), **arguments})
 
 
-def make_fetcher(*networks: str, max_bytes: int, timeout_s: float, max_concurrent: int = 2, **outbound: Any) -> Fetcher:
-    return Fetcher(
-        make_egress(*networks, **outbound), max_bytes=max_bytes, timeout_s=timeout_s, max_concurrent=max_concurrent
-    )
+def make_fetcher(
+    *networks: str, max_concurrent: int = 2, user_agent: str = "image-analysis", **arguments: Any
+) -> Fetcher:
+    limits = {name: arguments.pop(name) for name in ("max_bytes", "timeout_s")}
+    outbound = make_egress(*networks, **arguments)
+    return Fetcher(outbound, max_concurrent=max_concurrent, user_agent=user_agent, **limits)
 
 
 class FakeFetcher(Fetcher):
-    """Gives the bytes that it was told of, or raises the error; keeps for whom."""
+    """Returns prepared bytes or raises a prepared error; records the clients that it fetched for."""
 
     def __init__(self) -> None:
         self.answers: dict[str, bytes | Exception] = {}

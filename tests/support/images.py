@@ -1,4 +1,4 @@
-"""Images for the chaos suite: sound ones, large ones, damaged ones, and ones that make the model misbehave."""
+"""Images for the chaos suite: valid, large and damaged ones, and ones that make the model misbehave."""
 
 import itertools
 import random
@@ -15,7 +15,7 @@ _serial = itertools.count()
 
 
 class Marker(Enum):
-    """A color that the misbehaving model knows, and what it does when it sees it."""
+    """A color that the misbehaving model recognizes, and what the model then does."""
 
     DIES_IN_DECODE = (255, 0, 255)
     DIES_IN_CLASSIFY = (0, 255, 255)
@@ -35,13 +35,13 @@ def marked(marker: Marker) -> bytes:
 
 
 def unique(image: bytes) -> bytes:
-    """Make an image that nobody has seen before and that looks the same: decoders stop at its end."""
+    """Make a file with new bytes that looks the same: decoders ignore bytes after the image's end."""
     return image + b"\0%d" % next(_serial)
 
 
 @cache
 def small_images() -> tuple[bytes, ...]:
-    """Pieces of a photo, each with an answer of its own."""
+    """Pieces of a photo, each with a different answer."""
     photo = Image.open(CHELSEA).convert("RGB")
     chance = random.Random(7)
     pieces = []
@@ -60,6 +60,6 @@ def large_images() -> tuple[bytes, ...]:
 
 
 def damaged_image() -> bytes:
-    """A JPEG with a sound header that ends too early."""
+    """A JPEG with a valid header that ends too early."""
     image = large_images()[0]
     return image[: len(image) // 2]

@@ -1,4 +1,4 @@
-"""A Redis client to which something happens right before it writes, or before it learns that it has written."""
+"""A Redis client that is interrupted right before it writes, or before it gets the answer to a write."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +10,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 class InterruptedRedis(Redis):
-    """Interrupts one transaction, the next."""
+    """Interrupts the next transaction only."""
 
     before_write: Callable[[], object] | None = None
-    """Called once, as if by another process, right before the transaction is sent."""
+    """Called once, right before the transaction is sent, to do what another process would do."""
     loses_answer = False
-    """Whether the transaction is carried out, and its answer lost."""
+    """Whether the transaction is executed and its answer is lost."""
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         pipeline = _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)

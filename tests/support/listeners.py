@@ -1,4 +1,4 @@
-"""Web servers on loopback that answer as a test tells them to."""
+"""Web servers on loopback whose answers a test chooses."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ Answer = Callable[["Listener", asyncio.StreamWriter], Awaitable[None]]
 
 
 class Listener:
-    """A web server on loopback that counts connections and keeps the requests' heads."""
+    """A web server on loopback that counts connections and records the requests' heads."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer

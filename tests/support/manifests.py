@@ -1,6 +1,6 @@
-"""The manifests as kustomize would build them, by the few of its features that they use; any other is an error.
+"""Builds the manifests as kustomize does. It knows only the features that they use; any other is an error.
 
-No registry of Python packages has kustomize. Where one is at hand, the unit tests hold both against each other.
+No Python package contains kustomize. If kubectl or kustomize is installed, the unit tests compare the results.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ HASH_LETTERS = str.maketrans("013ae", "ghkmt")
 
 
 def build(folder: Path) -> list[Manifest]:
-    """Build a kustomization and give every generated config map the name that its references have."""
+    """Build a kustomization; generated config maps and their references get a name with a hash."""
     manifests = _load(folder, [])
     names = {
         m["metadata"]["name"]: f"{m['metadata']['name']}-{_hash(m)}" for m in manifests if m["kind"] == "ConfigMap"
@@ -36,7 +36,7 @@ def build(folder: Path) -> list[Manifest]:
 
 
 def _load(folder: Path, manifests: list[Manifest]) -> list[Manifest]:
-    """Add what a kustomization brings to some manifests, and apply what it says of all of them."""
+    """Add a kustomization's own manifests to `manifests`, and apply its changes to all of them."""
     root = yaml.load((folder / "kustomization.yaml").read_text(), YAML)
     assert root.keys() <= KNOWN_FIELDS, f"{folder}: {root.keys() - KNOWN_FIELDS}"
     for resource in root.get("resources", []):
@@ -68,7 +68,7 @@ def _generate(folder: Path, name: str, files: list[str] = [], literals: list[str
 
 
 def _hash(config_map: Manifest) -> str:
-    """Hash a config map as kustomize does: as Go would write it in JSON, without digits that look like letters."""
+    """Hash a config map as kustomize does: its JSON as Go writes it, without digits that look like letters."""
     content = {"data": config_map["data"], "kind": "ConfigMap", "name": ""}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     text = re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", text)
@@ -78,7 +78,7 @@ def _hash(config_map: Manifest) -> str:
 def _patch(
     folder: Path, manifests: list[Manifest], target: dict[str, str], path: str | None = None, patch: str = ""
 ) -> None:
-    """Apply a JSON patch (RFC 6902) to every manifest of some kind, or of one name as well."""
+    """Apply a JSON patch (RFC 6902) to every manifest of a kind, or only to the one with a name."""
     operations = yaml.load((folder / path).read_text() if path else patch, YAML)
     assert target.keys() <= {"kind", "name"}
     found = [
@@ -117,7 +117,7 @@ def _retag(manifests: list[Manifest], name: str, newTag: str) -> None:  # noqa: 
 
 
 def _find(node: object, *keys: str) -> Iterator[Any]:
-    """Find every value under some keys, however deep."""
+    """Find every value under some keys, at any depth."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in keys:

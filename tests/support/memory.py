@@ -1,21 +1,21 @@
-"""What a process and all that come from it hold in memory; on Linux."""
+"""Memory of a process and its descendants; on Linux."""
 
 from pathlib import Path
 
 
 def family(pid: int) -> list[int]:
-    """Name a process, its children and theirs."""
+    """Return the IDs of a process, its children and their children."""
     children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [pid, *(member for found in children for child in found for member in family(int(child)))]
 
 
 def resident_bytes(pid: int) -> int:
-    """Return what a process and its children hold now."""
+    """Return the memory that a process and its children use now."""
     return sum(_read(member, "VmRSS") for member in family(pid))
 
 
 def peak_bytes(pid: int) -> int:
-    """Return the most that a process and its children have held, each for itself, since `forget_peak`."""
+    """Return the sum of the peaks of a process and its children since `forget_peak`."""
     return sum(_read(member, "VmHWM") for member in family(pid))
 
 
@@ -25,7 +25,7 @@ def forget_peak(pid: int) -> None:
 
 
 def _read(pid: int, field: str) -> int:
-    """Read a number of bytes; 0 for a process that has ended meanwhile."""
+    """Read a number of bytes; 0 for a process that has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

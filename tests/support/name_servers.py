@@ -1,4 +1,4 @@
-"""A name server on loopback: answers for the names that it knows, and never for those that a test calls slow."""
+"""A name server on loopback that answers for known names, and never answers for slow ones."""
 
 import socket
 import struct
@@ -12,7 +12,7 @@ SLOW = "slow"
 
 
 class NameServer:
-    """Answers with the addresses of `names`; a name with `SLOW` in it gets no answer, any other does not exist."""
+    """Answers with the addresses in `names`. A name that contains `SLOW` gets no answer; any other does not exist."""
 
     def __init__(self, names: Mapping[str, list[str]]) -> None:
         self._names = names
@@ -42,7 +42,7 @@ class NameServer:
         addresses = [address.packed for address in found if {4: A, 6: AAAA}[address.version] == kind]
         records = b"".join(
             struct.pack(">HHHIH", 0xC00C, kind, 1, 60, len(address)) + address for address in addresses
-        )  # the name is that at byte 12, the class IN, the lifetime a minute
+        )  # a pointer to the name at byte 12, the class IN, a lifetime of a minute
         fault = NO_ERROR if name in self._names else NO_NAME
         return struct.pack(">HHHHH", 0x8180 | fault, 1, len(addresses), 0, 0) + question + records
 
@@ -57,7 +57,7 @@ def _read_question(message: bytes) -> tuple[str, int, bytes]:
 
 @contextmanager
 def name_server(names: Mapping[str, list[str]]) -> Iterator[NameServer]:
-    """Serve in a thread while the block lasts."""
+    """Serve in a thread while the block runs."""
     server = NameServer(names)
     thread = Thread(target=server.serve)
     thread.start()

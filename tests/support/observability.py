@@ -1,4 +1,4 @@
-"""What the service ships for Prometheus and Grafana, read from its files."""
+"""Reads the alerts and the dashboard that the service ships for Prometheus and Grafana."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket: requests that no client library sends, and the answers to them."""
+"""HTTP as bytes on a socket: sends requests that no client library sends, and reads their answers."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 ANSWERED_S = 10.0
-"""Below every deadline of the API: what hangs fails the test."""
+"""Shorter than every deadline of the API, so that a request that hangs fails the test."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def connection(url: str, timeout_s: float = ANSWERED_S) -> Iterator[socket.socke
 
 
 def receive_all(opened: socket.socket) -> bytes:
-    """Read until the other side closes; a reset is a close."""
+    """Read until the other side closes; a reset counts as a close."""
     received = b""
     with suppress(ConnectionError):
         while piece := opened.recv(65536):
@@ -42,7 +42,7 @@ def receive_all(opened: socket.socket) -> bytes:
 
 
 def read_answers(received: bytes) -> list[Answer]:
-    """Split what came back into answers, each with a Content-Length."""
+    """Split the received bytes into answers; each has a Content-Length."""
     answers = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")
@@ -55,9 +55,9 @@ def read_answers(received: bytes) -> list[Answer]:
 
 
 def exchange(url: str, *packets: bytes) -> list[Answer]:
-    """Send packets on one connection, which the API closes in the end; return its answers."""
+    """Send packets on one connection, which the API closes at the end; return its answers."""
     with connection(url) as opened:
-        with suppress(ConnectionError):  # It may be closed before all is sent.
+        with suppress(ConnectionError):  # The API may close it before everything is sent.
             for packet in packets:
                 opened.sendall(packet)
         return read_answers(receive_all(opened))

@@ -1,4 +1,4 @@
-"""A process that outlives the tests for a moment: it kills what they leave behind, however they end."""
+"""A process that outlives the tests briefly and kills the processes that they leave behind, even after a crash."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from multiprocessing.context import ForkServerContext
 
 
 class Reaper:
-    """Knows every process that the tests have started and not yet seen end."""
+    """Knows every process that the tests have started and that has not ended."""
 
     def __init__(self, context: ForkServerContext) -> None:
         self._pids, theirs = context.Pipe()

@@ -1,10 +1,12 @@
-"""A Redis of a test's own, configured as the service configures it, that can be stopped, killed and paused."""
+"""A Redis for one test, with the service's configuration, that can be stopped, killed and paused."""
 
+import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,28 +23,48 @@ CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis" / "redis.conf"
 
 
 class RedisServer:
-    """Listens on one port of loopback through all its lives; its append-only file lies in `directory`."""
+    """Listens on the same port of loopback after each restart; its append-only file is in `directory`."""
 
-    def __init__(self, directory: Path, reaper: Reaper) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        reaper: Reaper,
+        configuration: Path = CONFIGURATION,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._directory = directory
         self._reaper = reaper
+        self._configuration = configuration
+        self._environment = environment or {}
         self._port = Addresses.choose({}, free_ports=True).redis_port
         self._process: subprocess.Popen[bytes] | None = None
+        self.address = (LOOPBACK, self._port)
         self.url = f"redis://{LOOPBACK}:{self._port}/0"
 
     def start(self) -> None:
-        """Start, or start again with what the append-only file holds; return when it answers."""
+        """Start, or restart with the content of the append-only file; return when it answers."""
         self.launch()
         wait_until(self.is_answering, "Redis answers")
 
     def launch(self, *options: str) -> None:
-        """Start with more options; do not wait."""
-        command = [str(find_redis_server(os.environ["PATH"])), str(CONFIGURATION)]
+        """Start with additional options; do not wait."""
+        environment = os.environ | self._environment
+        command = [str(find_redis_server(environment["PATH"])), str(self._configuration)]
         command += ["--bind", LOOPBACK, "--port", str(self._port), "--dir", str(self._directory)]
-        # Tells of each result as it is written, so that a kill can follow at once.
+        # Publishes each result as it is written, so that a kill can follow at once.
         command += ["--notify-keyspace-events", "Kh", *options]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            restore_signals=False,  # Python ignores SIGXFSZ: a file at its limit is an error, not the end
+        )
         self._reaper.watch(self._process.pid)
+
+    def limit_files(self, size_bytes: int) -> None:
+        """Let files grow to this size only, as on a full disk; -1 is without a limit."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size_bytes, resource.RLIM_INFINITY))
 
     def is_answering(self) -> bool:
         with Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as redis:
@@ -59,16 +81,16 @@ class RedisServer:
         return True
 
     def stop(self) -> None:
-        """Let it write what it has and end."""
+        """Stop it in order: it writes its data first."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once; what it has answered for is in its file."""
+        """Kill it; every write that it has answered is in its file."""
         self._end(signal.SIGKILL)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let it keep its connections and answer nothing."""
+        """Pause it: it keeps its connections and answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -83,3 +105,16 @@ class RedisServer:
         self._process.wait(timeout=30)
         self._reaper.forget(self._process.pid)
         self._process = None
+
+
+@contextmanager
+def run_redis(directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
+    """Run a Redis, and kill it at the end of the block, or when the tests end in any other way."""
+    reaper = Reaper(multiprocessing.get_context("forkserver"))
+    server = RedisServer(directory, reaper, environment=environment)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+        reaper.close()

@@ -1,4 +1,4 @@
-"""What Redis replies to a client that decodes nothing. The types of redis-py allow text too, which never comes."""
+"""Types the replies of Redis to a client that decodes nothing: redis-py's own types also allow text."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from image_analysis_common.records import JobRecord
 
 
 def raw(reply: object) -> bytes:
-    """Return a reply that must not be missing."""
+    """Return a reply; fail if it is missing."""
     assert isinstance(reply, bytes), reply
     return reply
 

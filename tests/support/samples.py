@@ -1,4 +1,4 @@
-"""Images for tests, made here so that each is small and different."""
+"""Generates images for tests; each one is small and different."""
 
 import base64
 from io import BytesIO
@@ -11,7 +11,7 @@ CHELSEA = Path(__file__).parents[1] / "photos" / "chelsea.png"
 
 
 def make_image(seed: int = 0, *, size_px: tuple[int, int] = (48, 32), mode: str = "RGB") -> Image.Image:
-    """Make a picture of smooth colors that no other seed makes."""
+    """Make a picture of smooth colors; each seed makes a different one."""
     width_px, height_px = size_px
     horizontal = Image.linear_gradient("L").rotate(90).resize(size_px)
     vertical = Image.linear_gradient("L").resize(size_px)

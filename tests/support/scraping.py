@@ -1,4 +1,4 @@
-"""Reading what a process tells Prometheus."""
+"""Reads the metrics of a process."""
 
 from collections.abc import Iterable
 
@@ -16,11 +16,11 @@ def scrape(url: str) -> list[Metric]:
 
 
 def full_name(family: Metric) -> str:
-    """Name a family as the documents and PromQL do; the parser cuts the suffix of counters off."""
+    """Return a family's name as the documents and PromQL have it; the parser removes the suffix of counters."""
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
 def values(families: Iterable[Metric], name: str) -> dict[tuple[str, ...], float]:
-    """Find the values of all samples of that name, by the values of their labels in the labels' order."""
+    """Return the values of all samples with a name, keyed by the values of their labels in the labels' order."""
     samples = [sample for family in families for sample in family.samples if sample.name == PREFIX + name]
     return {tuple(value for _, value in sorted(sample.labels.items())): sample.value for sample in samples}

@@ -1,4 +1,4 @@
-"""Unit tests: no socket is opened, Redis is a fake in this process."""
+"""Unit tests: sockets are blocked, and Redis is a fake in this process."""
 
 import gc
 import os
@@ -33,27 +33,30 @@ SETTINGS = (
     "TRUSTED_",
     "CORS_",
     "METRICS_",
+    "PLAYGROUND",
+    "ROOT_PATH",
     "WEBHOOK_",
+    "IMAGE_ANALYSIS_",
 )
 
 
 def pytest_collection_finish() -> None:
-    """Spare the collector what was imported: to go through it again and again takes a tenth of the suite's time."""
+    """Exclude imported modules from garbage collection: scanning them takes a tenth of the suite's time."""
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Block sockets, and forget the settings of whoever runs the tests."""
+    """Block sockets, and remove settings from the environment."""
     for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         monkeypatch.delenv(name)
     disable_socket(allow_unix_socket=True)  # asyncio's self-pipe
     *processors, _ = structlog.get_config()["processors"]
-    # To draw a crash with the variables of every frame, as structlog does by itself, takes three seconds.
+    # structlog's default prints the variables of every frame of a crash, which takes three seconds.
     structlog.configure(processors=[*processors, ConsoleRenderer(exception_formatter=plain_traceback)])
     yield
     enable_socket()
-    structlog.reset_defaults()  # a test may have sent the log to its own captured output
+    structlog.reset_defaults()  # a test may have configured the log for its own captured output
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ async def make_client(make_app: MakeApp) -> AsyncIterator[MakeClient]:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> FastAPI:
-    """The app that `client` asks; a module with an `app` of its own has a client of that."""
+    """The app behind `client`; a module can override it."""
     return make_app()
 
 

@@ -1,4 +1,4 @@
-"""What users read in an error: whole sentences, with a full stop at the end."""
+"""Error messages are whole sentences that end with a full stop."""
 
 import ast
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ ERRORS = {*subclasses(ServiceError), *subclasses(StartupError)}
 
 
 def sentences(module: Path) -> Iterator[tuple[int, str]]:
-    """Find the texts that errors are made with; what is put into a text stands there as a word."""
+    """Find the messages of errors in the code; values in a message are replaced by a word."""
     for node in ast.walk(ast.parse(module.read_text())):
         match node:
             case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(text)), *_]) if name in ERRORS:
@@ -34,7 +34,7 @@ def sentences(module: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_every_error_ends_with_a_full_stop() -> None:
-    # The client's errors begin with their code.
+    # The client's errors begin with a code.
     found = [
         (module.name, *sentence)
         for module in MODULES

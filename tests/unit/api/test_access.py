@@ -1,4 +1,4 @@
-"""API keys: who is let in, what a wrong key costs, and whose a job is."""
+"""API keys: which are accepted, how wrong keys are counted, and who owns a job."""
 
 import json
 from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ async def unread() -> AsyncIterator[bytes]:
         {"Authorization": "Basic Z2F0ZTp3YXk=", "X-API-Key": ALICE},
     ],
 )
-async def test_right_key_is_let_in_and_counted_under_its_owner(
+async def test_right_key_is_accepted_and_counted_for_its_owner(
     guarded: httpx.AsyncClient, redis: FakeRedis, headers: dict[str, str]
 ) -> None:
     answer = await guarded.post("/analyze-image", json=base64_body(make_png()), headers=headers)
@@ -89,7 +89,7 @@ async def test_missing_or_wrong_key_is_401_before_the_body_is_read(
     assert await redis.keys() == [b"rate_limit:198.51.100.7"]
 
 
-async def test_trying_keys_ends_as_429_and_locks_nobody_else_out(guarded: httpx.AsyncClient) -> None:
+async def test_guessing_keys_ends_with_429_and_locks_no_other_client_out(guarded: httpx.AsyncClient) -> None:
     job = f"/analysis-status/{uuid4()}"
 
     tries = [await guarded.get(job, headers=bearer(f"guess-{n}")) for n in range(5)]
@@ -100,7 +100,7 @@ async def test_trying_keys_ends_as_429_and_locks_nobody_else_out(guarded: httpx.
     assert owner.status_code == 202
 
 
-async def test_each_owner_has_a_quota_of_its_own_over_all_its_keys(guarded: httpx.AsyncClient) -> None:
+async def test_each_owner_has_one_quota_for_all_its_keys(guarded: httpx.AsyncClient) -> None:
     spent = [ALICE, ALICES_NEXT, ALICE, ALICES_NEXT, BOB]
 
     codes = [(await guarded.post("/analyze-image", headers=bearer(key))).status_code for key in spent]
@@ -108,7 +108,7 @@ async def test_each_owner_has_a_quota_of_its_own_over_all_its_keys(guarded: http
     assert codes == [400, 400, 400, 429, 400]
 
 
-async def test_job_is_there_for_its_owner_alone(guarded: httpx.AsyncClient, make_client: MakeClient) -> None:
+async def test_job_is_visible_to_its_owner_only(guarded: httpx.AsyncClient, make_client: MakeClient) -> None:
     image = base64_body(make_png())
     leading, following = [
         (await guarded.post("/analyze-image", json=image, headers=bearer(key))).headers["location"]
@@ -125,7 +125,7 @@ async def test_job_is_there_for_its_owner_alone(guarded: httpx.AsyncClient, make
     assert await see(keyless, bearer(ALICE)) == [404, 404, 200]
 
 
-async def test_jobs_of_others_look_like_jobs_that_never_were(guarded: httpx.AsyncClient) -> None:
+async def test_jobs_of_others_look_like_unknown_jobs(guarded: httpx.AsyncClient) -> None:
     location = (await guarded.post("/analyze-image", json=base64_body(make_png()), headers=bearer(ALICE))).headers[
         "location"
     ]
@@ -138,7 +138,7 @@ async def test_jobs_of_others_look_like_jobs_that_never_were(guarded: httpx.Asyn
     assert foreign == unknown
 
 
-async def test_cached_answer_is_its_askers_own(guarded: httpx.AsyncClient, redis: FakeRedis) -> None:
+async def test_cached_answer_belongs_to_the_submitter(guarded: httpx.AsyncClient, redis: FakeRedis) -> None:
     image, model = make_png(), ModelRef(id="vit-tiny-cifar10", revision="r1", preprocessing="1")
     best = Prediction(label="cat", confidence=0.9)
     result = AnalysisResult(label="cat", confidence=0.9, predictions=[best], model=model)
@@ -162,9 +162,7 @@ async def test_health_and_documentation_need_no_key(guarded: httpx.AsyncClient, 
     assert (await guarded.get(path)).status_code in (200, 503)
 
 
-async def test_wrong_key_in_an_outage_is_refused_all_the_same(
-    guarded: httpx.AsyncClient, redis_server: FakeServer
-) -> None:
+async def test_wrong_key_is_refused_even_in_an_outage(guarded: httpx.AsyncClient, redis_server: FakeServer) -> None:
     redis_server.connected = False
 
     answers = [await guarded.post("/analyze-image", headers=bearer(key)) for key in ("wrong", ALICE)]
@@ -198,7 +196,7 @@ def test_malformed_entry_stops_the_start_and_is_not_repeated(monkeypatch: pytest
     assert entries not in str(error.value)
 
 
-def test_key_is_made_with_the_entry_that_lets_it_in(
+def test_new_key_is_accepted_with_its_entry(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["api_keys", "carol.staging"])
@@ -221,7 +219,7 @@ def test_key_without_a_plain_name_is_not_made(monkeypatch: pytest.MonkeyPatch, a
         api_keys.main()
 
 
-async def test_document_asks_for_a_key_where_one_is_needed(make_app: MakeApp) -> None:
+async def test_document_requires_a_key_if_keys_are_set(make_app: MakeApp) -> None:
     document: dict[str, Any] = make_app(api_keys=ENTRIES).openapi()
     operations = {
         path: operation for path, operations in document["paths"].items() for operation in operations.values()
@@ -229,7 +227,7 @@ async def test_document_asks_for_a_key_where_one_is_needed(make_app: MakeApp) ->
 
     assert document["components"]["securitySchemes"].keys() == {"bearer", "api_key"}
     for path, operation in operations.items():
-        needs_key = path.startswith(("/analy", "/models"))
+        needs_key = path.startswith(("/analy", "/classifiers", "/models"))
         assert operation.get("security") == ([{"bearer": []}, {"api_key": []}] if needs_key else None)
         assert ("401" in operation["responses"]) == needs_key
     assert "429" in operations["/analysis-status/{job_id}"]["responses"]
@@ -238,7 +236,7 @@ async def test_document_asks_for_a_key_where_one_is_needed(make_app: MakeApp) ->
     assert refusal["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
 
 
-async def test_document_knows_no_keys_where_none_are_set(make_app: MakeApp) -> None:
+async def test_document_requires_no_key_if_no_keys_are_set(make_app: MakeApp) -> None:
     document = make_app().openapi()
 
     assert "securitySchemes" not in document["components"]

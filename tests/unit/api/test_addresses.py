@@ -1,4 +1,4 @@
-"""Only public unicast is permitted, however an address is written or wrapped; holes open what they say and no more."""
+"""Only public unicast addresses are permitted, in any notation and encapsulation, and those of allowed networks."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -151,7 +151,7 @@ def test_ipv4_mapped_address_of_a_public_host_is_permitted() -> None:
     assert POLICY.permits(ip_address("::ffff:93.184.216.34"))
 
 
-def test_allowed_network_opens_its_addresses_and_no_others() -> None:
+def test_allowed_network_permits_only_its_addresses() -> None:
     policy = AddressPolicy((ip_network("10.1.0.0/16"), ip_network("fd00:1::/32")))
 
     verdicts = {
@@ -175,7 +175,7 @@ def test_public_address_is_not_in_an_allowed_network() -> None:
 
 
 @given(st.ip_addresses(v=4), st.ip_addresses(v=4))
-def test_opening_one_address_opens_no_other(opened: IPv4Address, asked: IPv4Address) -> None:
+def test_allowing_one_address_allows_no_other(opened: IPv4Address, asked: IPv4Address) -> None:
     policy = AddressPolicy((ip_network(opened),))
 
     assert policy.permits(asked) == (asked == opened or POLICY.permits(asked))
@@ -197,7 +197,7 @@ def test_metadata_address_stays_refused_in_every_wrapping_inside_an_allowed_netw
     assert permitted == [str(translated)]
 
 
-def test_metadata_address_is_opened_by_its_own_network_alone() -> None:
+def test_metadata_address_is_permitted_only_by_a_network_of_that_address() -> None:
     policy = AddressPolicy((ip_network("169.254.169.254/32"),))
 
     assert policy.permits(ip_address("169.254.169.254"))

@@ -1,4 +1,4 @@
-"""What every answer has in common: IDs, problem documents, log lines; and the OpenAPI document that promises it."""
+"""What all answers have in common: IDs, problem documents, log lines; and the OpenAPI document that describes it."""
 
 import json
 import re
@@ -89,6 +89,9 @@ def document(make_app: MakeApp) -> dict[str, Any]:
     return make_app().openapi()
 
 
+TRAINING = [202, 400, 403, 404, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503]
+
+
 async def test_document_lists_every_status_of_the_contract(document: dict[str, Any]) -> None:
     statuses = {
         (method, path): sorted(map(int, operation["responses"]))
@@ -100,8 +103,14 @@ async def test_document_lists_every_status_of_the_contract(document: dict[str, A
         ("post", "/analyze-image"): [200, 202, 400, 403, 404, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503],
         ("post", "/analyze-images"): [200, 202, 400, 403, 404, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503],
         ("get", "/analysis-batches/{batch_id}"): [200, 400, 404, 414, 431, 500, 503],
+        ("put", "/classifiers/{name}"): TRAINING,
+        ("post", "/classifiers/{name}/examples"): TRAINING,
+        ("get", "/classifiers"): [200, 414, 431, 500, 503],
+        ("get", "/classifiers/{name}"): [200, 400, 404, 414, 431, 500, 503],
+        ("delete", "/classifiers/{name}"): [204, 400, 404, 414, 431, 500, 503],
         ("get", "/models"): [200, 414, 431, 500, 503],
         ("get", "/models/{model_id}"): [200, 404, 414, 431, 500, 503],
+        ("post", "/models/{model_id}"): [200, 400, 404, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503],
         ("get", "/analysis-status/{job_id}"): [200, 400, 404, 414, 431, 500, 503],
         ("get", "/analysis-status/{job_id}/events"): [200, 204, 400, 404, 414, 431, 500, 503],
         ("delete", "/analysis/{job_id}"): [200, 202, 204, 400, 404, 414, 431, 500, 503],
@@ -130,6 +139,33 @@ async def test_document_describes_every_error_as_a_problem_with_examples(documen
         assert all(example["value"]["code"] == code for code, example in content["examples"].items())
         assert "X-Request-ID" in response["headers"]
         assert ("Retry-After" in response["headers"]) == (status in (429, 503))
+
+
+async def test_document_repeats_every_list_of_texts_in_a_form(document: dict[str, Any]) -> None:
+    """OpenAPI Generator joins the items of a list with commas where the document says nothing."""
+    content = document["paths"]["/analyze-images"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    fields = document["components"]["schemas"]["AnalyzeImagesForm"]["properties"]
+    lists = {name for name, schema in fields.items() if schema.get("type") == "array"}
+    files = {name for name in lists if fields[name]["items"].get("format") == "binary"}
+
+    assert files == {"file"}
+    assert content["encoding"] == {name: {"style": "form", "explode": True} for name in lists - files}
+
+
+ACCEPTED_TYPES = ("application/json", "multipart/form-data", "image/*", "application/octet-stream")
+
+
+@pytest.mark.parametrize("path", ["/analyze-image", "/analyze-images"])
+async def test_documents_example_of_an_unsupported_body_is_the_answer_to_one(
+    client: httpx.AsyncClient, document: dict[str, Any], path: str
+) -> None:
+    content = document["paths"][path]["post"]["responses"]["415"]["content"]["application/problem+json"]
+
+    answer = await client.post(path, content=b"image", headers={"Content-Type": "text/plain"})
+
+    [example] = content["examples"].values()
+    assert answer.json()["detail"] == example["value"]["detail"]
+    assert all(kind in example["value"]["detail"] for kind in ACCEPTED_TYPES)
 
 
 async def test_documents_base64_example_works_when_pasted(client: httpx.AsyncClient, document: dict[str, Any]) -> None:

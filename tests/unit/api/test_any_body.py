@@ -1,4 +1,4 @@
-"""Whatever comes to the door, the answer is one that the OpenAPI document promises."""
+"""The answer to any request is one that the OpenAPI document describes."""
 
 import asyncio
 import base64
@@ -26,16 +26,16 @@ IMAGES = [encode(make_image(seed), form) for seed, form in enumerate(("PNG", "JP
 EXAMPLES = 100
 
 
-class NobodyThere(FakeFetcher):
-    """Reads a URL as the real one does, and reaches nobody."""
+class UnreachableHosts(FakeFetcher):
+    """Parses a URL as the real fetcher does, and then fails."""
 
     async def fetch(self, url: str, client: str) -> bytes:
         WebUrl.parse(url)
-        raise FetchFailed("Nobody is there.")
+        raise FetchFailed("The host cannot be reached.")
 
 
-class Door:
-    """One application for many requests, on an event loop of its own: Hypothesis's functions are not coroutines."""
+class Service:
+    """One app for many requests, on a separate event loop, because Hypothesis's functions are not coroutines."""
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
@@ -48,7 +48,7 @@ class Door:
 
     async def _make(self) -> FastAPI:
         settings = ApiSettings(rate_limit_max_requests=10**9, max_image_bytes=20_000, max_image_pixels=10_000)
-        return create_app(settings, redis=FakeRedis(), fetcher=NobodyThere())
+        return create_app(settings, redis=FakeRedis(), fetcher=UnreachableHosts())
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return self._runner.run(self._ask(method, path, **options))
@@ -63,10 +63,10 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def door() -> Iterator[Door]:
-    door = Door()
-    yield door
-    door.close()
+def service() -> Iterator[Service]:
+    service = Service()
+    yield service
+    service.close()
 
 
 def check(answer: httpx.Response, documented: set[int]) -> None:
@@ -80,9 +80,9 @@ def check(answer: httpx.Response, documented: set[int]) -> None:
         (JobAccepted if answer.status_code == 202 else AnalysisStatus).model_validate_json(answer.content)
 
 
-def submit(door: Door, body: bytes, content_type: str = "application/json") -> None:
-    answer = door.ask("POST", "/analyze-image", content=body, headers={"Content-Type": content_type})
-    check(answer, door.statuses["POST", "/analyze-image"])
+def submit(service: Service, body: bytes, content_type: str = "application/json") -> None:
+    answer = service.ask("POST", "/analyze-image", content=body, headers={"Content-Type": content_type})
+    check(answer, service.statuses["POST", "/analyze-image"])
 
 
 JSON = st.recursive(
@@ -100,31 +100,31 @@ DAMAGED = st.builds(
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(body=st.binary(max_size=2000), content_type=st.sampled_from(["application/json", "text/plain", ""]))
-def test_any_bytes_get_a_documented_answer(door: Door, body: bytes, content_type: str) -> None:
-    submit(door, body, content_type)
+def test_any_bytes_get_a_documented_answer(service: Service, body: bytes, content_type: str) -> None:
+    submit(service, body, content_type)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(document=JSON)
-def test_any_json_gets_a_documented_answer(door: Door, document: object) -> None:
-    submit(door, json.dumps(document).encode())
+def test_any_json_gets_a_documented_answer(service: Service, document: object) -> None:
+    submit(service, json.dumps(document).encode())
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(image=st.binary(max_size=500) | DAMAGED)
-def test_any_image_gets_a_documented_answer(door: Door, image: bytes) -> None:
-    submit(door, json.dumps({"image_data": base64.b64encode(image).decode()}).encode())
+def test_any_image_gets_a_documented_answer(service: Service, image: bytes) -> None:
+    submit(service, json.dumps({"image_data": base64.b64encode(image).decode()}).encode())
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(text=st.text(max_size=300) | st.from_regex(r"https?://[^ ]{1,60}", fullmatch=True))
-def test_any_text_as_source_gets_a_documented_answer(door: Door, text: str) -> None:
-    submit(door, json.dumps({"image_data": text}).encode())
-    submit(door, json.dumps({"image_url": text}).encode())
+def test_any_text_as_source_gets_a_documented_answer(service: Service, text: str) -> None:
+    submit(service, json.dumps({"image_data": text}).encode())
+    submit(service, json.dumps({"image_url": text}).encode())
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(job_id=st.text(min_size=1, max_size=80))
-def test_any_job_id_gets_a_documented_answer(door: Door, job_id: str) -> None:
-    answer = door.ask("GET", f"/analysis-status/{quote(job_id, safe='')}")
-    check(answer, door.statuses["GET", "/analysis-status/{job_id}"])
+def test_any_job_id_gets_a_documented_answer(service: Service, job_id: str) -> None:
+    answer = service.ask("GET", f"/analysis-status/{quote(job_id, safe='')}")
+    check(answer, service.statuses["GET", "/analysis-status/{job_id}"])

@@ -1,9 +1,9 @@
-"""Many images in one request: a job and a verdict for each of them."""
+"""Many images in one request: each gets a job and a verdict."""
 
 import asyncio
-from collections.abc import Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -110,9 +110,7 @@ async def test_known_results_are_answered_at_once_and_twins_run_once(
     assert "No worker serves its model now" in twins.json()["message"]
 
 
-async def test_batch_is_asked_for_as_long_as_one_of_its_jobs_is_there(
-    client: httpx.AsyncClient, redis: FakeRedis
-) -> None:
+async def test_batch_exists_as_long_as_one_of_its_jobs(client: httpx.AsyncClient, redis: FakeRedis) -> None:
     batch = (await client.post("/analyze-images", json=body_of(IMAGES[:2]))).json()
     first, second = (job["job_id"] for job in batch["jobs"])
     path = f"/analysis-batches/{batch['batch_id']}"
@@ -157,7 +155,7 @@ async def test_wait_lasts_until_the_last_job_has_ended(
     assert (mistaken.status_code, mistaken.json()["code"]) == (400, "invalid_request")
 
 
-@pytest.mark.parametrize(("batch_id", "status"), [("7", 400), (str(uuid4()), 404)])
+@pytest.mark.parametrize(("batch_id", "status"), [("7", 400), ("3f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e", 404)])
 async def test_unknown_batch_is_an_error(client: httpx.AsyncClient, batch_id: str, status: int) -> None:
     assert (await client.get(f"/analysis-batches/{batch_id}")).status_code == status
 
@@ -177,21 +175,25 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "option of one image": (
         {"json": {"images": [{**base64_body(IMAGES[0]), "top_k": 1}]}},
         400,
-        "images[0] has an unknown field",
+        "images[0] has an unknown field, top_k: its fields are image_data, image_url.",
     ),
     "too many values": ({"content": b"[" * 20_001, "headers": JSON}, 400, "The body has more than 20000 values"),
     "bad option": ({"json": body_of(IMAGES[:1], top_k=0)}, 400, "top_k must be a whole number"),
     "form without an image": ({"files": {"top_k": (None, "1")}}, 400, "There is no image"),
-    "an image": ({"content": IMAGES[0], "headers": {"Content-Type": "image/png"}}, 415, "JSON (application/json) or"),
+    "an image": (
+        {"content": IMAGES[0], "headers": {"Content-Type": "image/png"}},
+        415,
+        "Set the Content-Type to application/json, multipart/form-data,",
+    ),
     "too many": ({"json": body_of([IMAGES[0]] * 5)}, 413, "A batch may have 4 images, and this one has 5"),
     "too many files": ({"files": [("file", IMAGES[0])] * 5}, 400, "too many parts named file: send at most 4"),
-    "too long": ({"json": body_of([bytes(20_000)] * 2)}, 413, "The body has more than"),
+    "too long": ({"json": body_of([bytes(40_000)] * 2)}, 413, "The body has more than"),
     "unknown model": ({"json": body_of([URL], model="other")}, 404, "There is no such model. Known models"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-async def test_mistake_in_the_request_itself_takes_nothing_in(
+async def test_mistake_in_the_request_itself_accepts_nothing(
     make_client: MakeClient, redis: FakeRedis, mistake: str
 ) -> None:
     request, status, detail = MISTAKES[mistake]
@@ -219,7 +221,54 @@ async def test_batch_counts_as_its_images_and_passes_as_a_whole_or_not_at_all(
     assert "Each of the 6 images counts as a request, and the limit is 5 requests in 60 s" in many.json()["detail"]
     assert [answer.status_code for answer in few] == [202, 429]
     assert int(few[1].headers["Retry-After"]) == 60
-    assert await redis.llen(keys.rate_limit("198.51.100.7")) == 4
+    assert "The batch has 3 images, and you may send 2 now: send at most 2, or all of them in 60 s" in few[1].text
+    assert few[1].headers["RateLimit"].startswith('"default";r=2;')
+    assert await redis.llen(keys.rate_limit("198.51.100.7")) == 3
+
+
+async def test_batch_that_is_refused_leaves_room_for_the_images_that_may_be_sent(make_client: MakeClient) -> None:
+    client = await make_client(rate_limit_max_requests=5)
+
+    refused = [await client.post("/analyze-images", json=body_of([*IMAGES, make_png(9)])) for _ in range(3)]
+    whole = await client.post("/analyze-images", json=body_of(IMAGES))
+
+    assert [answer.status_code for answer in (*refused, whole)] == [413, 413, 413, 202]
+    assert refused[0].headers["RateLimit"].startswith('"default";r=5;')
+
+
+async def test_batch_is_refused_before_its_body_is_read_when_nothing_may_be_sent(make_client: MakeClient) -> None:
+    client = await make_client(rate_limit_max_requests=3)
+    await client.post("/analyze-images", json=body_of(IMAGES[:3]))
+    has_been_read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        has_been_read.append(True)
+        yield json.dumps(body_of(IMAGES[:1])).encode()
+
+    refused = await client.post("/analyze-images", content=body(), headers=JSON)
+
+    assert (refused.status_code, has_been_read) == (429, [])
+
+
+async def test_batch_whose_body_outlasts_the_window_takes_no_later_request_out(
+    make_client: MakeClient, redis: FakeRedis
+) -> None:
+    client = await make_client(rate_limit_max_requests=2, rate_limit_interval_seconds=1)
+    key = keys.rate_limit("198.51.100.7")
+
+    async def has_left_the_window() -> bool:
+        return not await redis.exists(key)
+
+    async def slow_body() -> AsyncIterator[bytes]:
+        yield b" "
+        await eventually(has_left_the_window, "the batch's own count has left the window")
+        await client.post("/analyze-image", json=base64_body(IMAGES[0]))
+        yield json.dumps(body_of(IMAGES[:2])).encode()
+
+    refused = await client.post("/analyze-images", content=slow_body(), headers=JSON)
+
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
+    assert await redis.llen(key) == 1
 
 
 async def test_batch_sent_twice_with_its_key_is_the_same_batch(make_client: MakeClient, redis: FakeRedis) -> None:
@@ -236,7 +285,7 @@ async def test_batch_sent_twice_with_its_key_is_the_same_batch(make_client: Make
     assert await redis.llen(keys.rate_limit("198.51.100.7")) == 6
 
 
-async def test_images_that_the_queue_has_no_room_for_fail_and_a_batch_of_such_is_refused(
+async def test_images_beyond_the_queues_limit_fail_and_a_batch_of_only_such_images_is_refused(
     make_client: MakeClient, redis: FakeRedis
 ) -> None:
     client = await make_client(max_queue_depth=3)

@@ -1,6 +1,7 @@
-"""The bodies of all requests together have a bound."""
+"""The bodies of all requests together are limited."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import httpx
@@ -9,7 +10,7 @@ from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from image_analysis_api.server.body_budget import BodyBudget
+from image_analysis_api.server.body_budget import COLLECT_BYTES, BodyBudget
 from image_analysis_common import keys
 from image_analysis_common.errors import Unavailable
 from support.fakes import MakeApp, MakeClient
@@ -21,7 +22,7 @@ from support.waiting import eventually
 pytestmark = pytest.mark.anyio
 
 
-async def test_body_that_would_pass_the_bound_of_all_is_refused_and_room_comes_back(make_client: MakeClient) -> None:
+async def test_body_beyond_the_common_limit_is_refused_until_others_end(make_client: MakeClient) -> None:
     client = await make_client(max_image_bytes=5000, max_bodies_bytes=10_000)
     has_sent, may_end = asyncio.Event(), asyncio.Event()
 
@@ -30,7 +31,8 @@ async def test_body_that_would_pass_the_bound_of_all_is_refused_and_room_comes_b
         has_sent.set()
         await may_end.wait()
 
-    slow = asyncio.create_task(client.post("/analyze-image", content=drip()))
+    json = {"Content-Type": "application/json"}
+    slow = asyncio.create_task(client.post("/analyze-image", content=drip(), headers=json))
     await has_sent.wait()
 
     refused = await client.post("/analyze-image", content=b" " * 4001)
@@ -41,7 +43,7 @@ async def test_body_that_would_pass_the_bound_of_all_is_refused_and_room_comes_b
 
     assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "unavailable", "5")
     assert small.status_code == 202
-    assert (slow.result().status_code, after.status_code) == (415, 415)
+    assert (slow.result().status_code, after.status_code) == (400, 415)
 
 
 async def test_what_a_route_fetches_counts_until_it_has_answered() -> None:
@@ -58,8 +60,8 @@ async def test_what_a_route_fetches_counts_until_it_has_answered() -> None:
             await bound({"type": "http", "rest": 2}, receive_nothing, send_nothing)
 
 
-async def test_body_counts_no_more_once_its_answer_begins() -> None:
-    """A client that does not read its answer keeps no room."""
+async def test_body_does_not_count_after_its_answer_has_begun() -> None:
+    """A client that does not read its answer does not use up the budget."""
     is_sending, may_end = asyncio.Event(), asyncio.Event()
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +84,7 @@ async def test_body_counts_no_more_once_its_answer_begins() -> None:
     await slow
 
 
-async def test_body_counts_no_more_while_its_client_waits(
+async def test_body_does_not_count_while_its_client_waits(
     app: FastAPI, client: httpx.AsyncClient, steps: Steps, redis: FakeRedis
 ) -> None:
     async def is_waiting() -> bool:
@@ -113,3 +115,22 @@ async def receive_nothing() -> Message:
 
 async def send_nothing(message: Message) -> None:
     pass
+
+
+async def test_garbage_is_collected_after_many_bytes_of_bodies() -> None:
+    collections = list[str]()
+    gc.callbacks.append(lambda phase, _info: collections.append(phase))
+
+    async def fetch(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["hold"](COLLECT_BYTES // 2)
+
+    gc.disable()
+    bound = BodyBudget(fetch, max_bytes=COLLECT_BYTES)
+    counts = []
+    for _ in range(4):
+        await bound({"type": "http"}, receive_nothing, send_nothing)
+        counts.append(collections.count("start"))
+    gc.enable()
+    gc.callbacks.pop()
+
+    assert counts == [0, 0, 1, 1]

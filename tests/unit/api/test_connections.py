@@ -1,4 +1,4 @@
-"""However requests are cut into packets, the app sees the same requests, and the client the same answers."""
+"""The app sees the same requests, and the client the same answers, for any division into packets."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ REQUEST = b"GET /another HTTP/1.1\r\nHost: x\r\n\r\n"
 UPGRADES = [b"", b"Connection: Upgrade, X\r\nUpgrade: h2c\r\n", b"Upgrade: foo, websocket\r\nConnection: upgrade\r\n"]
 BROKEN = [b"", b"GET / HTTP/3\r\n\r\n", b"GET /\x00", b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nz"]
 TURNS = 10 * MAX_PIPELINED
-"""Of the event loop: more than the app needs for all requests."""
+"""Turns of the event loop, more than the app needs for all requests."""
 
 Seen = tuple[str, bytes]
 
 
 class Wire(asyncio.Transport):
-    """A connection without a socket: keeps what is written."""
+    """A connection without a socket that records what is written."""
 
     def __init__(self) -> None:
         super().__init__()

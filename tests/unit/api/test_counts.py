@@ -1,4 +1,4 @@
-"""Numbers that strangers write are read or are none; no text is an exception."""
+"""Numbers in requests are read, or are None; no text causes an exception."""
 
 import pytest
 from hypothesis import given, settings

@@ -71,7 +71,9 @@ async def test_every_status_comes_once_in_order_and_then_the_end(
 
 
 @pytest.mark.parametrize("seen", range(4))
-async def test_who_comes_again_gets_what_came_after(client: httpx.AsyncClient, steps: Steps, seen: int) -> None:
+async def test_reconnecting_client_gets_only_the_later_events(
+    client: httpx.AsyncClient, steps: Steps, seen: int
+) -> None:
     job_id = await submit(client)
     steps.run_with_retry(job_id)
 
@@ -80,7 +82,7 @@ async def test_who_comes_again_gets_what_came_after(client: httpx.AsyncClient, s
     assert [number for number, _ in read_events(answer.text)] == list(range(seen + 1, 5))
 
 
-async def test_who_has_seen_the_end_is_told_not_to_come_again(client: httpx.AsyncClient, steps: Steps) -> None:
+async def test_reconnecting_client_that_has_seen_the_end_gets_204(client: httpx.AsyncClient, steps: Steps) -> None:
     job_id = await submit(client)
     steps.run_with_retry(job_id)
 
@@ -90,7 +92,7 @@ async def test_who_has_seen_the_end_is_told_not_to_come_again(client: httpx.Asyn
 
 
 @pytest.mark.parametrize("seen", ["", "-1", "5", "9" * 30, "9" * 5000, "x", "٣"])
-async def test_last_event_id_that_never_was_gets_everything(client: httpx.AsyncClient, steps: Steps, seen: str) -> None:
+async def test_unknown_last_event_id_gets_everything(client: httpx.AsyncClient, steps: Steps, seen: str) -> None:
     job_id = await submit(client)
     steps.run_with_retry(job_id)
 
@@ -99,7 +101,7 @@ async def test_last_event_id_that_never_was_gets_everything(client: httpx.AsyncC
     assert len(read_events(answer.text)) == 5
 
 
-async def test_follower_of_the_same_image_is_told_of_every_step(
+async def test_follower_of_the_same_image_gets_every_step(
     app: FastAPI, client: httpx.AsyncClient, steps: Steps
 ) -> None:
     leader, follower = await submit(client), await submit(client)
@@ -107,9 +109,9 @@ async def test_follower_of_the_same_image_is_told_of_every_step(
     await waited(app, 2)
     steps.run_with_retry(leader)
 
-    told = [[body["status"] for _, body in read_events((await task).text)] for task in following]
+    statuses = [[body["status"] for _, body in read_events((await task).text)] for task in following]
 
-    assert told == [WHOLE_RUN, WHOLE_RUN]
+    assert statuses == [WHOLE_RUN, WHOLE_RUN]
 
 
 async def test_known_result_is_one_event(client: httpx.AsyncClient, redis: FakeRedis) -> None:
@@ -143,7 +145,7 @@ async def test_only_the_owner_may_follow(make_client: MakeClient) -> None:
     assert statuses == [404, 401]
 
 
-async def test_client_has_a_share_of_the_room_and_the_room_an_end(
+async def test_waiting_clients_are_limited_for_each_client_and_in_total(
     app: FastAPI, client: httpx.AsyncClient, steps: Steps
 ) -> None:
     job_id = await submit(client)

@@ -5,11 +5,12 @@ import contextlib
 import socket
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+import respx
 from structlog.testing import capture_logs
 
 from image_analysis_api.outbound.fetcher import Fetcher
@@ -17,8 +18,6 @@ from image_analysis_common.errors import FetchFailed, ImageTooLarge, RequestErro
 from support.fakes import make_fetcher
 
 pytestmark = pytest.mark.anyio
-
-Handler = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 CLIENT = "198.51.100.7"
 PUBLIC, OTHER, INSIDE = "93.184.216.34", "2606:4700::1111", "10.20.30.40"
@@ -34,7 +33,7 @@ MAX_BYTES = 1000
 
 
 class Pieces(httpx.AsyncByteStream):
-    """A body that arrives in pieces and counts those that were taken."""
+    """A body in pieces that counts the pieces that were read."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = pieces
@@ -51,12 +50,16 @@ class Pieces(httpx.AsyncByteStream):
 
 
 class Web:
-    """The network as the fetcher sees it: names that resolve, a handler that answers, and a record of both."""
+    """A fake network: names that resolve, a router that answers 200, and a record of both."""
 
-    def __init__(self, handler: Handler | None = None) -> None:
-        self.handler = handler or (lambda request: httpx.Response(200, content=b"image"))
+    def __init__(self) -> None:
+        self.router = respx.Router(assert_all_called=False)
+        self.any = self.router.route().respond(content=b"image")
         self.looked_up: list[str] = []
-        self.requests: list[httpx.Request] = []
+
+    @property
+    def requests(self) -> list[httpx.Request]:
+        return [call.request for call in self.router.calls]
 
     async def resolve(self, host: str, port: int) -> list[str]:
         self.looked_up.append(host)
@@ -64,23 +67,15 @@ class Web:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return NAMES[host]
 
-    def answer(self, request: httpx.Request) -> Any:
-        self.requests.append(request)
-        return self.handler(request)
-
     def fetcher(self, *networks: str, **arguments: Any) -> Fetcher:
-        network = {"resolve": self.resolve, "transport": httpx.MockTransport(self.answer)}
+        network = {"resolve": self.resolve, "transport": httpx.MockTransport(self.router.async_handler)}
         return make_fetcher(*networks, **{"max_bytes": MAX_BYTES, "timeout_s": 5.0, **network, **arguments})
 
 
-def redirects(*locations: str) -> Handler:
+def redirects(*locations: str) -> list[httpx.Response]:
     """Answer each request with the next redirect, then with the image."""
-    left = list(locations)
-    return lambda request: (
-        httpx.Response(302, headers={"location": left.pop(0), "set-cookie": "session=1"})
-        if left
-        else httpx.Response(200, content=b"image")
-    )
+    headers = [{"location": location, "set-cookie": "session=1"} for location in locations]
+    return [*(httpx.Response(302, headers=each) for each in headers), httpx.Response(200, content=b"image")]
 
 
 async def test_request_goes_to_the_checked_address_in_the_name_of_the_host() -> None:
@@ -126,12 +121,8 @@ async def test_host_without_only_public_addresses_is_refused_in_the_same_words(h
 
 
 async def test_next_address_is_tried_when_one_cannot_be_reached() -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
-        if request.url.host == OTHER:
-            raise httpx.ConnectError("unreachable")
-        return httpx.Response(200, content=b"image")
-
-    web = Web(handler)
+    web = Web()
+    web.any.mock(side_effect=[httpx.ConnectError("unreachable"), httpx.Response(200, content=b"image")])
 
     assert await web.fetcher().fetch("http://two.test/", CLIENT) == b"image"
     assert [request.url.host for request in web.requests] == [OTHER, PUBLIC]
@@ -172,7 +163,8 @@ async def test_allowed_host_with_an_inside_address_is_refused() -> None:
 
 
 async def test_three_redirects_are_followed_without_cookies_and_each_is_looked_up_afresh() -> None:
-    web = Web(redirects("/b", "https://site.test/c", "//two.test/d"))
+    web = Web()
+    web.any.mock(side_effect=redirects("/b", "https://site.test/c", "//two.test/d"))
 
     assert await web.fetcher().fetch("http://site.test/a", CLIENT) == b"image"
     assert web.looked_up == ["site.test", "site.test", "site.test", "two.test"]
@@ -199,7 +191,8 @@ async def test_three_redirects_are_followed_without_cookies_and_each_is_looked_u
     ],
 )
 async def test_redirect_against_the_rules_is_refused(locations: list[str]) -> None:
-    web = Web(redirects(*locations))
+    web = Web()
+    web.any.mock(side_effect=redirects(*locations))
 
     with pytest.raises(UrlRefused):
         await web.fetcher().fetch("https://site.test/", CLIENT)
@@ -211,7 +204,8 @@ async def test_redirect_against_the_rules_is_refused(locations: list[str]) -> No
 @pytest.mark.parametrize("status", [201, 204, 206, 300, 304, 400, 401, 404, 429, 500, 503])
 async def test_status_other_than_200_is_a_failed_fetch_that_quotes_nothing(status: int) -> None:
     body = Pieces(b"root:x:0:0")
-    web = Web(lambda request: httpx.Response(status, headers={"x-secret": "key"}, stream=body))
+    web = Web()
+    web.any.respond(status, headers={"x-secret": "key"}, stream=body)
 
     with pytest.raises(FetchFailed) as caught:
         await web.fetcher().fetch("http://site.test/", CLIENT)
@@ -223,7 +217,8 @@ async def test_status_other_than_200_is_a_failed_fetch_that_quotes_nothing(statu
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity, gzip", "x-unknown"])
 async def test_encoded_body_is_refused_unread(encoding: str) -> None:
     body = Pieces(b"bomb")
-    web = Web(lambda request: httpx.Response(200, headers={"content-encoding": encoding}, stream=body))
+    web = Web()
+    web.any.respond(headers={"content-encoding": encoding}, stream=body)
 
     with pytest.raises(FetchFailed):
         await web.fetcher().fetch("http://site.test/", CLIENT)
@@ -234,7 +229,8 @@ async def test_encoded_body_is_refused_unread(encoding: str) -> None:
 @pytest.mark.parametrize("headers", [{}, {"content-length": "10"}, {"content-encoding": "Identity"}])
 async def test_body_is_cut_off_at_the_limit_whatever_the_headers_say(headers: dict[str, str]) -> None:
     body = Pieces(*[b"x" * 400] * 100)
-    web = Web(lambda request: httpx.Response(200, headers=headers, stream=body))
+    web = Web()
+    web.any.respond(headers=headers, stream=body)
 
     with pytest.raises(ImageTooLarge):
         await web.fetcher().fetch("http://site.test/", CLIENT)
@@ -244,7 +240,8 @@ async def test_body_is_cut_off_at_the_limit_whatever_the_headers_say(headers: di
 
 async def test_body_that_is_declared_too_large_is_not_read() -> None:
     body = Pieces(b"x")
-    web = Web(lambda request: httpx.Response(200, headers={"content-length": str(MAX_BYTES + 1)}, stream=body))
+    web = Web()
+    web.any.respond(headers={"content-length": str(MAX_BYTES + 1)}, stream=body)
 
     with pytest.raises(ImageTooLarge):
         await web.fetcher().fetch("http://site.test/", CLIENT)
@@ -253,16 +250,19 @@ async def test_body_that_is_declared_too_large_is_not_read() -> None:
 
 
 async def test_body_of_exactly_the_limit_arrives() -> None:
-    web = Web(lambda request: httpx.Response(200, stream=Pieces(b"x" * 600, b"y" * 400)))
+    web = Web()
+    web.any.respond(stream=Pieces(b"x" * 600, b"y" * 400))
 
     assert await web.fetcher().fetch("http://site.test/", CLIENT) == b"x" * 600 + b"y" * 400
 
 
 async def test_body_in_single_bytes_is_given_up() -> None:
     body = Pieces(*[b"x"] * MAX_BYTES)
+    web = Web()
+    web.any.respond(stream=body)
 
     with pytest.raises(FetchFailed):
-        await Web(lambda request: httpx.Response(200, stream=body)).fetcher().fetch("http://site.test/", CLIENT)
+        await web.fetcher().fetch("http://site.test/", CLIENT)
 
     assert body.taken < 300
 
@@ -281,11 +281,11 @@ async def test_body_in_single_bytes_is_given_up() -> None:
     ],
 )
 async def test_vendor_error_is_a_failed_fetch_that_quotes_nothing(error: Exception) -> None:
-    def handler(request: httpx.Request) -> httpx.Response:
-        raise error
+    web = Web()
+    web.any.mock(side_effect=error)
 
     with pytest.raises(FetchFailed) as caught:
-        await Web(handler).fetcher().fetch("http://site.test/secret?token=1", CLIENT)
+        await web.fetcher().fetch("http://site.test/secret?token=1", CLIENT)
 
     assert caught.value.__cause__ is error
     assert not any(word in caught.value.detail for word in (PUBLIC, "site.test", "secret", "token"))
@@ -313,15 +313,20 @@ async def test_host_that_never_ends_hits_the_total_time_limit() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
+    web = Web()
+    web.any.mock(side_effect=handler)
+
     with pytest.raises(FetchFailed, match=r"within 0\.01 s"):
-        await Web(handler).fetcher(timeout_s=0.01).fetch("http://site.test/", CLIENT)
+        await web.fetcher(timeout_s=0.01).fetch("http://site.test/", CLIENT)
 
 
-class Held:
-    """A host that answers when it may."""
+class SlowHost(Web):
+    """A host that answers when the test allows it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.may_answer = asyncio.Event()
+        self.any.mock(side_effect=self.answer)
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
         await self.may_answer.wait()
@@ -329,15 +334,15 @@ class Held:
 
 
 async def start(fetcher: Fetcher, *clients: str) -> list[asyncio.Task[bytes]]:
-    """Begin a fetch for each client; those that are refused have ended."""
+    """Start a fetch for each client; refused ones have ended."""
     fetches = [asyncio.ensure_future(fetcher.fetch("http://site.test/", client)) for client in clients]
     await asyncio.wait(fetches, timeout=0)
     return fetches
 
 
 async def test_fetch_beyond_the_concurrency_limit_is_refused_at_once_and_later_ones_are_served() -> None:
-    host = Held()
-    fetcher = Web(host.answer).fetcher(max_concurrent=2)
+    host = SlowHost()
+    fetcher = host.fetcher(max_concurrent=2)
     under_way = await start(fetcher, "one", "two")
 
     with pytest.raises(Unavailable):
@@ -349,8 +354,8 @@ async def test_fetch_beyond_the_concurrency_limit_is_refused_at_once_and_later_o
 
 
 async def test_client_takes_half_of_all_fetches_at_most_and_the_next_one_half_of_the_rest() -> None:
-    host = Held()
-    fetcher = Web(host.answer).fetcher(max_concurrent=16)
+    host = SlowHost()
+    fetcher = host.fetcher(max_concurrent=16)
 
     fetches = {client: await start(fetcher, *[client] * 20) for client in ("one", "two", "three", "four", "five")}
     under_way = {client: sum(not fetch.done() for fetch in of_one) for client, of_one in fetches.items()}

@@ -1,4 +1,4 @@
-"""The headers that every answer carries, and what browsers are told of other origins."""
+"""The headers of every answer, and the CORS headers."""
 
 import httpx
 import pytest
@@ -17,7 +17,7 @@ EXPOSED = {"link", "location", "preference-applied", "ratelimit", "ratelimit-pol
 
 @pytest.fixture
 async def answers(make_client: MakeClient, fetcher: FakeFetcher, redis_server: FakeServer) -> list[httpx.Response]:
-    """One answer of every kind, as a page of `ORIGIN` gets it; CORS is on."""
+    """One answer of every kind, as a page from `ORIGIN` gets it; CORS is on."""
     client = await make_client(cors_allow_origins=f"{ORIGIN}, http://localhost:3000", rate_limit_max_requests=3)
     client.headers["Origin"] = ORIGIN
     fetcher.answers["http://x.example/"] = RuntimeError("a fault of ours")

@@ -1,4 +1,4 @@
-"""Idempotency-Key: a request that is sent twice is taken in once, whatever happened between."""
+"""Idempotency-Key: a request that is sent twice is accepted once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -82,7 +82,7 @@ async def test_other_request_with_the_key_is_422(
     assert await redis.llen(QUEUE_KEY) == 1
 
 
-async def test_request_that_is_being_taken_in_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
+async def test_key_of_a_request_in_progress_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def fetch(url: str, client: str) -> bytes:
@@ -114,14 +114,14 @@ async def test_refused_request_frees_its_key(client: httpx.AsyncClient, redis: F
 
 
 async def leave_claim(redis: FakeRedis, job_id: str, *, age_s: int) -> None:
-    """Leave what a process leaves that dies while it takes in a request."""
+    """Leave the claim of a process that died while it accepted a request."""
     now_s, _ = await redis.time()
     kept: dict[FieldT, EncodableT] = {"fingerprint": "another", "id": job_id, "claimed_s": now_s - age_s}
     await redis.hset(CLAIM, mapping=kept)
 
 
 @pytest.mark.parametrize(("age_s", "status"), [(5, 422), (25, 202)])
-async def test_claim_of_a_crashed_process_lapses(
+async def test_claim_of_a_crashed_process_expires(
     client: httpx.AsyncClient, redis: FakeRedis, age_s: int, status: int
 ) -> None:
     await leave_claim(redis, "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e", age_s=age_s)
@@ -141,7 +141,7 @@ async def test_key_is_free_again_when_its_job_is_gone(client: httpx.AsyncClient,
     assert second.status_code == 202
 
 
-async def test_each_caller_has_keys_of_its_own(make_client: MakeClient, redis: FakeRedis) -> None:
+async def test_keys_of_different_callers_are_independent(make_client: MakeClient, redis: FakeRedis) -> None:
     entries = ",".join(f"{owner}:{sha256(owner.encode()).hexdigest()}" for owner in ("alice", "bob"))
     client = await make_client(api_keys=entries)
 
@@ -155,7 +155,7 @@ async def test_each_caller_has_keys_of_its_own(make_client: MakeClient, redis: F
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "größe", "a\tb"])
-async def test_key_that_makes_no_sense_is_400(client: httpx.AsyncClient, key: str) -> None:
+async def test_malformed_key_is_400(client: httpx.AsyncClient, key: str) -> None:
     headers = [(b"Idempotency-Key", key.encode())]
 
     answer = await client.post("/analyze-image", json=base64_body(IMAGE), headers=headers)
@@ -165,7 +165,7 @@ async def test_key_that_makes_no_sense_is_400(client: httpx.AsyncClient, key: st
 
 @pytest.fixture
 async def commands(redis: FakeRedis) -> list[str]:
-    """The commands that Redis was sent."""
+    """The commands that were sent to Redis."""
     sent: list[str] = []
     execute: Callable[..., Awaitable[Any]] = redis.execute_command
 
@@ -177,7 +177,9 @@ async def commands(redis: FakeRedis) -> list[str]:
     return sent
 
 
-async def test_request_without_a_key_takes_no_more_round_trips(client: httpx.AsyncClient, commands: list[str]) -> None:
+async def test_request_without_a_key_needs_no_additional_round_trips(
+    client: httpx.AsyncClient, commands: list[str]
+) -> None:
     await client.post("/analyze-image", json=base64_body(make_png(3)), headers=KEY)
     commands.clear()
 

@@ -79,7 +79,7 @@ async def test_ended_job_is_forgotten(client: httpx.AsyncClient, steps: Steps) -
     assert (await client.get(f"/analysis-status/{job_id}")).status_code == 404
 
 
-async def test_watchers_are_told_of_a_cancellation(client: httpx.AsyncClient) -> None:
+async def test_waiting_clients_are_notified_of_a_cancellation(client: httpx.AsyncClient) -> None:
     job_id = await submit(client)
     await client.delete(f"/analysis/{job_id}")
 
@@ -96,7 +96,7 @@ async def test_refusals_are_those_of_the_status(client: httpx.AsyncClient, job_i
     assert (await client.delete(f"/analysis/{job_id}")).status_code == status
 
 
-async def test_nobody_else_can_take_a_job_back(alice: httpx.AsyncClient) -> None:
+async def test_other_owners_cannot_cancel_a_job(alice: httpx.AsyncClient) -> None:
     job_id = await submit(alice)
 
     others = [
@@ -166,7 +166,7 @@ async def test_without_keys_there_is_no_list(client: httpx.AsyncClient) -> None:
         "cursor=%00",
     ],
 )
-async def test_query_that_makes_no_sense_is_400(alice: httpx.AsyncClient, query: str) -> None:
+async def test_malformed_query_is_400(alice: httpx.AsyncClient, query: str) -> None:
     answer = await alice.get(f"/analyses?{query}")
 
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")

@@ -27,7 +27,7 @@ Step = Callable[[], Awaitable[Any]]
 
 
 class InterruptedRedis(FakeRedis):
-    """Takes the next of these steps before, and after, each lookup of a result."""
+    """Calls the next of these steps before and after each lookup of a result."""
 
     before: list[Step]
     after: list[Step]

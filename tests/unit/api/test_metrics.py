@@ -1,4 +1,4 @@
-"""What the API counts, and what it reads from Redis for a scrape."""
+"""The API's counters, and the values that it reads from Redis for a scrape."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Counted:
-    """What was counted since this was made; the counts of a process live as long as it does."""
+    """The counts since this was made; the counters themselves last as long as the process."""
 
     def __init__(self) -> None:
         self._before = self._now()
@@ -39,7 +39,7 @@ class Counted:
         }
 
     def by(self, name: str) -> dict[tuple[str, ...], float]:
-        """Give the counts of one metric that have grown."""
+        """Return the counts of one metric that have increased."""
         grown = {key: value - self._before.get(key, 0) for key, value in self._now().items() if key[0] == name}
         return {key[1:]: value for key, value in grown.items() if value}
 
@@ -62,7 +62,25 @@ async def test_requests_count_under_the_template_of_their_route(client: httpx.As
     assert counted.by("http_problems_total") == {("job_not_found",): 3, ("not_found",): 3, ("method_not_allowed",): 3}
 
 
-async def test_submissions_count_by_how_they_were_taken_in(client: httpx.AsyncClient) -> None:
+def latency_s(method: str, route: str) -> float:
+    labels = {"method": method, "route": route}
+    return REGISTRY.get_sample_value("image_analysis_http_request_duration_seconds_sum", labels) or 0
+
+
+async def test_latency_is_without_the_wait_that_a_client_asked_for(client: httpx.AsyncClient) -> None:
+    routes = [("POST", "/analyze-image"), ("GET", "/analysis-status/{job_id}")]
+    before_s = [latency_s(*route) for route in routes]
+
+    submitted = await client.post("/analyze-image", json=base64_body(make_png()), headers={"Prefer": "wait=1"})
+    asked = await client.get(f"/analysis-status/{submitted.json()['job_id']}?wait=1")
+
+    for answer, route, earlier_s in zip((submitted, asked), routes, before_s, strict=True):
+        elapsed_s = answer.elapsed.total_seconds()
+        assert elapsed_s >= 1
+        assert 0 < latency_s(*route) - earlier_s <= elapsed_s - 0.99
+
+
+async def test_submissions_count_by_outcome(client: httpx.AsyncClient) -> None:
     counted = Counted()
 
     for body in (base64_body(make_png(1)), base64_body(make_png(1)), base64_body(make_png(2)), {}):
@@ -83,7 +101,7 @@ async def test_verdicts_of_the_rate_limit_count_for_what_costs(make_client: Make
     assert counted.by("rate_limit_verdicts_total") == {("admitted",): 2, ("refused",): 1}
 
 
-async def test_request_that_nobody_could_count_counts_as_such(
+async def test_request_that_could_not_be_counted_counts_as_uncounted(
     make_client: MakeClient, redis_server: FakeServer
 ) -> None:
     client = await make_client(rate_limit_fail_open=True)
@@ -110,7 +128,7 @@ async def test_crash_counts_as_an_internal_error(client: httpx.AsyncClient, fetc
 
 
 class Redis(fakeredis.FakeRedis):
-    """The fake does not know INFO."""
+    """Adds INFO, which the fake does not have."""
 
     def info(self, section: str | None = None, *args: str, **kwargs: Any) -> dict[str, Any]:
         return {"used_memory": 1_000_000, "maxmemory": 0}
@@ -125,7 +143,7 @@ def collect(backlog: QueueMetrics) -> list[Metric]:
     return list(backlog.collect())
 
 
-async def test_queue_shows_its_depth_and_its_oldest_job_wherever_it_stands(
+async def test_queue_shows_its_depth_and_its_oldest_job_at_any_position(
     client: httpx.AsyncClient, backlog: QueueMetrics, redis_server: FakeServer
 ) -> None:
     redis = fakeredis.FakeRedis(server=redis_server)
@@ -140,7 +158,7 @@ async def test_queue_shows_its_depth_and_its_oldest_job_wherever_it_stands(
     assert 599 <= values(found, "queue_oldest_job_age_seconds")[(BUNDLED_MODEL,)] <= 630
 
 
-def test_model_that_nobody_has_served_yet_shows_no_worker(backlog: QueueMetrics) -> None:
+def test_model_without_any_worker_yet_shows_no_worker(backlog: QueueMetrics) -> None:
     found = collect(backlog)
 
     assert values(found, "queue_jobs") == {(BUNDLED_MODEL,): 0}
@@ -159,7 +177,7 @@ def test_models_of_other_deployments_are_bounded_and_come_after_ours(
     assert shown == [BUNDLED_MODEL, *(f"acme/{beat_s}" for beat_s in range(199, 199 - MAX_MODELS, -1))]
 
 
-def test_scrape_without_redis_says_only_that(backlog: QueueMetrics, redis_server: FakeServer) -> None:
+def test_scrape_without_redis_shows_only_that_redis_is_down(backlog: QueueMetrics, redis_server: FakeServer) -> None:
     redis_server.connected = False
 
     found = collect(backlog)

@@ -20,7 +20,7 @@ IMAGE = make_png(1)
 
 
 async def serve(redis: FakeRedis, model: ModelRef, *, workers: int = 1, silent_s: int = 0) -> None:
-    """Leave what `workers` workers of a model leave, the last of whom was heard of `silent_s` seconds ago."""
+    """Write what `workers` workers of a model write; the last heartbeat was `silent_s` seconds ago."""
     await announce(redis, model)
     now_s, _ = await redis.time()
     await redis.zadd(keys.MODELS, {model.id: now_s - silent_s})
@@ -56,14 +56,19 @@ async def test_model_with_a_slash_is_found_with_its_labels(
         "id": "acme/pets",
         "is_default": False,
         "revision": "r7",
+        "task": "image-classification",
         "labels_count": 1,
         "labels": ["cat"],
+        "engines": [],
         "accuracy": None,
         "backend": "torch",
         "device": "cpu",
         "precision": "float32",
         "max_batch_size": 1,
         "inference_ms": 1,
+        "function_to_apply": "softmax",
+        "embeds": True,
+        "trains": True,
         "workers": 1,
         "queue_depth": 0,
     }
@@ -81,7 +86,7 @@ async def test_announcement_of_another_release_hides_its_model_alone(
     assert (await client.get("/models/acme/pets")).status_code == 404
 
 
-async def test_chosen_model_gets_the_job_and_says_if_nobody_serves_it(
+async def test_chosen_model_gets_the_job_and_the_answer_says_if_it_has_no_worker(
     client: httpx.AsyncClient, redis: FakeRedis
 ) -> None:
     await serve(redis, PETS, silent_s=11)
@@ -134,7 +139,7 @@ async def test_result_of_one_model_is_not_anothers(client: httpx.AsyncClient, re
     assert answers[0].json()["result"]["model"]["id"] == PETS.id
 
 
-async def test_models_are_for_those_with_a_key_and_not_listed_in_an_outage(
+async def test_models_need_a_key_and_are_not_listed_in_an_outage(
     make_client: MakeClient, redis_server: FakeServer
 ) -> None:
     guarded = await make_client(api_keys=f"alice:{'0' * 64}")

@@ -1,4 +1,4 @@
-"""FETCH_DNS_SERVERS: what is taken for a name server is one to c-ares too."""
+"""FETCH_DNS_SERVERS: c-ares accepts every name server that the settings accept."""
 
 import pycares
 import pytest

@@ -1,4 +1,4 @@
-"""The options of a submission: where they may stand, and what they do to the answer and the queue."""
+"""The options of a submission: where they can be sent, and their effect on the answer and the queue."""
 
 import base64
 import json
@@ -61,10 +61,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"files": {"file": IMAGE}, "data": {"min_confidence": "nan"}}, "min_confidence must be a number"),
     "over certainty": ({"content": IMAGE, "params": {"min_confidence": "1.1"}}, "min_confidence must be a number"),
     "unknown priority": ({"content": IMAGE, "params": {"priority": "now"}}, "priority must be normal or high."),
-    "empty option": ({"content": IMAGE, "params": {"priority": ""}}, "priority must be normal or high."),
+    "empty option in JSON": ({"json": base64_body(IMAGE) | {"priority": ""}}, "priority must be normal or high."),
     "twice in the query": ({"content": IMAGE, "params": {"top_k": ["3", "3"]}}, "top_k is given more than once"),
     "twice in the form": ({"files": {"file": IMAGE}, "data": {"top_k": ["3", "4"]}}, "top_k is given more than once"),
-    "unknown field": ({"files": {"file": IMAGE}, "data": {"image_data": "x"}}, "an unknown field"),
     "form without an image": ({"files": {"top_k": (None, "3")}}, "Send exactly one image in the form"),
     "two sources": ({"files": {"file": IMAGE}, "data": {"image_url": "http://x.example/"}}, "Send exactly one image"),
     "two files": ({"files": [("file", IMAGE), ("file", IMAGE)]}, "too many parts named file: send at most 1"),

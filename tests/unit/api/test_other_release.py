@@ -1,4 +1,4 @@
-"""A record of another release that this one cannot read: a 503 by itself, and left out of a list of several."""
+"""A record of another release that this one cannot read is a 503, and is left out of lists."""
 
 import asyncio
 from hashlib import sha256
@@ -6,6 +6,8 @@ from typing import Any
 
 import httpx
 import pytest
+from fakeredis import FakeRedis as SyncRedis
+from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from redis.typing import EncodableT, FieldT
@@ -14,6 +16,7 @@ from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.settings import BUNDLED_MODEL
 from support.announcements import MODEL, announce, cache_result, make_result
+from support.classifiers import make_classifier, store
 from support.fakes import MakeClient
 from support.samples import base64_body, make_png
 from support.waiting import eventually
@@ -44,7 +47,7 @@ def check_unreadable(answer: httpx.Response) -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_job_by_itself_is_a_503_to_try_again(
+async def test_single_job_is_a_503_to_retry(
     app: FastAPI, client: httpx.AsyncClient, redis: FakeRedis, fault: str
 ) -> None:
     job_id = (await submit(client)).json()["job_id"]
@@ -65,9 +68,7 @@ async def test_job_with_an_unreadable_history_can_be_asked_for_and_not_followed(
     check_unreadable(await client.get(f"/analysis-status/{job_id}/events"))
 
 
-async def test_request_that_comes_again_with_its_key_is_a_503_to_try_again(
-    client: httpx.AsyncClient, redis: FakeRedis
-) -> None:
+async def test_repeated_request_with_its_key_is_a_503_to_retry(client: httpx.AsyncClient, redis: FakeRedis) -> None:
     key = {"Idempotency-Key": "k"}
     job_id = (await submit(client, **key)).json()["job_id"]
     await spoil(redis, job_id)
@@ -75,7 +76,7 @@ async def test_request_that_comes_again_with_its_key_is_a_503_to_try_again(
     check_unreadable(await submit(client, **key))
 
 
-async def test_wait_for_a_job_that_was_just_taken_in_ends_as_usual(
+async def test_wait_for_a_job_that_was_just_accepted_ends_as_usual(
     app: FastAPI, client: httpx.AsyncClient, redis: FakeRedis
 ) -> None:
     posting = asyncio.create_task(submit(client, Prefer="wait=30"))
@@ -133,7 +134,7 @@ async def test_models_leave_out_the_one_and_not_the_others(client: httpx.AsyncCl
 
 
 @pytest.mark.parametrize("what", ["result", "announcement"])
-async def test_image_is_analyzed_once_more_where_its_cached_result_cannot_be_read(
+async def test_image_is_analyzed_again_if_its_cached_result_cannot_be_read(
     client: httpx.AsyncClient, redis: FakeRedis, what: str
 ) -> None:
     await announce(redis)
@@ -144,3 +145,26 @@ async def test_image_is_analyzed_once_more_where_its_cached_result_cannot_be_rea
         await redis.set(keys.announcement(BUNDLED_MODEL), '{"name": "other"}')
 
     assert (await submit(client)).status_code == 202
+
+
+async def test_list_of_classifiers_leaves_out_what_it_cannot_read(
+    client: httpx.AsyncClient, redis: FakeRedis, redis_server: FakeServer
+) -> None:
+    for name in ("pets", "plants"):
+        store(SyncRedis(server=redis_server), make_classifier(name))
+    await redis.hset(keys.classifier("", "pets"), "about", b'{"labels": 2}')
+
+    listed = await client.get("/classifiers")
+
+    assert [found["name"] for found in listed.json()["classifiers"]] == ["plants"]
+    check_unreadable(await client.get("/classifiers/pets"))
+
+
+async def test_classifier_is_read_without_its_examples(
+    client: httpx.AsyncClient, redis: FakeRedis, redis_server: FakeServer
+) -> None:
+    """There are up to 10,000, and reading a classifier costs the caller nothing."""
+    store(SyncRedis(server=redis_server), make_classifier())
+    await redis.hset(keys.classifier("", "pets"), "examples", b"another form")
+
+    assert (await client.get("/classifiers/pets")).json()["name"] == "pets"

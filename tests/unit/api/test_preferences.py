@@ -1,4 +1,4 @@
-"""`Prefer: wait=N` on a submission, `?wait=N` on a status, and what a 202 says of where to look."""
+"""`Prefer: wait=N` on a submission, `?wait=N` on a status, and the headers of a 202."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ async def post(client: httpx.AsyncClient, prefer: str | None = None, seed: int =
 
 
 async def queued_job(app: FastAPI, redis: FakeRedis, waiters: int = 1) -> str:
-    """Name the job that somebody waits for, once that is so."""
+    """Return the ID of the job that a client waits for, as soon as there is one."""
 
     async def find() -> Any:
         return len(app.state.services.waiting_room) == waiters and await redis.lindex(QUEUE_KEY, 0)
@@ -43,7 +43,7 @@ async def queued_job(app: FastAPI, redis: FakeRedis, waiters: int = 1) -> str:
     return bytes(await eventually(find, "a job is queued and waited for")).decode()
 
 
-async def test_submission_answers_with_the_result_when_it_comes_in_time(
+async def test_submission_returns_the_result_if_the_job_ends_in_time(
     app: FastAPI, client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
 ) -> None:
     posting = asyncio.create_task(post(client, "respond-async, wait=30"))
@@ -71,7 +71,7 @@ async def test_failure_in_time_is_the_answer_too(
     assert (answer.status_code, answer.json()["error"]["code"]) == (200, "corrupt_image")
 
 
-async def test_job_that_takes_longer_than_the_wait_is_told_where_it_stands(
+async def test_job_that_takes_longer_than_the_wait_is_answered_with_its_status(
     client: httpx.AsyncClient, steps: Steps
 ) -> None:
     usual = await post(client, seed=1)
@@ -98,7 +98,7 @@ async def test_202_says_where_to_look_and_when(client: httpx.AsyncClient) -> Non
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_full_room_takes_the_job_in_without_waiting(
+async def test_job_is_accepted_without_a_wait_if_too_many_clients_wait(
     app: FastAPI, client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
 ) -> None:
     waiting = [asyncio.create_task(post(client, "wait=30")) for _ in range(2)]
@@ -137,7 +137,7 @@ async def test_wait_ends_when_the_process_is_about_to(
 
 
 @pytest.mark.parametrize("wait", ["", "x", "-1", "61", "1.5", "٣", "9" * 30, "9" * 5000])
-async def test_wait_that_is_no_number_of_seconds_is_400(client: httpx.AsyncClient, wait: str) -> None:
+async def test_malformed_wait_is_400(client: httpx.AsyncClient, wait: str) -> None:
     job_id = (await post(client)).json()["job_id"]
 
     answer = await client.get(f"/analysis-status/{job_id}", params={"wait": wait})
@@ -186,7 +186,9 @@ async def test_preference_for_longer_than_a_minute_is_a_minute(
     assert (await posting).headers["preference-applied"] == "wait=60"
 
 
-async def test_follower_has_the_place_of_the_job_that_it_follows(client: httpx.AsyncClient, redis: FakeRedis) -> None:
+async def test_follower_has_the_position_of_the_job_that_it_follows(
+    client: httpx.AsyncClient, redis: FakeRedis
+) -> None:
     jobs = [(await post(client, seed=seed)).json()["job_id"] for seed in (1, 2, 2, 3)]
     now_s, _ = await redis.time()
     ended = {f"job {n}": now_s + keys.FINISHED_JOB_TTL_S - n // 2 for n in range(8)}

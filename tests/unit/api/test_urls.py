@@ -1,4 +1,4 @@
-"""A URL is read in one way or refused; no spelling of an address passes for a name."""
+"""A URL has one meaning or is refused; no notation of an address is taken for a name."""
 
 from ipaddress import IPv4Address, ip_address
 

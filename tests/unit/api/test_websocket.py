@@ -1,4 +1,4 @@
-"""WS /ws/analysis-status/{job_id}: what the stream of events says, as messages."""
+"""WS /ws/analysis-status/{job_id}: the statuses of the stream of events, as messages."""
 
 from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""What becomes of a log line that nobody can take."""
+"""A log line that cannot be written is dropped."""
 
 import io
 import logging
@@ -21,7 +21,7 @@ def settings(request: pytest.FixtureRequest) -> SharedSettings:
 
 @pytest.fixture(params=["pipe without a reader", "full disk", "closed from the start"])
 def broken_output(request: pytest.FixtureRequest) -> Iterator[IO[str] | None]:
-    """A standard output that takes nothing; None is what Python makes of a closed file descriptor."""
+    """A standard output that cannot be written to; Python sets None for a closed file descriptor."""
     if request.param == "closed from the start":
         yield None
     elif request.param == "full disk":
@@ -36,7 +36,7 @@ def broken_output(request: pytest.FixtureRequest) -> Iterator[IO[str] | None]:
 
 @pytest.fixture
 def root_logger() -> Iterator[logging.Logger]:
-    """The standard library's root logger, which gets its handlers back in the end."""
+    """The standard library's root logger; its handlers are restored at the end."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield root

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from image_analysis_common.models import ModelRef
-from image_analysis_common.settings import BUNDLED_MODEL, SharedSettings
+from image_analysis_common.settings import BUNDLED_MODEL, Sentinels, SharedSettings
 from image_analysis_common.startup import StartupError
 from image_analysis_common.tasks import model_name, queue_name
 from image_analysis_common.versions import check_redis_version
@@ -75,7 +75,9 @@ def test_model_name_wins_over_the_folders(
 @pytest.mark.parametrize(
     "variables", [{"MODEL_ID": path} for path in ("/", ".", "../..", "~")] + [{"MODEL_NAME": "a\n"}]
 )
-def test_model_without_a_usable_name_is_one_line(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+def test_model_without_a_usable_name_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
 
@@ -114,6 +116,38 @@ def test_redis_url_wins_over_host_and_port(
     assert "pw" not in repr(settings)
 
 
+def test_sentinels_are_read_with_their_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_SENTINELS", "10.0.0.5:26380, sentinel.internal ,[fd00::5]:26381")
+    monkeypatch.setenv("REDIS_SENTINEL_SERVICE", "images")
+    monkeypatch.setenv("REDIS_SENTINEL_PASSWORD", "p@ss:w/rd")
+
+    settings = SharedSettings.from_environment()
+
+    addresses = (("10.0.0.5", 26380), ("sentinel.internal", 26379), ("fd00::5", 26381))
+    assert settings.sentinels == Sentinels(addresses, "images", "p@ss:w/rd")
+    assert "p@ss" not in f"{settings!r}{settings.sentinels!r}"
+
+
+def test_without_sentinels_the_address_is_that_of_redis() -> None:
+    assert SharedSettings.from_environment().sentinels is None
+
+
+@pytest.mark.parametrize("sentinels", ["redis://host:26379", "user@host", "host:port", "host:0x5", ":26379", "a b"])
+def test_address_that_is_none_of_a_sentinel_is_refused(monkeypatch: pytest.MonkeyPatch, sentinels: str) -> None:
+    monkeypatch.setenv("REDIS_SENTINELS", sentinels)
+
+    with pytest.raises(StartupError, match=r"^REDIS_SENTINELS: .* is not the address of a sentinel"):
+        SharedSettings.from_environment()
+
+
+def test_sentinels_do_not_go_with_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_SENTINELS", "host:26379")
+    monkeypatch.setenv("REDIS_URL", "unix:///run/redis.sock")
+
+    with pytest.raises(StartupError, match=r"^REDIS_SENTINELS: .*REDIS_URL must begin with"):
+        SharedSettings.from_environment()
+
+
 def test_bad_settings_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_PORT", "many")
     monkeypatch.setenv("CACHE_TTL_SECONDS", "-1")
@@ -128,10 +162,15 @@ def test_bad_settings_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("version", ["6.2", "6.2.14", "7.0.15", "8.0.0", "255.255.255"])
 def test_recent_redis_is_accepted(version: str) -> None:
-    check_redis_version(version)
+    check_redis_version([b"server", b"redis", b"version", version.encode(), b"proto", 2])
 
 
 @pytest.mark.parametrize("version", ["6.0.16", "5.0.7", "2.8"])
 def test_old_redis_is_refused(version: str) -> None:
     with pytest.raises(StartupError, match=r"needs Redis 6\.2 or newer"):
-        check_redis_version(version)
+        check_redis_version([b"version", version.encode()])
+
+
+def test_redis_that_does_not_know_hello_is_refused() -> None:
+    with pytest.raises(StartupError, match=r"Redis before 6\.0 is too old: the service needs Redis 6\.2 or newer"):
+        check_redis_version([])

@@ -1,8 +1,9 @@
-"""The names of RQ's keys in our scripts are RQ's own."""
+"""The names of RQ's keys in our scripts are those that RQ uses."""
 
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.executions import Execution, ExecutionRegistry
 from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.results import Result
@@ -33,6 +34,12 @@ QUEUE = Queue("analysis-pets", connection=Redis())  # never connects
         (rq_keys.SCHEDULED + QUEUE.name, QUEUE.scheduled_job_registry.key),
         (rq_keys.DEFERRED + QUEUE.name, QUEUE.deferred_job_registry.key),
         (rq_keys.READY + QUEUE.name, QUEUE.ready_job_registry.key),
+        (rq_keys.EXECUTION + "1:2", Execution("2", "1", QUEUE.connection).key),
+        (rq_keys.EXECUTIONS + "1", ExecutionRegistry("1", QUEUE.connection).key),
+        (
+            "rq:worker:w" + rq_keys.EXECUTIONS_OF_WORKER,
+            Execution("2", "1", QUEUE.connection, "w").worker_executions_key,
+        ),
         (rq_keys.WORKERS, REDIS_WORKER_KEYS),
         (rq_keys.WORKERS_OF + QUEUE.name, WORKERS_BY_QUEUE_KEY % QUEUE.name),
         (rq_keys.SUSPENDED, WORKERS_SUSPENDED),

@@ -1,4 +1,4 @@
-"""Each script is headed by what its typed function passes, and the state-machine page names all of them."""
+"""The header of each script lists what its typed function passes, and the state-machine page names all scripts."""
 
 import re
 from importlib.resources import files
@@ -13,14 +13,15 @@ from image_analysis_common.scripts.source import ScriptCall, header, load
 
 RECORD = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64, owner="ann", webhook_url="https://hook.test/")
 COMMANDS = [("SADD", "rq:queues", "rq:queue:pets"), ("LPUSH", "rq:queue:pets", "1")]
-NEW_RUN = runs.NewRun(job_id="1", model="pets", record=RECORD, image_bytes=100, rq_commands=COMMANDS)
+RQ_WORDS = (3, "SADD", "rq:queues", "rq:queue:pets")
+NEW_RUN = runs.NewRun(job_id="1", model="pets", record=RECORD, image_bytes=100, rq_words=RQ_WORDS)
 QUEUE_LIMITS = runs.QueueLimits(depth=1000, image_bytes=1_000_000, followers=1000, deliveries=1000, waiting_s=60)
-CLAIM = ("LREM", "rq:queue:pets:intermediate", 1, "1")
-RQ_STEP = runs.RqStep("rq:job:1", "rq:canceled:pets", CLAIM, COMMANDS, "2")
+RQ_WORKER = runs.RqWorker(key="rq:worker:1", name="1", queue="analysis-pets", now="", now_s=0)
+STEP = runs.Step("1", RECORD, {"status": "PROCESSING"}, rq=runs.RqStep("start", "2", 0))
 
 CALLS = {
     "enqueue": runs.enqueue(NEW_RUN, QUEUE_LIMITS),
-    "step": runs.step("1", "pets", RECORD, {"status": "PROCESSING"}, rq=RQ_STEP),
+    "step": runs.step("pets", [STEP], cache_ttl_s=60, worker=RQ_WORKER),
     "sweep": runs.sweep(check_s=10, confirm_s=5, pause_ms=15, expired="{}", lost="{}"),
     "cancel": runs.cancel("1", "ann"),
     "find_result": jobs.find_result("pets", "0" * 64),
@@ -28,8 +29,9 @@ CALLS = {
     "find_position": jobs.find_position("1"),
     "list_jobs": jobs.list_jobs("ann", limit=20),
     "read_queues": queues.read_queues(["pets", "birds"]),
+    "pop": queues.pop("analysis-pets", 8, ["1", "2"]),
     "requeue_popped": queues.requeue_popped("analysis-pets", after_s=2),
-    "admit": limits.admit("rate_limit:::1", limit=5, window_s=60, cost=1, whole=1),
+    "rate_limit": limits.rate_limit("rate_limit:::1", limit=5, window_s=60, cost=1, instead_us=0),
     "claim_key": limits.claim_key("key", fingerprint="0", work_id="1", work="analysis_job:", busy_s=60),
     "release_key": limits.release_key("key", work_id="1", work="analysis_job:"),
     "claim_deliveries": deliveries.claim_deliveries(10, {"hook.test:443": 2}, lease_s=30, aside_s=2),
@@ -40,12 +42,12 @@ LIBRARIES = sorted(path.name.removesuffix(".lua") for path in (files(scripts) / 
 
 
 def code(name: str) -> str:
-    """Return what follows a file's header."""
+    """Return the code after a file's header."""
     return (files(scripts) / f"{name}.lua").read_text().partition("\n\n")[2]
 
 
 def entries(name: str, part: str) -> tuple[list[int], bool]:
-    """Return the numbers that a header gives to its KEYS or ARGV, and whether the last one stands for any number."""
+    """Return the numbers of a header's KEYS or ARGV, and whether the last entry stands for any number of them."""
     section = re.search(rf"^-- {part}(?:: none.*)?\n((?:--   .*\n)*)", header(name) + "\n", re.MULTILINE)
     assert section, f"{name}.lua names no {part}"
     found = re.findall(r"^--   (\d+)(\.\.\.)?(?= |$)", section[1], re.MULTILINE)

@@ -1,4 +1,4 @@
-"""When traces are sent, and what the variables may ask for."""
+"""When traces are sent, and which values of the variables are accepted."""
 
 import os
 
@@ -28,7 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
     ],
 )
-def test_traces_are_sent_where_the_standard_variables_ask_for_them(
+def test_traces_are_sent_if_the_standard_variables_enable_them(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], answer: bool
 ) -> None:
     for name, value in variables.items():
@@ -40,7 +40,7 @@ def test_traces_are_sent_where_the_standard_variables_ask_for_them(
 @pytest.mark.parametrize(
     ("name", "value"), [("OTEL_TRACES_EXPORTER", "zipkin"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]
 )
-def test_what_cannot_be_had_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_unsupported_value_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     for variable in (*COLLECTOR.items(), (name, value)):
         monkeypatch.setenv(*variable)
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_had_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, 
         start_tracing("image-analysis-api")
 
 
-def test_job_carries_nothing_where_nothing_is_traced() -> None:
+def test_job_carries_no_trace_if_tracing_is_off() -> None:
     start_tracing("image-analysis-api")
 
     assert traceparent() == {}

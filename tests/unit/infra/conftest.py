@@ -1,4 +1,4 @@
-"""The manifests of every way in which the service can be put into a cluster."""
+"""The manifests of every way to deploy the service to a cluster."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ WAYS = {
 
 @pytest.fixture(scope="session", params=WAYS)
 def kustomization(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kustomization such as an operator would write, around one of ours."""
+    """A kustomization as an operator writes it, based on one of ours."""
     folder = tmp_path_factory.mktemp("kustomization").resolve()
     resource, *components = [os.path.relpath(KUBERNETES / part, folder) for part in WAYS[request.param]]
     root = {

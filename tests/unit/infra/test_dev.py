@@ -1,4 +1,4 @@
-"""What `just dev` sets for a developer."""
+"""The settings of `just dev`."""
 
 import pytest
 

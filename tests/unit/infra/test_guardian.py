@@ -1,4 +1,4 @@
-"""The process between the local stack and supervisord; a shell script is supervisord here."""
+"""The process between the local stack and supervisord; a shell script replaces supervisord."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import guardian
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 EXITED = "2026-01-01 00:00:00,000 WARN exited: worker (exit status 3; not expected)"
 KILLED = "2026-01-01 00:00:00,000 WARN exited: api (terminated by SIGKILL; not expected)"
@@ -38,15 +38,15 @@ def test_exit_is_recorded_with_what_the_program_said(directory: Path) -> None:
     exits = directory / guardian.EXITS
     process = start(directory, "".join(f"echo '{line}'; " for line in said) + "exec sleep 60")
 
-    wait_until(lambda: exits.exists() and exits.read_text().count("\n") == 2, "both exits are recorded", 10)
+    wait_until(lambda: exits.exists() and exits.read_text().count("\n") == 2, "both exits are recorded")
     recorded = [json.loads(line) for line in exits.read_text().splitlines()]
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=PATIENCE_S)
 
     assert output.splitlines() == said
     assert recorded == [["worker", 3, REFUSAL], ["worker", 3, ""]]
 
 
-def test_end_of_input_stops_everything_where_nobody_reads_the_log_any_more(directory: Path) -> None:
+def test_end_of_input_stops_everything_even_without_a_reader_of_the_log(directory: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     is_up = directory.parent / "up"
@@ -54,9 +54,9 @@ def test_end_of_input_stops_everything_where_nobody_reads_the_log_any_more(direc
     script = f"trap 'exit 7' TERM; {says_much}; sleep 60 & touch {is_up}; while :; do wait; done"
     process = start(directory, script, writer)
     os.close(writer)
-    wait_until(is_up.exists, "everything runs", 10)
+    wait_until(is_up.exists, "everything runs")
 
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 7
     assert not directory.exists()

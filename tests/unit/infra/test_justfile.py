@@ -1,4 +1,4 @@
-"""What the recipes share."""
+"""What the recipes have in common."""
 
 import os
 import subprocess

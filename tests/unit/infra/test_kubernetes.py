@@ -1,4 +1,4 @@
-"""The manifests against Kubernetes' schema, the composition, the settings and the documents; no cluster is asked."""
+"""The manifests agree with Kubernetes' schema, the composition, the settings and the documents; without a cluster."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from support.manifests import YAML, Manifest
 
 ROOT = Path(__file__).parents[3]
 OLDEST_VERSION, NEWEST_VERSION = "1.30", "1.37"
-"""Before 1.30, a pod could not sleep before it stops."""
+"""Before 1.30, a pod could not sleep before its stop."""
 
 UNITS = {"": 1.0, "m": 0.001, "Gi": 2.0**30, "Mi": 2.0**20, "MB": 1e6}
 
@@ -57,7 +57,7 @@ def identify(manifests: list[Manifest]) -> dict[tuple[str, str], Manifest]:
     return {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in manifests}
 
 
-def test_whatever_kustomize_is_at_hand_builds_the_same(kustomization: Path, manifests: list[Manifest]) -> None:
+def test_any_installed_kustomize_builds_the_same(kustomization: Path, manifests: list[Manifest]) -> None:
     for command in (["kustomize", "build"], ["kubectl", "kustomize"]):
         if shutil.which(command[0]):
             built = subprocess.run([*command, str(kustomization)], check=True, capture_output=True, text=True).stdout
@@ -74,7 +74,7 @@ def test_every_manifest_is_valid(manifests: list[Manifest], version: str) -> Non
 
 @cache
 def validate(manifest: str, version: str) -> None:
-    """Validate a manifest once, in however many kustomizations it is."""
+    """Validate a manifest only once, even if it is in several kustomizations."""
     kubernetes_validate.validate(json.loads(manifest), version, strict=True)
 
 
@@ -114,7 +114,7 @@ def test_every_service_leads_to_a_port_that_the_image_exposes(manifests: list[Ma
         assert str(own["containerPort"]) in exposed
 
 
-def test_every_port_of_metrics_is_where_the_image_listens_for_others(manifests: list[Manifest]) -> None:
+def test_every_metrics_port_is_the_one_of_the_image(manifests: list[Manifest]) -> None:
     dockerfile = (ROOT / "infra" / "Dockerfile").read_text()
     variables = " ".join(re.findall(r"^ENV .*METRICS_HOST=0\.0\.0\.0 .*$", dockerfile, re.MULTILINE))
     listening = re.findall(r"(\w+)_METRICS_PORT=(\d+)", variables)
@@ -129,7 +129,7 @@ def test_every_port_of_metrics_is_where_the_image_listens_for_others(manifests: 
     assert opened == (set(listening) if is_scraped else set())
 
 
-def test_whoever_runs_twice_is_spread_and_has_a_disruption_budget(manifests: list[Manifest]) -> None:
+def test_replicated_pods_are_spread_and_have_a_disruption_budget(manifests: list[Manifest]) -> None:
     pods = find_pods(manifests)
     budgets = {m["metadata"]["name"]: m["spec"]["maxUnavailable"] for m in manifests if m["kind"].endswith("Budget")}
 
@@ -184,11 +184,11 @@ def test_no_variable_uses_one_that_comes_later(manifests: list[Manifest]) -> Non
 
 
 def test_every_secret_is_one_that_the_documents_make(manifests: list[Manifest]) -> None:
-    told = set(re.findall(r"--from-literal=([\w-]+)=", INFRA.read_text()))
+    documented = set(re.findall(r"--from-literal=([\w-]+)=", INFRA.read_text()))
     sources = [v["valueFrom"] for c in find_containers(manifests).values() for v in c["env"] if "valueFrom" in v]
 
     assert {source["secretKeyRef"]["name"] for source in sources} == {"image-analysis"}
-    assert {s["secretKeyRef"]["key"] for s in sources if not s["secretKeyRef"].get("optional")} == told
+    assert {s["secretKeyRef"]["key"] for s in sources if not s["secretKeyRef"].get("optional")} == documented
 
 
 def test_every_container_is_probed_as_its_image_checks_itself(manifests: list[Manifest]) -> None:

@@ -1,4 +1,4 @@
-"""Who reaches whom through the network policies, worked out from them as Kubernetes documents it."""
+"""Which pods can connect to each other under the network policies, computed as Kubernetes documents it."""
 
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -12,7 +12,7 @@ from support.manifests import Manifest
 NAMESPACE = "kubernetes.io/metadata.name"
 NAME = "app.kubernetes.io/name"
 Peer = dict[str, str]
-"""A pod's labels, its namespace's name among them."""
+"""A pod's labels, including its namespace's name."""
 
 DNS = {NAMESPACE: "kube-system", "k8s-app": "kube-dns"}
 KEDA = {NAMESPACE: "keda", "app": "keda-operator"}
@@ -44,9 +44,9 @@ def matches(selector: dict[str, Any], labels: Peer) -> bool:
 
 
 def allows(policies: list[Manifest], direction: str, pod: Peer, other: Peer | str, port: int) -> bool:
-    """Tell whether a pod may connect to, or be connected to by, another pod or an address."""
+    """Return whether a pod may connect to another pod or address, or accept a connection from it."""
     if pod[NAMESPACE] != "image-analysis":
-        return True  # others' policies are not ours
+        return True  # a policy for other pods
     mine = [policy["spec"] for policy in policies if matches(policy["spec"]["podSelector"], pod)]
     mine = [spec for spec in mine if direction in spec["policyTypes"]]
     side = "from" if direction == "Ingress" else "to"
@@ -82,7 +82,7 @@ def test_every_pod_is_denied_everything_that_no_policy_allows(policies: list[Man
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in [policy["spec"] for policy in policies]
 
 
-def test_pods_reach_redis_and_names_and_nobody_else(manifests: list[Manifest], policies: list[Manifest]) -> None:
+def test_pods_reach_only_redis_and_dns(manifests: list[Manifest], policies: list[Manifest]) -> None:
     reached = {
         (source, target, port)
         for source, one in PEERS.items()
@@ -105,7 +105,7 @@ def test_pods_reach_redis_and_names_and_nobody_else(manifests: list[Manifest], p
     }
 
 
-def test_who_asks_for_strangers_alone_reaches_the_internet_and_the_worker_its_hub(
+def test_only_api_and_deliverer_reach_the_internet_and_the_worker_only_its_hub(
     manifests: list[Manifest], policies: list[Manifest]
 ) -> None:
     has_hub = any(manifest["metadata"]["name"] == "model-hub" for manifest in manifests)
@@ -123,13 +123,13 @@ def test_who_asks_for_strangers_alone_reaches_the_internet_and_the_worker_its_hu
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_nobody_reaches_an_address_that_is_not_public(policies: list[Manifest], address: str) -> None:
+def test_no_pod_reaches_an_address_that_is_not_public(policies: list[Manifest], address: str) -> None:
     assert not AddressPolicy().permits(ip_address(address))
     for pod in OURS.values():
         assert not any(allows(policies, "Egress", pod, address, port) for port in PORTS)
 
 
-def test_the_policies_shut_no_address_that_the_api_would_fetch_from(policies: list[Manifest]) -> None:
+def test_the_policies_block_no_address_that_the_api_would_fetch_from(policies: list[Manifest]) -> None:
     for policy in policies:
         for rule in policy["spec"].get("egress", []):
             for peer in rule["to"]:

@@ -1,6 +1,6 @@
-"""The ScaledObject against what KEDA documents of it, and against where RQ keeps jobs.
+"""The ScaledObject agrees with KEDA's documentation, and with the keys where RQ keeps jobs.
 
-No registry of Python packages has KEDA's schema: this holds the fields that we use to its reference.
+No Python package contains KEDA's schema: this checks the fields that we use, as its reference describes them.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ class Documented(BaseModel):
 
 
 class RedisList(Documented):
-    """The metadata of the trigger `redis`, all of it strings."""
+    """The metadata of the trigger `redis`; all values are strings."""
 
     address: str = Field(pattern=r"^[a-z0-9.-]+:\d+$")
     password_from_env: str
@@ -63,7 +63,7 @@ class ScaledObject(Documented):
 
 @pytest.fixture(scope="session")
 def scaled_objects(manifests: list[Manifest]) -> list[ScaledObject]:
-    """One with KEDA, none without."""
+    """One ScaledObject with KEDA, none without."""
     return [ScaledObject.model_validate(manifest) for manifest in manifests if manifest["kind"] == "ScaledObject"]
 
 
@@ -72,7 +72,7 @@ def find(manifests: list[Manifest], kind: str, name: str) -> Manifest:
     return found
 
 
-def test_workers_are_scaled_by_keda_alone_where_it_is_there(
+def test_only_keda_scales_workers_if_it_is_installed(
     manifests: list[Manifest], scaled_objects: list[ScaledObject]
 ) -> None:
     worker = find(manifests, "Deployment", "worker")
@@ -81,7 +81,7 @@ def test_workers_are_scaled_by_keda_alone_where_it_is_there(
     assert ("replicas" in worker["spec"]) is not bool(scaled_objects)
 
 
-def test_workers_are_there_wherever_rq_keeps_a_job_of_the_model(
+def test_a_worker_is_kept_while_rq_has_a_job_of_the_model(
     manifests: list[Manifest], scaled_objects: list[ScaledObject]
 ) -> None:
     model_id = find(manifests, "ConfigMap", "settings-")["data"]["MODEL_ID"]
@@ -95,7 +95,7 @@ def test_workers_are_there_wherever_rq_keeps_a_job_of_the_model(
         }
 
 
-def test_keda_asks_the_redis_of_the_workers(manifests: list[Manifest], scaled_objects: list[ScaledObject]) -> None:
+def test_keda_reads_the_redis_of_the_workers(manifests: list[Manifest], scaled_objects: list[ScaledObject]) -> None:
     redis = find(manifests, "Service", "redis")
     [worker] = find(manifests, "Deployment", "worker")["spec"]["template"]["spec"]["containers"]
     address = f"redis.{redis['metadata']['namespace']}.svc:{redis['spec']['ports'][0]['port']}"
@@ -105,7 +105,7 @@ def test_keda_asks_the_redis_of_the_workers(manifests: list[Manifest], scaled_ob
         assert trigger.metadata.password_from_env in {variable["name"] for variable in worker["env"]}
 
 
-def test_an_api_stays_ready_where_there_may_be_no_worker(
+def test_an_api_stays_ready_if_there_may_be_no_worker(
     manifests: list[Manifest], scaled_objects: list[ScaledObject]
 ) -> None:
     [api] = find(manifests, "Deployment", "api")["spec"]["template"]["spec"]["containers"]

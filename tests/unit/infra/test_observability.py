@@ -1,4 +1,4 @@
-"""Alerts and dashboard against the documents' table of metrics, which the integration tests hold to real processes."""
+"""Alerts and dashboard use the documented metrics; the integration tests compare those with real processes."""
 
 import re
 from collections.abc import Iterator
@@ -9,17 +9,18 @@ import promql_parser
 import pytest
 import yaml
 
+from image_analysis_common.job_errors import JobError
 from support.documents import INFRA
 from support.observability import ALERTS, FOLDER, PANELS, RULES
 
 ROOT = Path(__file__).parents[3]
 ROW = re.compile(r"^\| `(image_analysis_\w+)` \|([^|]*)\| (?:API|worker|deliverer) \| (Histogram)?", re.MULTILINE)
-# What Prometheus itself gives to every series of a target.
+# Labels that Prometheus adds to every series of a target.
 TARGET_LABELS = {"job", "instance"}
 
 
 def documented() -> dict[str, set[str]]:
-    """The labels of every series that the service exposes; a histogram is three of them."""
+    """The labels of every series that the service exposes; a histogram has three series."""
     series = {"up": TARGET_LABELS}
     for name, cell, histogram in ROW.findall(INFRA.read_text()):
         labels = set(re.findall(r"`(\w+)`", cell)) | TARGET_LABELS
@@ -40,7 +41,7 @@ def parts(node: Any) -> Iterator[Any]:
 
 
 def used(query: str) -> dict[str, set[str]]:
-    """The series that a query reads, each with the labels that it is selected and grouped by."""
+    """The series in a query, each with the labels by which it is selected and grouped."""
     tree = list(parts(promql_parser.parse(query)))
     grouped = {
         label
@@ -86,7 +87,25 @@ def test_every_alert_says_what_to_do_and_is_played_in_the_tests() -> None:
     assert played == set(ALERTS)
 
 
-def test_prometheus_scrapes_the_services_where_their_images_listen() -> None:
+def test_failing_jobs_alert_the_operator_only_if_the_operator_can_act() -> None:
+    expression = promql_parser.parse(ALERTS["JobsFail"])
+    matchers = [node.matchers for node in parts(expression) if isinstance(node, promql_parser.VectorSelector)]
+    [pattern] = [matcher.value for one in matchers for matcher in one.matchers if matcher.name == "code"]
+    codes = [JobError.code, *(error.code for error in JobError.__subclasses__())]
+
+    alerted = {code for code in codes if not re.fullmatch(pattern, code)}
+
+    assert alerted == {
+        "internal_error",
+        "image_expired",
+        "job_lost",
+        "job_timeout",
+        "training_not_supported",
+        "worker_lost",
+    }
+
+
+def test_prometheus_scrapes_the_ports_of_the_images() -> None:
     jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
     services = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())["services"]
     image_ports = dict(re.findall(r"(\w+)_METRICS_PORT=(\d+)", (ROOT / "infra" / "Dockerfile").read_text()))

@@ -1,4 +1,4 @@
-"""The CPU that a container really has."""
+"""The number of cores that a container may use, and the features of its CPU."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The worker's health check: whose heartbeat counts, and for how long."""
+"""The worker's health check: which heartbeats count, and for how long."""
 
 import socket
 import subprocess

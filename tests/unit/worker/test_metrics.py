@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.jobs.outcomes import report_end
 from image_analysis_worker.metrics import Stages
 from support.scraping import values

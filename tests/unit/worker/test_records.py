@@ -1,4 +1,4 @@
-"""A job's record only ever moves forward."""
+"""A job's record only moves forward."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import AnalysisResult, CachedResult, JobFailure, JobStatus, ModelRef, Prediction
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts.runs import Step
 from image_analysis_worker.jobs.records import Records
 from support.replies import raw, read_record
 from support.samples import make_png
@@ -35,15 +36,15 @@ def redis() -> FakeRedis:
 
 
 class Steps:
-    """Takes each step in a transaction of its own."""
+    """Writes each step in a separate transaction."""
 
     def __init__(self, redis: FakeRedis, cache_ttl_s: int = 60) -> None:
         self._redis = redis
         self._records = Records("m", cache_ttl_s=cache_ttl_s)
 
-    def _run(self, step: Callable[..., None], *arguments: object) -> None:
+    def _run(self, step: Callable[..., Step], *arguments: object) -> None:
         with self._redis.pipeline() as pipeline:
-            step(pipeline, JOB_ID, *arguments)
+            self._records.write(pipeline, [step(JOB_ID, *arguments)])
             pipeline.execute()
 
     def begin(self) -> None:
@@ -181,7 +182,8 @@ def test_run_that_keeps_more_predictions_has_a_leader_and_a_cache_field_of_its_o
     redis.set(keys.leader("m", hashed, is_deep=True), JOB_ID)
 
     with redis.pipeline() as pipeline:
-        Records("m", cache_ttl_s=60).complete(pipeline, JOB_ID, deep, RESULT, 12.5)
+        records = Records("m", cache_ttl_s=60)
+        records.write(pipeline, [records.complete(JOB_ID, deep, RESULT, 12.5)])
         pipeline.execute()
 
     assert redis.hkeys(keys.result(hashed)) == [b"m@r#1+100"]

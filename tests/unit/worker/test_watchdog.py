@@ -2,7 +2,7 @@
 
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.threads.watchdog import Watchdog
 from support.waiting import wait_until
 

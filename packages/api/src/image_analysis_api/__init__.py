@@ -1,1 +1,1 @@
-"""The HTTP service: takes images in, answers for jobs; it never decodes pixels and never loads a model."""
+"""The HTTP service: accepts images and reports on their jobs. It never decodes pixels and never loads a model."""

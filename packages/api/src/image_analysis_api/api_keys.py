@@ -1,8 +1,8 @@
-"""API keys: how one is made, and whose a presented one is; knows neither HTTP nor Redis.
+"""API keys: makes them, and finds the owner of a presented key. Knows neither HTTP nor Redis.
 
-A key is 256 random bits. The environment holds its SHA-256 alone, so somebody who reads the settings cannot call the
-API. A fast hash is right here: slow and salted ones make up for passwords that can be guessed, and would cost each
-request 50 ms; 256 bits cannot be guessed, however fast each try is.
+A key is 256 random bits. The environment holds only its SHA-256, so someone who reads the settings cannot call the
+API. A fast hash is enough: slow, salted hashes protect passwords that can be guessed, and would take 50 ms for each
+request. 256 random bits cannot be guessed, however fast each try is.
 """
 
 import re
@@ -20,7 +20,7 @@ DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 @dataclass(frozen=True)
 class ApiKey:
-    """An entry of `API_KEYS`; two with one name are two keys of the same owner, so that one can replace the other."""
+    """An entry of `API_KEYS`. Two entries of the same name are two keys of one owner, to replace one by the other."""
 
     name: str
     digest: bytes
@@ -30,7 +30,7 @@ class ApiKey:
         """Read `name:digest`.
 
         Raises:
-            ValueError: it is not of this form; the message repeats nothing, for it may be a key.
+            ValueError: the entry is malformed. The message does not repeat it, because it may be a key.
         """
         name, _, digest = entry.partition(":")
         if not NAME.fullmatch(name) or not DIGEST.fullmatch(digest):
@@ -42,7 +42,7 @@ class ApiKey:
 
 
 def find_owner(api_keys: Iterable[ApiKey], presented: str) -> str | None:
-    """Name the owner of a key, after as long for one that is wrong as for any that is right."""
+    """Return the owner of a key, None for a wrong one. The time taken does not depend on which key it is."""
     digest, owner = sha256(presented.encode()).digest(), None
     for api_key in api_keys:
         if compare_digest(api_key.digest, digest):

@@ -5,20 +5,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from starlette.types import ASGIApp
 
 from image_analysis_api.intake.image import bound_pillow
 from image_analysis_api.openapi import document, webhooks
 from image_analysis_api.outbound.fetcher import Fetcher
-from image_analysis_api.routes import analyses, batches, events, health, models, page
+from image_analysis_api.routes import analyses, batches, classifiers, events, health, inference, models, page
+from image_analysis_api.routes.direct import DirectCalls
 from image_analysis_api.server import problems
 from image_analysis_api.server.body_budget import BodyBudget
+from image_analysis_api.server.proxies import ProxyHeaders
 from image_analysis_api.server.request_context import RequestContext
 from image_analysis_api.services import Services
 from image_analysis_api.settings import ApiSettings
+from image_analysis_common import tracing
 
 DESCRIPTION = """Classify images with your own models, asynchronously.
 
@@ -28,9 +32,9 @@ stable `code`; quote its `request_id` when you report it.
 
 
 def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> FastAPI:
-    """Build the API; it connects to nothing before it serves."""
+    """Build the API. Nothing connects before the first request."""
     services = Services.build(settings, redis=redis, fetcher=fetcher)
-    bound_pillow()
+    bound_pillow(settings.max_image_pixels)
 
     @asynccontextmanager
     async def close_services(_app: FastAPI) -> AsyncIterator[None]:
@@ -45,37 +49,47 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
         version=settings.api_version,
         description=DESCRIPTION,
         lifespan=close_services,
-        # A redirect would name a host that the client chose.
+        # A redirect would name the host of the request, which the client chose.
         redirect_slashes=False,
-        # What generated clients name their functions after.
+        # Generated clients name their functions after it.
         generate_unique_id_function=lambda route: route.name,
-        telemetry={"exclude": lambda scope: scope["path"].startswith("/health")},
+        # Without traces, FastAPI would look for them in the environment at every request.
+        telemetry={
+            "exclude": lambda scope: scope["path"].startswith("/health"),
+            **dict.fromkeys(("tracing", "metrics", "logs"), tracing.is_wanted()),
+        },
     )
+    for route in app.routes:
+        if isinstance(route, APIRoute):  # a page of the documentation, which FastAPI's own route answers to GET alone
+            route.methods = {"GET", "HEAD"}
     app.state.services = services
-    for router in (analyses.router, batches.router, models.router, events.router, health.router, page.router):
-        app.include_router(router)
+    for part in (analyses, batches, classifiers, models, inference, events, health, page):
+        app.include_router(part.router)
     app.webhooks.include_router(webhooks.router)
-    _add_middleware(app, settings)
     problems.install(app)
     document.install(app, has_keys=bool(settings.api_keys))
+    app.middleware_stack = _surround(app.build_middleware_stack(), settings)
     return app
 
 
-def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
-    """Surround the routes, innermost first: even what `RequestContext` makes of a crash passes through CORS."""
-    app.add_middleware(BodyBudget, max_bytes=settings.max_bodies_bytes)
-    app.add_middleware(RequestContext)
+def _surround(app: ASGIApp, settings: ApiSettings) -> ASGIApp:
+    """Put middleware around FastAPI's own, which `DirectCalls` leaves out; the innermost comes first.
+
+    Answers that `RequestContext` gives after a crash get CORS headers too.
+    """
+    app = RequestContext(BodyBudget(DirectCalls(app), max_bytes=settings.max_bodies_bytes))
     if settings.cors_allow_origins:
-        # Keys travel in a header of the script's own, never in a cookie: no origin is allowed credentials.
-        app.add_middleware(
-            CORSMiddleware,
+        # API keys are sent in a header, never in a cookie: no origin needs credentials.
+        app = CORSMiddleware(
+            app,
             allow_origins=settings.cors_allow_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=[
                 "Authorization",
                 "Idempotency-Key",
                 "Last-Event-ID",
                 "Prefer",
+                "User-Agent",  # Hugging Face's client sets it, which Firefox lets it do
                 "X-API-Key",
                 "X-Request-ID",
             ],
@@ -89,5 +103,6 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
                 "X-Request-ID",
             ],
         )
-    if settings.trusted_proxies:
-        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[str(network) for network in settings.trusted_proxies])
+    if settings.trusted_proxies or settings.root_path:
+        app = ProxyHeaders(app, settings)
+    return app

@@ -8,47 +8,34 @@ from typing import Any, cast
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
+from redis.exceptions import NoPermissionError, RedisError
 
 from image_analysis_common import keys
 from image_analysis_common.scripts import queues
 
 TIMEOUT_S = 0.5
-"""A scrape is answered even without Redis, long before Prometheus times out."""
+"""Short, so that a scrape is answered without Redis too, before Prometheus times out."""
 
 MAX_MODELS = 50
-"""Models of other deployments on the same Redis show up as well: of those that workers announce, the latest few."""
+"""How many announced models are shown, the latest first: other deployments on the same Redis may announce some too."""
 
 STATES = ("idle", "busy", "suspended")
 
 
-def connect(dsn: str) -> Redis:
-    """Make a client for scrapes, which have a thread of their own."""
-    return Redis.from_url(
-        dsn,
-        protocol=2,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
 class QueueMetrics(Collector):
-    """Reads the queues and workers of every model; where Redis is away, says only that."""
+    """Reads the queues and workers of every model. If Redis is down, only `image_analysis_redis_up` is reported."""
 
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
         self._own = model
 
     def describe(self) -> Iterable[Metric]:
-        return []  # or registering it would read Redis
+        return []  # otherwise, registering this collector would read Redis
 
     def collect(self) -> Iterable[Metric]:
         is_up = GaugeMetricFamily("image_analysis_redis_up", "Whether Redis answers")
         try:
-            memory = self._redis.info("memory")
+            memory = self._read_memory()
             known = cast(list[bytes], self._redis.zrevrange(keys.MODELS, 0, MAX_MODELS - 1))
             models = list(dict.fromkeys([self._own, *(model.decode() for model in known)]))
             call = queues.read_queues(models)
@@ -59,9 +46,10 @@ class QueueMetrics(Collector):
             return
         is_up.add_metric([], 1)
         yield is_up
-        used, limit = memory["used_memory"], memory["maxmemory"]
-        yield GaugeMetricFamily("image_analysis_redis_memory_used_bytes", "Memory that Redis uses", value=used)
-        yield GaugeMetricFamily("image_analysis_redis_memory_max_bytes", "Its maxmemory; 0 is no limit", value=limit)
+        if memory:
+            used, limit = memory["used_memory"], memory["maxmemory"]
+            yield GaugeMetricFamily("image_analysis_redis_memory_used_bytes", "Memory that Redis uses", value=used)
+            yield GaugeMetricFamily("image_analysis_redis_memory_max_bytes", "maxmemory; 0 is no limit", value=limit)
         yield from _describe_queues(int(now_s), zip(models, found, strict=True))
         yield GaugeMetricFamily(
             "image_analysis_webhooks_pending",
@@ -73,6 +61,13 @@ class QueueMetrics(Collector):
             "How long the oldest due webhook has waited for a deliverer; 0 if none is due",
             value=max(int(now_s) - float(due_s), 0) if due_s else 0,
         )
+
+    def _read_memory(self) -> dict[str, int]:
+        """Return Redis's memory figures; none if its access control list forbids INFO."""
+        try:
+            return cast(dict[str, int], self._redis.info("memory"))
+        except NoPermissionError:
+            return {}
 
 
 def _describe_queues(now_s: int, found: Iterable[tuple[str, tuple[int, bytes, list[bytes]]]]) -> Iterable[Metric]:

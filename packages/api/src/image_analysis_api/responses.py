@@ -1,4 +1,4 @@
-"""The bodies that clients get; the OpenAPI document is made from them."""
+"""The bodies of answers; the OpenAPI document is generated from them."""
 
 from collections import Counter
 from datetime import UTC, datetime
@@ -7,7 +7,16 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
+from image_analysis_common.classifiers import Classifier
+from image_analysis_common.models import (
+    AnalysisResult,
+    Confidence,
+    EngineReport,
+    JobFailure,
+    JobStatus,
+    ScoreFunction,
+    Task,
+)
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 
@@ -15,9 +24,23 @@ EXAMPLE_JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
 
 
 class Answer(BaseModel):
-    """A body that the service sends: what has a default is in it all the same."""
+    """A body that the service sends; fields with a default are always present."""
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class TrainingAccepted(Answer):
+    """The training is in the queue, behind the jobs of its examples."""
+
+    job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
+    status: JobStatus = Field(examples=["PENDING"])
+    classifier: str = Field(description="The name of the classifier", examples=["products"])
+
+
+class ClassifierList(Answer):
+    """The caller's classifiers, by name."""
+
+    classifiers: list[Classifier]
 
 
 class JobAccepted(Answer):
@@ -29,7 +52,7 @@ class JobAccepted(Answer):
 
 
 class Position(NamedTuple):
-    """A place in the queue, 1 being the next to be taken, and the wait at the present pace, where there is one."""
+    """A job's place in the queue, 1 being the next, and its estimated wait at the current pace; None if unknown."""
 
     queue_position: int | None = None
     estimated_wait_ms: int | None = None
@@ -47,7 +70,10 @@ class AnalysisStatus(Answer):
 
     job_id: UUID = Field(examples=[EXAMPLE_JOB_ID])
     status: JobStatus
-    result: AnalysisResult | None = Field(None, description="Set when status is COMPLETED")
+    result: AnalysisResult | None = Field(None, description="Set when status is COMPLETED, but for a training")
+    classifier: Classifier | None = Field(
+        None, description="Only of a training that is COMPLETED: the classifier", exclude_if=_is_none
+    )
     error: JobFailure | None = Field(None, description="Set when status is FAILED")
     cached: bool = Field(False, description="Whether the result came from the cache")
     processing_time_ms: float | None = Field(
@@ -73,6 +99,7 @@ class AnalysisStatus(Answer):
             job_id=job_id,
             status=record.status,
             result=record.answer,
+            classifier=record.trained,
             error=record.error,
             cached=record.cached,
             processing_time_ms=record.processing_time_ms,
@@ -114,27 +141,43 @@ class BatchAccepted(BatchStatus):
     message: str
 
 
+class LabelScore(BaseModel):
+    """One label and how sure the model is of it, in the words of Hugging Face's clients."""
+
+    label: str = Field(examples=["cat"])
+    score: Confidence
+
+
 class ModelStatus(BaseModel):
     """A model that jobs can ask for, as its latest worker describes it."""
 
     id: str = Field(description="Send it as `model` when you submit an image", examples=[BUNDLED_MODEL])
     is_default: bool = Field(description="Whether it analyzes the images that are sent without a `model`")
     revision: str = Field(description="Commit on the hub, or a digest of the checkpoint's files")
-    labels_count: int = Field(description="How many labels it knows")
+    task: Task = Field(description="A zero-shot model needs `labels` with each image; other models have their own")
+    labels_count: int = Field(description="How many labels it knows; 0 for a zero-shot model")
     accuracy: float | None = Field(description="Measured top-1 accuracy, where the checkpoint states one")
     backend: str = Field(description="The engine that runs the model", examples=["torch"])
     device: str = Field(description="The device that it runs on", examples=["cpu"])
     precision: str = Field(examples=["float32", "bfloat16"])
     max_batch_size: int = Field(description="Most images that go through it together")
     inference_ms: float = Field(description="Time of one image through the warm model, in milliseconds")
+    function_to_apply: ScoreFunction | None = Field(
+        description="What makes the confidences of the model's logits; null until a worker of this release has said it"
+    )
+    embeds: bool = Field(description="Whether it gives the embedding of an image: send `embedding`")
+    trains: bool = Field(description="Whether its workers train classifiers from examples")
     workers: int = Field(description="Workers that have reported in the last 10 seconds; without one, jobs wait")
     queue_depth: int = Field(description="Jobs that wait for a worker")
 
 
 class ModelDetails(ModelStatus):
-    """A model with its labels."""
+    """A model with its labels, and the comparison of its engines."""
 
     labels: list[str]
+    engines: list[EngineReport] = Field(
+        description="How the engines compared before one was chosen; empty if they were not compared"
+    )
 
 
 class ModelList(BaseModel):
@@ -176,6 +219,6 @@ class Problem(Answer):
     type: str = "about:blank"
     title: str = Field(examples=["Bad Request"])
     status: int = Field(examples=[400])
-    detail: str = Field(description="What happened and what to do", examples=["image_data is not valid base64."])
+    detail: str = Field(description="What happened and what to do", examples=["The image is not valid base64."])
     code: str = Field(examples=["invalid_base64"])
     request_id: str = Field(description="Quote it when you report the error")

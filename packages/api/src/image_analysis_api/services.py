@@ -1,4 +1,4 @@
-"""The parts of one API process, put together from the settings; routes get them by one dependency."""
+"""Builds the parts of one API process from the settings; routes get them through one dependency."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -13,27 +13,31 @@ from image_analysis_api.jobs.acceptance import Acceptance
 from image_analysis_api.jobs.analyses import Analyses
 from image_analysis_api.jobs.batches import Batches
 from image_analysis_api.jobs.cancellation import Cancellation
+from image_analysis_api.jobs.classifier_records import ClassifierRecords
 from image_analysis_api.jobs.listing import Listing
 from image_analysis_api.jobs.model_registry import ModelRegistry
 from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import JobQueue
 from image_analysis_api.jobs.records import JobRecords
+from image_analysis_api.jobs.result_cache import ResultCache
 from image_analysis_api.jobs.sweep import Sweep
+from image_analysis_api.jobs.training import TrainingParts, Trainings
 from image_analysis_api.outbound.client import Destinations, OutboundClient
 from image_analysis_api.outbound.fetcher import Fetcher
 from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.outbound.webhook_urls import WebhookUrls
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import connect
+from image_analysis_api.store.replication import Replication
 from image_analysis_api.waiting.room import WaitingRoom
 
 IDEMPOTENCY_SLACK_S = 10
-"""Time for a submission on top of its fetch; after that, its claim on an Idempotency-Key lapses."""
+"""Time for a submission in addition to its fetch; after that, its claim of an Idempotency-Key expires."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that the routes call."""
+    """The parts that the routes use."""
 
     settings: ApiSettings
     redis: Redis
@@ -44,6 +48,8 @@ class Services:
     model_registry: ModelRegistry
     analyses: Analyses
     batches: Batches
+    classifiers: ClassifierRecords
+    trainings: Trainings
     cancellation: Cancellation
     listing: Listing
     waiting_room: WaitingRoom
@@ -51,15 +57,10 @@ class Services:
 
     @classmethod
     def build(cls, settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fetcher | None = None) -> Self:
-        """Make the parts that are not given; nothing connects before the first request."""
-        redis = redis or connect(settings.redis_dsn)
+        """Build the parts that are not given. Nothing connects before the first request."""
+        redis = redis or connect(settings.redis_dsn, settings.sentinels)
         destinations = Destinations.of(settings)
-        fetcher = fetcher or Fetcher(
-            OutboundClient(destinations, Resolver(settings.fetch_dns_servers)),
-            max_bytes=settings.max_image_bytes,
-            timeout_s=settings.fetch_timeout_seconds,
-            max_concurrent=settings.fetch_max_concurrent,
-        )
+        fetcher = fetcher or _make_fetcher(settings, destinations)
         store = JobRecords(redis, settings.model_name)
         limiter = RateLimiter(
             redis,
@@ -75,10 +76,17 @@ class Services:
             max_bytes=settings.max_queue_bytes,
         )
         model_registry = ModelRegistry(redis, settings.model_name, queue_of)
-        positions = Positions(redis)
+        positions, classifiers = Positions(redis), ClassifierRecords(redis)
+        result_cache = ResultCache(redis, settings.model_name)
         webhook_urls = WebhookUrls(redis, destinations, is_enabled=bool(settings.webhook_secret))
-        acceptance = Acceptance(redis, store, model_registry, queue_of, webhook_urls)
-        image_reader = ImageReader(fetcher, max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels)
+        replication = Replication(redis, settings.min_replicas_ack)
+        acceptance = Acceptance(redis, result_cache, model_registry, queue_of, webhook_urls, replication)
+        image_reader = ImageReader(
+            fetcher,
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            is_checked=result_cache.is_popular,
+        )
         return cls(
             settings=settings,
             redis=redis,
@@ -87,8 +95,15 @@ class Services:
             admission=Admission(settings.api_keys, limiter),
             idempotency=Idempotency(redis, busy_s=settings.fetch_timeout_seconds + IDEMPOTENCY_SLACK_S),
             model_registry=model_registry,
-            analyses=Analyses(image_reader, acceptance, store, positions),
-            batches=Batches(image_reader, acceptance, store, positions, max_bytes=settings.batch_bytes),
+            analyses=Analyses(image_reader, acceptance, store, positions, classifiers),
+            batches=Batches(image_reader, acceptance, store, positions, classifiers, max_bytes=settings.batch_bytes),
+            classifiers=classifiers,
+            trainings=Trainings(
+                TrainingParts(redis, image_reader, acceptance, model_registry, classifiers),
+                max_bytes=settings.batch_bytes,
+                max_classifiers=settings.max_classifiers,
+                max_classifiers_bytes=settings.max_classifiers_bytes,
+            ),
             cancellation=Cancellation(redis),
             listing=Listing(redis),
             waiting_room=WaitingRoom(
@@ -98,7 +113,17 @@ class Services:
         )
 
     async def aclose(self) -> None:
-        """Dismiss the waiters and close every connection."""
+        """End every wait and close every connection."""
         await self.waiting_room.aclose()
         await self.fetcher.aclose()
         await self.redis.aclose()
+
+
+def _make_fetcher(settings: ApiSettings, destinations: Destinations) -> Fetcher:
+    return Fetcher(
+        OutboundClient(destinations, Resolver(settings.fetch_dns_servers)),
+        max_bytes=settings.max_image_bytes,
+        timeout_s=settings.fetch_timeout_seconds,
+        max_concurrent=settings.fetch_max_concurrent,
+        user_agent=settings.fetch_user_agent,
+    )

@@ -10,8 +10,9 @@ from pydantic_settings import NoDecode
 
 from image_analysis_api.api_keys import ApiKey
 from image_analysis_api.webhook_secrets import WebhookSecret
-from image_analysis_common.settings import SharedSettings
+from image_analysis_common.settings import MAX_SECONDS, SharedSettings
 
+PATH_PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,16}/?")
 _NAME_SERVER = re.compile(r"(?:\[(?P<six>[^\]]+)\]|(?P<four>[^:\[]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -44,27 +45,43 @@ def _check_name_server(server: str) -> str:
             raise ValueError("no such port")
     except ValueError as error:
         raise ValueError(
-            f"{server!r} is no name server: write it like 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:5353"
+            f"{server!r} is not a name server: write it like 10.0.0.53, 10.0.0.53:5353 or [fd00::53]:5353"
         ) from error
     return server
 
 
 def _check_origins(origins: frozenset[str]) -> frozenset[str]:
-    # A browser sends scheme, host and port in lower case, and nothing behind them: another form would never match.
+    # A browser sends scheme, host and port in lower case, without a path: any other form would never match.
     for origin in origins:
         if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+", origin):
             raise ValueError(f"{origin!r} is not an origin: write it like https://app.example:8443, or * for all")
     return origins
 
 
+def _check_user_agent(name: str) -> str:
+    if not re.fullmatch(r"[!-~](?:[ -~]{0,254}[!-~])?", name):
+        raise ValueError(
+            f"{name!a} is not a User-Agent: write printable ASCII of at most 256 characters, "
+            "like my-service/1.0 (+https://example.com/contact)"
+        )
+    return name
+
+
+def _check_root_path(path: str) -> str:
+    if not PATH_PREFIX.fullmatch(path):
+        raise ValueError(f"{path!r} is not the prefix of a path: write it like /images")
+    return path.rstrip("/")
+
+
 CommaSeparated = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
-Ports = Annotated[frozenset[int], NoDecode, BeforeValidator(_split)]
+Ports = Annotated[frozenset[Annotated[int, Field(ge=1, le=65535)]], NoDecode, BeforeValidator(_split)]
 ApiKeys = Annotated[tuple[ApiKey, ...], NoDecode, BeforeValidator(_split_keys)]
 Origins = Annotated[CommaSeparated, AfterValidator(_check_origins)]
 NameServers = Annotated[
     tuple[Annotated[str, AfterValidator(_check_name_server)], ...], NoDecode, BeforeValidator(_split)
 ]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split_networks)]
+UserAgent = Annotated[str, AfterValidator(_check_user_agent)]
 WebhookSecrets = Annotated[tuple[WebhookSecret, ...], NoDecode, BeforeValidator(_split_secrets)]
 
 
@@ -94,11 +111,12 @@ class ApiSettings(OutboundSettings):
     api_metrics_port: int | None = Field(None, ge=1, le=65535)
     api_keys: ApiKeys = ()
     trusted_proxies: Networks = ()
+    root_path: Annotated[str, AfterValidator(_check_root_path)] | None = None
     cors_allow_origins: Origins = frozenset()
     playground: bool = True
 
-    rate_limit_max_requests: int = Field(5, ge=1)
-    rate_limit_interval_seconds: int = Field(60, ge=1)
+    rate_limit_max_requests: int = Field(5, ge=1, le=2**31)
+    rate_limit_interval_seconds: int = Field(60, ge=1, le=MAX_SECONDS)
     rate_limit_fail_open: bool = False
 
     max_image_bytes: int = Field(10_000_000, ge=1)
@@ -107,23 +125,29 @@ class ApiSettings(OutboundSettings):
     max_bodies_bytes: int = 256_000_000
     max_queue_depth: int = Field(1000, ge=1)
     max_queue_bytes: int = 256_000_000
-    body_timeout_seconds: float = Field(60.0, gt=0)
+    body_timeout_seconds: float = Field(60.0, gt=0, le=MAX_SECONDS)
+
+    max_classifiers: int = Field(20, ge=0, le=1000)
+    max_classifiers_bytes: int = Field(64_000_000, ge=1)
+
+    min_replicas_ack: int = Field(0, ge=0)
 
     max_waiters: int = Field(2000, ge=1)
     max_waiters_per_client: int = Field(200, ge=1)
 
-    fetch_timeout_seconds: float = Field(10.0, gt=0)
+    fetch_timeout_seconds: float = Field(10.0, gt=0, le=MAX_SECONDS)
     fetch_max_concurrent: int = Field(64, ge=1)
+    fetch_user_agent: UserAgent = "image-analysis"
 
     @field_validator("max_queue_bytes", "max_bodies_bytes")
     @classmethod
     def check_room(cls, max_bytes: int, others: ValidationInfo) -> int:
-        """Check that there is room for the largest image, in base64 too."""
+        """Check that the largest image fits, also in base64."""
         if max_bytes < 2 * others.data.get("max_image_bytes", 0):
             raise ValueError("it must be at least twice MAX_IMAGE_BYTES, or the largest image does not fit")
         return max_bytes
 
     @property
     def batch_bytes(self) -> int:
-        """What the images of a batch may have: no more than all bodies leave room for, yet one always fits."""
+        """Most bytes of a batch's images: at most half of all bodies' bytes, but at least the largest image."""
         return max(self.max_image_bytes, min(self.max_batch_bytes, self.max_bodies_bytes // 2))

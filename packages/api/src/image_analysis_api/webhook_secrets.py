@@ -1,7 +1,7 @@
-"""Secrets of webhooks, as Standard Webhooks writes them: the service's own, and one for each client, made from it.
+"""Webhook secrets in the format of Standard Webhooks: the service's secret, and one derived from it for each client.
 
-A client that knew the service's secret could forge other clients' webhooks. So each owner of API keys has a secret of
-its own: the HMAC-SHA256 of the owner's name under the service's. Where there are no keys, it is that of an empty name.
+A client that knew the service's secret could forge other clients' webhooks. So each owner of API keys has a secret:
+the HMAC-SHA256 of the owner's name, with the service's secret as the key. Without API keys, the name is empty.
 """
 
 import base64
@@ -9,13 +9,9 @@ import binascii
 import hmac
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from secrets import token_bytes
 from typing import Self
-
-from standardwebhooks import Webhook
 
 from image_analysis_api.api_keys import NAME
 
@@ -25,7 +21,7 @@ KEY_BYTES = range(24, 65)
 
 @dataclass(frozen=True)
 class WebhookSecret:
-    """An entry of `WEBHOOK_SECRET`, or what an owner gets."""
+    """An entry of `WEBHOOK_SECRET`, or the secret of an owner."""
 
     key: bytes = field(repr=False)
 
@@ -34,7 +30,7 @@ class WebhookSecret:
         """Read `whsec_` and base64.
 
         Raises:
-            ValueError: it is not of this form; the message repeats nothing of it.
+            ValueError: the entry is malformed. The message does not repeat it.
         """
         try:
             key = base64.b64decode(entry.removeprefix(PREFIX), validate=True)
@@ -52,21 +48,11 @@ class WebhookSecret:
         return cls(token_bytes(32))
 
     def of(self, owner: str | None) -> "WebhookSecret":
-        """Derive the secret of an owner of API keys, or the one for all where there are none."""
+        """Derive the secret of an owner of API keys; None is every client of a service without API keys."""
         return WebhookSecret(hmac.digest(self.key, (owner or "").encode(), "sha256"))
 
     def __str__(self) -> str:
         return PREFIX + base64.b64encode(self.key).decode()
-
-
-def sign(secrets: Sequence[WebhookSecret], owner: str | None, message_id: str, body: str) -> dict[str, str]:
-    """Make the headers of a message to an owner, signed now with each of the service's secrets."""
-    now = datetime.now(UTC)
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": " ".join(Webhook(secret.of(owner).key).sign(message_id, now, body) for secret in secrets),
-    }
 
 
 def main() -> None:

@@ -37,10 +37,10 @@ class RequestError(ServiceError):
 
 
 class InvalidBase64(RequestError):
-    """image_data cannot be decoded."""
+    """The base64 of the image cannot be decoded."""
 
     code = "invalid_base64"
-    sentence = "image_data is not valid base64: use the standard alphabet, with padding and no line breaks."
+    sentence = "The image is not valid base64: use the standard alphabet, with padding and no line breaks."
 
 
 class UnsupportedImage(RequestError):
@@ -168,8 +168,7 @@ class UnsupportedMediaType(RequestError):
     """The body has an unsupported content type."""
 
     status, code = 415, "unsupported_media_type"
-    sentence = "Send the body as {kinds}, and name it in the Content-Type header."
-    example: ClassVar[Mapping[str, Any]] = {"kinds": "JSON (application/json) or a form (multipart/form-data)"}
+    sentence = "Set the Content-Type to application/json, multipart/form-data, image/* or application/octet-stream."
 
 
 class UrlTooLong(RequestError):

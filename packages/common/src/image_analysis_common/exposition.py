@@ -16,5 +16,6 @@ def serve_metrics(host: str, port: int | None) -> None:
     disable_created_metrics()  # they would double the number of series
     try:
         start_http_server(port, host)
-    except OSError as error:
-        raise StartupError(f"Metrics cannot be served on {host}, port {port}: {error.strerror or error}.") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: such a name of a host cannot be
+        reason = getattr(error, "strerror", None) or error
+        raise StartupError(f"Metrics cannot be served on {host}, port {port}: {reason}.") from error

@@ -43,15 +43,23 @@ MODELS = "analysis_models"
 """The sorted set of the known models, by their last heartbeat, in seconds of the server's clock."""
 
 PROBE = "analysis_probe"
-"""Written to check that Redis accepts writes."""
+"""Written to check that Redis accepts writes, and that replicas have the writes before this one."""
 
 CHANGES = "analysis_changes"
 """The channel on which a job's ID is published when its status changes."""
+
+PERMANENT_PREFIXES = ("analysis_classifier:", "analysis_classifiers:")
+"""The keys that have no TTL: their owners delete them."""
 
 
 def result(image_hash: str) -> str:
     """Name the hash of an image's results, one field for each model reference."""
     return f"analysis_result:{image_hash}"
+
+
+def embedding(image_hash: str) -> str:
+    """Name the hash of an image's embeddings, one field for each model reference; it expires like the results."""
+    return f"analysis_embedding:{image_hash}"
 
 
 def rate_limit(caller: str) -> str:
@@ -77,12 +85,13 @@ def image_bytes(model_id: str) -> str:
     return f"analysis_image_bytes:{model_id}"
 
 
-def leader(model_id: str, image_hash: str, *, is_deep: bool = False) -> str:
+def leader(model_id: str, image_hash: str, *, variant: str = "", is_deep: bool = False) -> str:
     """Name the ID of the job that runs an image now; later submissions of the same image follow it.
 
-    A run that keeps more predictions (`is_deep`) has its own leader and followers.
+    A run with its own question (`variant`), or that keeps more predictions (`is_deep`), has its own leader and
+    followers.
     """
-    return f"analysis_leader:{model_id}:{image_hash}{':deep' if is_deep else ''}"
+    return f"analysis_leader:{model_id}:{image_hash}{variant}{':deep' if is_deep else ''}"
 
 
 def followers(job_id: str) -> str:
@@ -143,3 +152,13 @@ def answered(image_hash: str) -> str:
 def jobs_of(owner: str) -> str:
     """Name the sorted set of an owner's jobs, by the time of their submission in milliseconds."""
     return f"analysis_jobs:{owner}"
+
+
+def classifier(owner: str, name: str) -> str:
+    """Name the hash of an owner's classifier, which is kept until its owner deletes it; '' without an owner."""
+    return f"analysis_classifier:{owner}:{name}"
+
+
+def classifiers_of(owner: str) -> str:
+    """Name the hash of an owner's classifiers: the bytes of each, by its name."""
+    return f"analysis_classifiers:{owner}"

@@ -10,10 +10,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
+from image_analysis_common.classifiers import Classifier, ClassifierRef, Training
 from image_analysis_common.errors import UnreadableRecord
-from image_analysis_common.models import TOP_K, AnalysisResult, CachedResult, FrozenModel, JobFailure, JobStatus
+from image_analysis_common.models import (
+    DEEP_SUFFIX,
+    TOP_K,
+    AnalysisResult,
+    CachedResult,
+    FrozenModel,
+    JobFailure,
+    JobStatus,
+    Question,
+)
 
 Model = TypeVar("Model", bound=FrozenModel)
+
+_OF_CLASSIFIERS: dict[str, type[FrozenModel]] = {
+    "classifier": ClassifierRef,
+    "training": Training,
+    "trained": Classifier,
+}
 
 
 @contextmanager
@@ -47,8 +63,13 @@ class JobRecord(FrozenModel):
     top_k: int | None = None
     min_confidence: float | None = None
     webhook_url: str | None = None
+    question: Question | None = None
+    embedding: bool = False
+    classifier: ClassifierRef | None = None
+    training: Training | None = None
     cached: bool = False
     result: AnalysisResult | None = None
+    trained: Classifier | None = None
     error: JobFailure | None = None
     processing_time_ms: float | None = None
 
@@ -56,6 +77,38 @@ class JobRecord(FrozenModel):
     def is_deep(self) -> bool:
         """Whether its run must keep more than the usual number of predictions."""
         return self.top_k is not None and self.top_k > TOP_K
+
+    @property
+    def variant(self) -> str:
+        """What tells its results from others of the same image and model: a suffix of their cache field.
+
+        After the question mark there are hex digits only, as the scripts expect: the digest of a question or a
+        classifier's version, an `e` for an embedding.
+        """
+        digits = self._asked + ("e" if self.embedding else "")
+        return digits and f"?{digits}"
+
+    @property
+    def _asked(self) -> str:
+        return self.question.digest if self.question else self.classifier.version if self.classifier else ""
+
+    @property
+    def reads_embedding(self) -> bool:
+        """Whether an embedding in the cache answers it, without the image."""
+        return self.question is not None or self.classifier is not None
+
+    @property
+    def needs_embedding(self) -> bool:
+        """Whether its run computes the embedding of its image."""
+        return self.embedding or self.classifier is not None
+
+    def cache_fields(self, model_field: str) -> tuple[str, str]:
+        """Name the field that holds its result, and another one whose result also answers it; empty if there is none.
+
+        A deep result answers any other request.
+        """
+        field = model_field + self.variant
+        return (field + DEEP_SUFFIX, "") if self.is_deep else (field, field + DEEP_SUFFIX)
 
     @property
     def answer(self) -> AnalysisResult | None:
@@ -74,11 +127,14 @@ class JobRecord(FrozenModel):
         )
 
     def to_hash(self) -> dict[Any, str]:
-        """Return the fields as Redis stores them: text as it is, numbers and models as JSON; None is left out."""
+        """Return the fields as Redis stores them: text as it is, numbers and models as JSON.
+
+        None and False are left out.
+        """
         return {
             name: value if isinstance(value, str) else _to_json(value)
             for name in type(self).model_fields
-            if (value := getattr(self, name)) is not None
+            if (value := getattr(self, name)) is not None and value is not False
         }
 
     @classmethod
@@ -95,6 +151,7 @@ class JobRecord(FrozenModel):
     def _from_text(cls, text: Mapping[str, str]) -> Self:
         result, error, time_ms = text.get("result"), text.get("error"), text.get("processing_time_ms")
         top_k, min_confidence = text.get("top_k"), text.get("min_confidence")
+        question = text.get("question")
         return cls(
             status=JobStatus(text["status"]),
             image_hash=text["image_hash"],
@@ -103,6 +160,9 @@ class JobRecord(FrozenModel):
             top_k=int(top_k) if top_k else None,
             min_confidence=float(min_confidence) if min_confidence else None,
             webhook_url=text.get("webhook_url"),
+            question=Question.model_validate_json(question) if question else None,
+            embedding=text.get("embedding") == "true",
+            **{name: kind.model_validate_json(text[name]) for name, kind in _OF_CLASSIFIERS.items() if name in text},
             cached=text.get("cached") == "true",
             result=AnalysisResult.model_validate_json(result) if result else None,
             error=JobFailure.model_validate_json(error) if error else None,

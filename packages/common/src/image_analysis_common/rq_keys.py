@@ -26,6 +26,15 @@ CANCELED = "rq:canceled:"
 SCHEDULED = "rq:scheduled:"
 DEFERRED = "rq:deferred:"
 READY = "rq:ready:"
+EXECUTION = "rq:execution:"
+"""An execution's hash, with the same ID as in `STARTED`."""
+
+EXECUTIONS = "rq:executions:"
+"""A job's executions, by the time when they expire."""
+
+EXECUTIONS_OF_WORKER = ":executions"
+"""After the key of a worker: the set of the executions that it runs."""
+
 WORKERS = "rq:workers"
 WORKERS_OF = "rq:workers:"
 SUSPENDED = "rq:suspended"

@@ -17,3 +17,9 @@ def refuse_to_start(service: str, error: StartupError) -> NoReturn:
     with suppress(OSError):
         print(f"image-analysis-{service}: {error}", file=sys.stderr)  # noqa: T201
     sys.exit(EXIT_CANNOT_START)
+
+
+def refuse_arguments(service: str) -> None:
+    """End the process with one line if it got arguments, such as `--help`: it would start and ignore them."""
+    if len(sys.argv) > 1:
+        refuse_to_start(service, StartupError("It takes no arguments: its settings are environment variables."))

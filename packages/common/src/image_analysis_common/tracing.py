@@ -61,6 +61,8 @@ def flush_traces(timeout_s: float) -> None:
 
 def traceparent() -> dict[str, str]:
     """Return the current `traceparent` for a job's metadata; empty outside of a trace."""
+    if not trace.get_current_span().get_span_context().is_valid:
+        return {}
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     return {name: value for name, value in carrier.items() if name == "traceparent"}

@@ -12,15 +12,16 @@ from redis.exceptions import RedisError
 
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.startup import StartupError, refuse_to_start
+from image_analysis_common.startup import StartupError, refuse_arguments, refuse_to_start
 from image_analysis_common.tasks import queue_name
 from image_analysis_common.tracing import start_tracing
-from image_analysis_common.versions import check_redis_version
+from image_analysis_worker.classifiers.fit import can_train
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.cores import count_usable_cores
-from image_analysis_worker.engines.engine import Engine
-from image_analysis_worker.jobs.in_flight import InFlight
-from image_analysis_worker.jobs.records import Records, connect
+from image_analysis_worker.engines.engine import Model
+from image_analysis_worker.engines.models import load_served
+from image_analysis_worker.jobs.batching import InFlight
+from image_analysis_worker.jobs.records import Records, check_redis, connect
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
@@ -29,6 +30,7 @@ from image_analysis_worker.threads.heartbeat import Heartbeat
 from image_analysis_worker.threads.inference import Inference
 from image_analysis_worker.threads.loader import Loader
 from image_analysis_worker.threads.shared import Shared
+from image_analysis_worker.threads.trainer import Trainer
 from image_analysis_worker.threads.watchdog import Watchdog
 
 EXIT_FORCED = 1
@@ -52,13 +54,10 @@ def main() -> None:
         configure_logs(settings, "worker")
         start_tracing("image-analysis-worker")
         serve_metrics(settings.metrics_host, settings.worker_metrics_port)
-        redis = connect(settings.redis_dsn)
-        version = Outage(threading.Event()).retry(lambda: str(redis.info("server")["redis_version"]))
-        check_redis_version(version)
-        from image_analysis_worker.engines.torch import TorchEngine
-
+        redis = connect(settings.redis_dsn, settings.sentinels)
+        Outage(threading.Event()).retry(lambda: check_redis(redis))
         checkpoint = find_checkpoint(settings.model_id, settings.model_revision, name=settings.model_name)
-        exit_code = serve(settings, TorchEngine.load(checkpoint, settings))
+        exit_code = serve(settings, load_served(checkpoint, settings))
     except StartupError as error:
         refuse_to_start("worker", error)
     except KeyboardInterrupt:
@@ -66,7 +65,7 @@ def main() -> None:
     sys.exit(exit_code)
 
 
-def serve(settings: WorkerSettings, model: Engine) -> int:
+def serve(settings: WorkerSettings, model: Model) -> int:
     """Run jobs on a model until a signal; return the exit code: 0, or 1 if a thread of the worker crashed.
 
     After the first signal, the jobs that are not in the model return to the queue at once. A second signal ends the
@@ -78,34 +77,36 @@ def serve(settings: WorkerSettings, model: Engine) -> int:
     is_stopping = threading.Event()
     _stop_on_signals(is_stopping)
     threading.excepthook = lambda crash: log.critical("thread_crashed", thread=crash.thread, exc_info=crash.exc_value)
-    announcement = model.warm_up()
+    announcement = model.warm_up().model_copy(update={"trains": can_train()})
     batch_worker = BatchWorker(
         settings.model_name,
-        connect(settings.redis_dsn),
+        connect(settings.redis_dsn, settings.sentinels),
         Records(model.ref.id, cache_ttl_s=settings.cache_ttl_seconds),
+        embedding_field=model.ref.cache_field if settings.cache_ttl_seconds else "",
     )
     maintenance = Maintenance(batch_worker, announcement)
     in_flight = InFlight(BATCHES_IN_FLIGHT * announcement.max_batch_size)
     shared = Shared(batch_worker, in_flight, Outage(is_stopping), Watchdog(settings.job_timeout_seconds), is_stopping)
     inference = Inference(shared, model, max_size=announcement.max_batch_size, wait_s=settings.batch_wait_ms / 1000)
-    loader = Loader(shared, open_decoder=model.open_decoder, decoders=count_usable_cores())
+    trainer = Trainer(shared, model.ref, limit_s=settings.job_timeout_seconds)
+    loader = Loader(shared, model, trainer, decoders=count_usable_cores())
     heartbeat = Heartbeat(shared, maintenance)
     try:
         shared.outage.retry(maintenance.open)
     except RedisError:
         return 0
-    for thread in (heartbeat, inference, loader):
+    for thread in (heartbeat, inference, trainer, loader):
         thread.start()
     log.info(
         "worker_started", worker=batch_worker.name, queue=queue_name(settings.model_name), **announcement.model_dump()
     )
 
-    while not is_stopping.wait(1) and loader.is_alive() and inference.is_alive():
+    while not is_stopping.wait(1) and all(thread.is_alive() for thread in (loader, inference, trainer)):
         pass
     has_crashed = not is_stopping.is_set()
     is_stopping.set()
     try:
-        batch_worker.give_back(in_flight.close())
+        batch_worker.give_back(in_flight.close() + trainer.close())
         inference.join()
         loader.join()
         heartbeat.stop()
@@ -132,4 +133,5 @@ def _stop_on_signals(is_stopping: threading.Event) -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("worker")
     main()

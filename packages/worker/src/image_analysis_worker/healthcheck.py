@@ -24,7 +24,7 @@ def main() -> None:
     try:
         settings = WorkerSettings.from_environment()
         model = settings.model_name
-        if not has_heartbeat(connect(settings.redis_dsn), model):
+        if not has_heartbeat(connect(settings.redis_dsn, settings.sentinels), model):
             sys.exit(f"No worker of {model} on this host has reported in the last {keys.WORKER_TTL_S} s.")
     except StartupError as error:
         sys.exit(str(error))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
-from prometheus_client import REGISTRY, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -18,6 +18,15 @@ JOB_DURATION = Histogram(
 BATCH_SIZE = Histogram(
     "image_analysis_batch_jobs", "Jobs that went through the model together", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
+ENGINE = Gauge("image_analysis_worker_engine", "1 for the engine and the precision that run", ["engine", "precision"])
+
+EMBEDDINGS = Counter(
+    "image_analysis_worker_embeddings",
+    "Zero-shot jobs by where the embedding of their image came from: the image tower, a recent job, or the cache",
+    ["source"],
+)
+for source in ("tower", "recent", "cache"):
+    EMBEDDINGS.labels(source)  # so that each is exposed from the start
 
 StageTime: TypeAlias = tuple[str, float, float]
 """A stage, its start and its end on the clock of `time.perf_counter`."""
@@ -26,8 +35,8 @@ StageTime: TypeAlias = tuple[str, float, float]
 class Stages(Collector):
     """Counts the seconds that all threads together spend in each stage, including stages that have not ended.
 
-    The thread that runs the model is always in `wait`, `inference` or `store`: all but `wait` is its load. `fetch` and
-    `decode` run in parallel.
+    The thread that runs the model is always in `wait`, `inference` or `store`: all but `wait` is its load. `fetch`,
+    `decode` and `train` run in parallel.
     """
 
     def __init__(self, *stages: str) -> None:
@@ -67,5 +76,5 @@ class Stages(Collector):
         yield family
 
 
-STAGES = Stages("wait", "fetch", "decode", "inference", "store")
+STAGES = Stages("wait", "fetch", "decode", "inference", "store", "train")
 REGISTRY.register(STAGES)

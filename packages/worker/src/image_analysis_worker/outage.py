@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 T = TypeVar("T")
 FIRST_WAIT_S = 0.1
@@ -22,6 +22,7 @@ class Outage:
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
         self._is_away = False
+        self._is_refused = False
         self._available_since_s = -math.inf
 
     def retry(self, call: Callable[[], T]) -> T:
@@ -44,14 +45,16 @@ class Outage:
                 return value
 
     def record(self, error: RedisError | None) -> None:
-        """Record whether a call succeeded; log a change."""
+        """Record whether a call succeeded; log a change, and once if Redis refuses the password."""
+        is_refused = isinstance(error, AuthenticationError)
         with self._lock:
-            if error is not None and not self._is_away:
+            if error is not None and (not self._is_away or (is_refused and not self._is_refused)):
                 log.warning("store_unavailable", cause=f"{type(error).__name__}: {error}")
             if error is None and self._is_away:
                 log.info("store_available")
                 self._available_since_s = time.monotonic()
             self._is_away = error is not None
+            self._is_refused = self._is_away and (self._is_refused or is_refused)
 
     @property
     def available_for_s(self) -> float:

@@ -1,1 +1,1 @@
-"""Who may call, how often, and once per Idempotency-Key."""
+"""API keys, rate limits and Idempotency-Keys."""

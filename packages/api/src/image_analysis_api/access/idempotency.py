@@ -1,7 +1,7 @@
-"""`Idempotency-Key` (IETF draft httpapi-idempotency-key-header-07): a request that is sent twice is taken in once.
+"""`Idempotency-Key` (IETF draft httpapi-idempotency-key-header-07): a request that is sent twice is accepted once.
 
-A key is claimed before the work, with the ID that the work will get, and work is there under its ID the moment that it
-is taken in: so a crash leaves either a claim that soon lapses, or work that is found again.
+A key is claimed before the request is processed, with the ID that its job or batch will get. After a crash, either
+that job or batch exists and is found by its ID, or it does not and the claim soon expires.
 """
 
 import re
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 
 from image_analysis_api.access.admission import caller
-from image_analysis_api.store.client import run_script
+from image_analysis_api.store.client import may_have_run, run_script
 from image_analysis_common import keys
 from image_analysis_common.errors import IdempotencyKeyReused, RequestError, RequestInProgress, StoreUnavailable
 from image_analysis_common.scripts import limits
@@ -29,14 +29,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Claim:
-    """The ID under which to take the request in, or under which it was taken in before."""
+    """The ID for the request's job or batch; for a replay, the ID of the existing one."""
 
     id: UUID
     is_replay: bool = False
 
 
 class Idempotency:
-    """Remembers which work a key led to; `busy_s` is how long taking in one image can last."""
+    """Remembers the job or batch of each key. `busy_s` is the longest time for accepting one image."""
 
     def __init__(self, redis: Redis, *, busy_s: float) -> None:
         self._redis = redis
@@ -52,15 +52,16 @@ class Idempotency:
         *,
         rounds: int = 1,
     ) -> AsyncIterator[Claim]:
-        """Claim a request's key while the block takes the request in; an error in the block frees the key again.
+        """Claim a request's key while the block accepts the request. An error in the block releases the key,
+        unless Redis may still get the job or batch.
 
-        `work` is the prefix of the Redis keys under which the work can be found by its ID. Taking it in may need
-        several `rounds`, each as long as one image. Requests without a key cost nothing here.
+        `work` is the prefix of the Redis key of the job or batch, before its ID. `rounds` multiplies the time for
+        accepting one image. For a request without a key, this does nothing.
 
         Raises:
             RequestError: the key is malformed.
-            IdempotencyKeyReused: it came with another request.
-            RequestInProgress: the request that it came with is being taken in now.
+            IdempotencyKeyReused: the key was used for a different request.
+            RequestInProgress: an earlier request with this key is still being accepted.
         """
         claim = Claim(uuid4())
         text = request.headers.get(HEADER)
@@ -69,7 +70,7 @@ class Idempotency:
             return
         if not re.match(PATTERN, text):
             raise RequestError(f"{HEADER} must have 1 to 255 printable ASCII characters: use a new UUID.")
-        # The draft writes it as a quoted string, many clients without quotes.
+        # The draft defines a quoted string; many clients omit the quotes.
         text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
         key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
         mine = f"{work}{await fingerprint()}"
@@ -85,8 +86,11 @@ class Idempotency:
                 return
         try:
             yield claim
-        except BaseException:
-            # Refused or broken: the key is free for another try. If Redis is away, the claim lapses by itself.
+        except BaseException as error:
+            # The client may try again with the same key. If Redis may still get the job, the claim must expire by
+            # itself: a slow link can bring a large image long after this.
+            if isinstance(error, StoreUnavailable) and may_have_run(error):
+                raise
             with suppress(StoreUnavailable):
                 await run_script(self._redis, limits.release_key(key, work_id=str(claim.id), work=work))
             raise

@@ -1,1 +1,1 @@
-"""The process that tells webhooks how their jobs have ended."""
+"""The process that delivers webhooks."""

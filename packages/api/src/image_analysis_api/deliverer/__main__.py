@@ -14,23 +14,23 @@ from image_analysis_api.deliverer.rounds import MAX_CONCURRENT, Rounds
 from image_analysis_api.outbound.client import Destinations, OutboundClient
 from image_analysis_api.outbound.resolver import Resolver
 from image_analysis_api.settings import DelivererSettings
-from image_analysis_api.store.client import check_version, connect
+from image_analysis_api.store.client import check_redis, connect
 from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.exposition import serve_metrics
 from image_analysis_common.logs import configure_logs
-from image_analysis_common.startup import StartupError, refuse_to_start
+from image_analysis_common.startup import StartupError, refuse_arguments, refuse_to_start
 
 log = structlog.get_logger(__name__)
 
 
 def main() -> None:
-    """Deliver until SIGINT or SIGTERM; attempts under way get a few seconds."""
+    """Deliver until SIGINT or SIGTERM; running attempts get a few seconds to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while it starts
     try:
         settings = DelivererSettings.from_environment()
         configure_logs(settings, "deliverer")
-        with suppress(StoreUnavailable):  # the first round will say so
-            asyncio.run(check_version(settings.redis_dsn))
+        with suppress(StoreUnavailable):  # the main loop logs it
+            asyncio.run(check_redis(settings.redis_dsn, settings.sentinels))
         serve_metrics(settings.metrics_host, settings.deliverer_metrics_port)
     except StartupError as error:
         refuse_to_start("deliverer", error)
@@ -39,7 +39,7 @@ def main() -> None:
 
 async def _deliver(settings: DelivererSettings) -> None:
     is_enabled = bool(settings.webhook_secret)
-    redis = connect(settings.redis_dsn)
+    redis = connect(settings.redis_dsn, settings.sentinels)
     outbound = OutboundClient(Destinations.of(settings), Resolver(settings.fetch_dns_servers), read_timeout_s=TIMEOUT_S)
     courier = Courier(outbound, settings.webhook_secret)
     outbox = Outbox(redis, socket.gethostname())
@@ -57,4 +57,5 @@ async def _deliver(settings: DelivererSettings) -> None:
 
 
 if __name__ == "__main__":
+    refuse_arguments("deliverer")
     main()

@@ -1,4 +1,4 @@
-"""When a delivery that has failed is tried again."""
+"""The delay before a failed delivery is retried."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -7,23 +7,24 @@ from random import uniform
 from image_analysis_api.server.counts import read_count
 
 FIRST_S, FACTOR, LONGEST_S = 1.0, 4.0, 3600.0
-"""After 1, 4, 16 seconds and so on, then every hour: some thirty times in a day."""
+"""Retries after 1, 4, 16 seconds and so on, then every hour: about thirty in a day."""
 
 
 def choose_delay_s(attempts: int, retry_after: str = "") -> float:
-    """Give the time until the next attempt after so many; longer, but an hour at most, where the receiver asks for it.
+    """Choose the time until the next attempt, from the number of attempts so far.
 
-    Up to a fifth more or less, so that what has failed together does not come together again.
+    A longer `Retry-After` is respected, up to an hour. The time varies by up to 20 %, so that deliveries that failed
+    together are not retried together.
     """
     delay_s: float = min(FIRST_S * FACTOR ** min(attempts - 1, 10), LONGEST_S)
     return max(delay_s, min(_read_s(retry_after), LONGEST_S)) * uniform(0.8, 1.2)  # noqa: S311
 
 
 def _read_s(retry_after: str) -> float:
-    """Read `Retry-After`: seconds, or a date; 0 where it is neither."""
+    """Read `Retry-After`, in seconds or as a date; return 0 if it is neither."""
     if (delay_s := read_count(retry_after)) is not None:
         return float(delay_s)
     try:
         return max((parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError, OverflowError):  # no zone: no difference to ours; a year of 20 digits: no C integer
+    except (ValueError, TypeError, OverflowError):  # a date without a time zone; a year of 20 digits
         return 0.0

@@ -1,4 +1,4 @@
-"""One attempt to deliver a webhook: what is sent, and what the answer means."""
+"""Makes one attempt to deliver a webhook: sends it signed, and interprets the answer."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,32 +9,33 @@ from uuid import UUID
 import httpx
 
 from image_analysis_api.deliverer.outbox import Delivery
+from image_analysis_api.deliverer.signing import sign
 from image_analysis_api.outbound.client import OutboundClient
 from image_analysis_api.outbound.urls import WebUrl
 from image_analysis_api.responses import AnalysisStatus
-from image_analysis_api.webhook_secrets import WebhookSecret, sign
+from image_analysis_api.webhook_secrets import WebhookSecret
 from image_analysis_common.errors import FetchFailed, HostUnknown, UnreadableRecord, UrlRefused
 from image_analysis_common.records import JobRecord
 
 TIMEOUT_S = 15.0
-"""For a whole attempt: shorter than a lease."""
+"""Limit for a whole attempt; shorter than a lease."""
 
 
 class Verdict(StrEnum):
-    """What an attempt has come to."""
+    """The outcome of an attempt."""
 
     DELIVERED = "delivered"
     RETRIED = "retried"
-    """Another attempt may do better: no answer, 429 or 5xx."""
+    """Another attempt may succeed: there was no answer, or a 429 or 5xx."""
     REJECTED = "rejected"
-    """The receiver does not want it: any other status."""
+    """The receiver does not accept it: any other status."""
     REFUSED = "refused"
-    """The URL leads where the service does not go."""
+    """The URL leads to an address or port that is not allowed."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """How an attempt went: the verdict, the status or fault that it rests on, and the receiver's `Retry-After`."""
+    """The verdict on an attempt, the HTTP status or error that caused it, and the receiver's `Retry-After`."""
 
     verdict: Verdict
     cause: str
@@ -42,7 +43,7 @@ class Report:
 
 
 class Courier:
-    """Sends signed webhooks; closing it closes `outbound` too."""
+    """Sends signed webhooks. Closing it closes `outbound` too."""
 
     def __init__(
         self, outbound: OutboundClient, secrets: Sequence[WebhookSecret], *, timeout_s: float = TIMEOUT_S
@@ -55,7 +56,7 @@ class Courier:
         await self._outbound.aclose()
 
     async def attempt(self, delivery: Delivery) -> Report:
-        """Send the job's status; raises nothing, whatever is at the other end."""
+        """Send the job's status. Nothing that the receiver does raises an error."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._send(delivery.job_id, JobRecord.from_hash(delivery.record))

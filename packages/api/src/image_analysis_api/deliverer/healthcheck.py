@@ -1,16 +1,14 @@
-"""Whether this host's deliverer gets anywhere; a container's health check runs it as a program.
+"""A container's health check: whether a deliverer on this host works.
 
-A deliverer beats from the loop that takes deliveries, so a fresh heartbeat in Redis says it all.
+The main loop of a deliverer sends its heartbeats, so a recent heartbeat in Redis means that the loop runs.
 """
 
 import socket
 import sys
 
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
+from image_analysis_api.store.client import connect_blocking
 from image_analysis_common import keys
 from image_analysis_common.settings import SharedSettings
 from image_analysis_common.startup import StartupError
@@ -19,12 +17,10 @@ TIMEOUT_S = 3
 
 
 def main() -> None:
-    """Exit with 0 if a deliverer beats on this host, otherwise with 1 and the reason."""
+    """Exit with 0 if a deliverer on this host sends heartbeats, otherwise with 1 and the reason."""
     try:
-        dsn = SharedSettings.from_environment().redis_dsn
-        redis = Redis.from_url(
-            dsn, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        )
+        settings = SharedSettings.from_environment()
+        redis = connect_blocking(settings.redis_dsn, settings.sentinels, timeout_s=TIMEOUT_S)
         if not redis.exists(keys.deliverer(socket.gethostname())):
             sys.exit(f"No deliverer on this host has reported in the last {keys.WORKER_TTL_S} s.")
     except StartupError as error:

@@ -1,4 +1,4 @@
-"""What a deliverer counts, for Prometheus; how much waits for it, the API tells."""
+"""Prometheus metrics of the deliverer; the API reports how many webhooks are pending."""
 
 from prometheus_client import Counter
 
@@ -8,4 +8,4 @@ ATTEMPTS = Counter(
     ["outcome"],
 )
 for _outcome in ("delivered", "retried", "rejected", "refused", "expired"):
-    ATTEMPTS.labels(_outcome)  # from zero on, or the first one of a kind would be no growth
+    ATTEMPTS.labels(_outcome)  # start at 0, so that the first one counts as an increase

@@ -13,15 +13,16 @@ from image_analysis_api.deliverer.backoff import choose_delay_s
 from image_analysis_api.deliverer.courier import Courier, Report, Verdict
 from image_analysis_api.deliverer.metrics import ATTEMPTS
 from image_analysis_api.deliverer.outbox import Delivery, Outbox
+from image_analysis_api.store.client import refuses_password
 from image_analysis_common import keys
 from image_analysis_common.errors import StoreUnavailable
 
 MAX_CONCURRENT = 64
 POLL_S = 0.2
-"""The longest that a new delivery waits for an idle deliverer."""
+"""Longest time until an idle deliverer finds a new delivery."""
 
 GRACE_S = 5.0
-"""Time for attempts under way when the process has to stop."""
+"""Time that running attempts get when the process stops."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 EXPIRED = "expired"
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 
 class Rounds:
-    """Delivers until `stop`, `max_concurrent` attempts at a time; with 0 it only sends heartbeats."""
+    """Delivers until `stop`, with at most `max_concurrent` attempts at once; with 0, it only sends heartbeats."""
 
     def __init__(
         self,
@@ -46,65 +47,66 @@ class Rounds:
         self._max_concurrent = max_concurrent
         self._grace_s = grace_s
         self._choose_delay_s = choose_delay_s
-        self._under_way: dict[asyncio.Task[None], Delivery] = {}
-        self._has_news = asyncio.Event()
+        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._has_changed = asyncio.Event()
         self._is_stopping = False
-        self._is_away = False
-        self._beaten_s = -math.inf
+        self._is_redis_down = False
+        self._is_refused = False
+        self._last_heartbeat_s = -math.inf
 
     def stop(self) -> None:
-        """Let `run` come to its end."""
+        """Make `run` return."""
         self._is_stopping = True
-        self._has_news.set()
+        self._has_changed.set()
 
     async def run(self) -> None:
-        """Deliver; after `stop`, give attempts under way a few seconds and put back what is left."""
-        away_wait_s = FIRST_WAIT_S
+        """Deliver; after `stop`, give running attempts a few seconds, then make the unfinished deliveries due again."""
+        retry_wait_s = FIRST_WAIT_S
         while not self._is_stopping:
-            self._has_news.clear()
+            self._has_changed.clear()
             try:
-                wait_s = await self._go_round()
+                wait_s = await self._start_due()
             except StoreUnavailable as error:
                 self._note_store(error)
-                wait_s, away_wait_s = away_wait_s, min(away_wait_s * 2, LONGEST_WAIT_S)
+                wait_s, retry_wait_s = retry_wait_s, min(retry_wait_s * 2, LONGEST_WAIT_S)
             else:
                 self._note_store(None)
-                away_wait_s = FIRST_WAIT_S
+                retry_wait_s = FIRST_WAIT_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
-                    await self._has_news.wait()
-        if self._under_way:
-            await asyncio.wait(self._under_way, timeout=self._grace_s)
-        unfinished = dict(self._under_way)
+                    await self._has_changed.wait()
+        if self._running:
+            await asyncio.wait(self._running, timeout=self._grace_s)
+        unfinished = dict(self._running)
         for task in unfinished:
             task.cancel()
         if unfinished:
             await asyncio.wait(unfinished)
         for delivery in unfinished.values():
-            with suppress(StoreUnavailable):  # the lease runs out all the same
+            with suppress(StoreUnavailable):  # then its lease expires instead
                 await self._outbox.retry(delivery, 0)
 
-    async def _go_round(self) -> float:
-        """Begin what is due; return how long there is nothing to do."""
-        if time.monotonic() - self._beaten_s >= keys.HEARTBEAT_INTERVAL_S:
+    async def _start_due(self) -> float:
+        """Start the deliveries that are due; return the time until the next check."""
+        if time.monotonic() - self._last_heartbeat_s >= keys.HEARTBEAT_INTERVAL_S:
             await self._outbox.beat()
-            self._beaten_s = time.monotonic()
-        free = self._max_concurrent - len(self._under_way)
+            self._last_heartbeat_s = time.monotonic()
+        free = self._max_concurrent - len(self._running)
         if free < 1:
             return POLL_S
-        busy = Counter(delivery.receiver for delivery in self._under_way.values())
+        busy = Counter(delivery.receiver for delivery in self._running.values())
         claimed, wait_s = await self._outbox.claim(free, busy)
         for delivery in claimed:
             task = asyncio.create_task(self._deliver(delivery))
-            self._under_way[task] = delivery
+            self._running[task] = delivery
             task.add_done_callback(self._note_end)
         return POLL_S if wait_s is None else min(wait_s, POLL_S)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
-        self._has_news.set()
+        del self._running[task]
+        self._has_changed.set()
         if not task.cancelled() and (error := task.exception()):
-            # The attempt's end could not be noted: another attempt follows when the lease has run out.
+            # Its outcome could not be recorded: another attempt follows when the lease has expired.
             log.error("webhook_crashed", exc_info=error)
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -112,19 +114,19 @@ class Rounds:
             report = await self._courier.attempt(delivery)
             delay_s = self._choose_delay_s(delivery.attempts, report.retry_after)
         except Exception as error:
-            # The last line of defense: whatever it is, the delivery backs off like any other, and ends with its day.
+            # Last line of defense: after any error, the delivery is retried like others, until its period ends.
             log.exception("webhook_crashed", job_id=delivery.job_id)
             report = Report(Verdict.RETRIED, type(error).__name__)
             delay_s = self._choose_delay_s(delivery.attempts, report.retry_after)
         is_last = report.verdict is Verdict.RETRIED and delivery.age_s + delay_s > keys.DELIVERY_PERIOD_S
         if report.verdict is Verdict.RETRIED and not is_last:
-            await self._insist(lambda: self._outbox.retry(delivery, delay_s))
+            await self._call_until_stored(lambda: self._outbox.retry(delivery, delay_s))
         else:
-            await self._insist(lambda: self._outbox.drop(delivery))
+            await self._call_until_stored(lambda: self._outbox.drop(delivery))
         _note(delivery, report, EXPIRED if is_last else report.verdict, delay_s)
 
-    async def _insist(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Call until Redis answers: what was delivered must not be delivered again because nobody could note it."""
+    async def _call_until_stored(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Call until Redis answers: a webhook whose outcome is not recorded would be delivered again."""
         while True:
             try:
                 await call()
@@ -135,12 +137,14 @@ class Rounds:
                 return
 
     def _note_store(self, error: StoreUnavailable | None) -> None:
-        """Take note of how a call to Redis went; a change is a log line."""
-        if error is not None and not self._is_away:
-            log.warning("store_unavailable", cause=repr(error.__cause__))
-        if error is None and self._is_away:
+        """Log when Redis goes down, when it refuses the password, and when it is back."""
+        is_refused = error is not None and refuses_password(error)
+        if error is not None and (not self._is_redis_down or (is_refused and not self._is_refused)):
+            log.warning("store_unavailable", cause=f"{type(error.__cause__).__name__}: {error.__cause__}")
+        if error is None and self._is_redis_down:
             log.info("store_available")
-        self._is_away = error is not None
+        self._is_redis_down = error is not None
+        self._is_refused = self._is_redis_down and (self._is_refused or is_refused)
 
 
 def _note(delivery: Delivery, report: Report, outcome: str, delay_s: float) -> None:

@@ -1,1 +1,1 @@
-"""From a request's body to the bytes of an image worth queuing."""
+"""Reads request bodies and checks images before they are queued."""

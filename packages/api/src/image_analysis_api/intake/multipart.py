@@ -1,4 +1,4 @@
-"""Forms as browsers and curl send them (`multipart/form-data`), read as they come in; nothing touches a disk."""
+"""Parses forms (`multipart/form-data`) while they arrive; nothing is written to disk."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,26 +7,30 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from image_analysis_api.intake.labels import LABELS, MAX_LABELS
+from image_analysis_api.intake.schemas import FILE, FORM_FIELDS, PLAIN_NAME
 from image_analysis_common.errors import RequestError
 
-FILE = "file"
-"""The name of a part that is an image; every other part is a short text."""
-
-FORM_OVERHEAD_BYTES = 64 * 1024
-"""Room for everything in a form that is no image."""
+FORM_OVERHEAD_BYTES = 128 * 1024
+"""Bytes allowed for everything in a form except the images."""
 
 MAX_FIELDS = 16
 MAX_FIELD_BYTES = 4096
+MAX_LABELS_FIELD_BYTES = 16 * 1024
+"""The limit for a field with labels: all of them, separated by commas."""
+
 MAX_HEADERS = 8
-MAX_HEADER_BYTES = 1024
+MAX_HEADER_BYTES = 4096
+"""The limit for one header of a part; .NET writes a long file name twice into it, once percent-encoded."""
 
 
 @dataclass
 class Form:
-    """The texts by their names, in their order, and the images."""
+    """The names and values of the fields, in their order, and the images with the names of their parts."""
 
     fields: list[tuple[str, str]] = field(default_factory=list)
     files: list[bytes] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -38,13 +42,16 @@ def _translate_errors() -> Iterator[None]:
 
 
 class FormReader:
-    """Puts a form together as it comes in, within limits; what bounds its bytes in all is for the caller to know.
+    """Parses a form piece by piece, with limits on its parts; the caller limits its total bytes.
 
-    Every method raises RequestError where the form breaks the rules of RFC 7578 or holds more than it may.
+    Every method raises RequestError if the form violates RFC 7578 or exceeds a limit. With `is_labeled`, every part is
+    an image, and its name is a label.
     """
 
-    def __init__(self, content_type: str, *, max_files: int, max_fields: int = 0) -> None:
+    def __init__(self, content_type: str, *, max_files: int, max_fields: int = 0, is_labeled: bool = False) -> None:
         self._form = Form()
+        self._is_labeled = is_labeled
+        self._is_file = False
         self._has_ended = False
         self._max_files = max_files
         self._max_fields = max_fields + MAX_FIELDS
@@ -70,21 +77,25 @@ class FormReader:
         self._header_name = b""
         self._header_value = b""
         self._name = ""
+        self._has_filename = False
+        self._parts = self._labels = 0
         self._part = bytearray()
 
     def write(self, chunk: bytes) -> None:
-        """Take the next piece of the body."""
+        """Parse the next piece of the body."""
         with _translate_errors():
             self._parser.write(chunk)
 
     def close(self) -> Form:
-        """Give the form, once the body has ended."""
+        """Return the form; call it at the end of the body."""
+        del self._parser  # a cycle with its callbacks
         if not self._has_ended:
             raise RequestError("The form is cut short: its last boundary is missing.")
         return self._form
 
     def _begin_part(self) -> None:
-        self._name, self._part = "", bytearray()
+        self._name, self._has_filename, self._part = "", False, bytearray()
+        self._parts += 1
 
     def _add_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -94,27 +105,50 @@ class FormReader:
 
     def _end_header(self) -> None:
         if self._header_name.lower() == b"content-disposition":
-            self._name = parse_options_header(self._header_value)[1].get(b"name", b"").decode()
+            options = parse_options_header(self._header_value)[1]
+            self._name, self._has_filename = options.get(b"name", b"").decode(), bool(options.get(b"filename"))
         self._header_name = self._header_value = b""
 
     def _end_headers(self) -> None:
         if not self._name:
             raise RequestError("The form has a part without a name: name every part.")
-        if self._name == FILE and len(self._form.files) == self._max_files:
-            raise RequestError(f"The form has too many parts named {FILE}: send at most {self._max_files}.")
-        if self._name != FILE and len(self._form.fields) == self._max_fields:
+        self._is_file = self._is_labeled or self._name == FILE
+        if self._is_labeled and not self._has_filename:
+            raise RequestError(
+                "The form has a part that is no file: name each file by its label, and put the options into the query."
+            )
+        if not self._is_file and self._has_filename and self._name not in FORM_FIELDS:
+            place = f"its part {self._name}" if PLAIN_NAME.fullmatch(self._name) else "a part with another name"
+            raise RequestError(f"The form has a file in {place}: send an image as the part {FILE}.")
+        if self._is_file and len(self._form.files) == self._max_files:
+            kind = "files" if self._is_labeled else f"parts named {FILE}"
+            raise RequestError(f"The form has too many {kind}: send at most {self._max_files}.")
+        if self._name == LABELS and not self._is_file:
+            self._labels += 1
+            if self._labels > MAX_LABELS:
+                raise RequestError(f"The form has too many fields named {LABELS}: send at most {MAX_LABELS}.")
+            return
+        if self._parts - self._labels > self._max_files + self._max_fields:  # empty files are not kept, but take time
+            raise RequestError(f"The form has too many parts: send at most {self._max_files + self._max_fields}.")
+        if not self._is_file and len(self._form.fields) - self._labels == self._max_fields:
             raise RequestError(f"The form has too many fields: send at most {self._max_fields}.")
 
     def _add_bytes(self, data: bytes, start: int, end: int) -> None:
-        if self._name != FILE and len(self._part) + end - start > MAX_FIELD_BYTES:
+        limit_bytes = MAX_LABELS_FIELD_BYTES if self._name == LABELS else MAX_FIELD_BYTES
+        if not self._is_file and len(self._part) + end - start > limit_bytes:
             raise RequestError(
-                f"A field of the form has more than {MAX_FIELD_BYTES} bytes: send an image as the part {FILE}."
+                f"A field of the form has more than {limit_bytes} bytes: send an image as the part {FILE}."
             )
         self._part += data[start:end]
 
     def _end_part(self) -> None:
-        if self._name == FILE:
-            self._form.files.append(bytes(self._part))
+        if self._is_file:
+            if self._part and not self._has_filename and self._part.isascii():
+                raise RequestError(f"The part {FILE} is a text: send the bytes of a file, with curl -F {FILE}=@PATH.")
+            # A browser sends an empty part without a filename where no file was chosen.
+            if self._part or self._has_filename:
+                self._form.files.append(bytes(self._part))
+                self._form.names.append(self._name)
         else:
             self._form.fields.append((self._name, self._part.decode()))
         self._part = bytearray()

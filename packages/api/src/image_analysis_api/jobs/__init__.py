@@ -1,1 +1,1 @@
-"""Jobs in Redis as the API submits, reads, lists and cancels them."""
+"""Submits, reads, lists and cancels jobs in Redis."""

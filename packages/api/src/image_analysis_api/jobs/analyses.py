@@ -5,10 +5,13 @@ from uuid import UUID
 
 import structlog
 
+from image_analysis_api.access.admission import Charge
 from image_analysis_api.intake.image import ImageReader
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_api.jobs.acceptance import Acceptance, new_job
+from image_analysis_api.jobs.acceptance import Acceptance
+from image_analysis_api.jobs.classifier_records import ClassifierRecords
 from image_analysis_api.jobs.position import Positions
+from image_analysis_api.jobs.queue import new_job
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_common.errors import JobNotFound, RequestError
@@ -38,26 +41,38 @@ class Analyses:
     """Submits single images and reads jobs."""
 
     def __init__(
-        self, image_reader: ImageReader, acceptance: Acceptance, records: JobRecords, positions: Positions
+        self,
+        image_reader: ImageReader,
+        acceptance: Acceptance,
+        records: JobRecords,
+        positions: Positions,
+        classifiers: ClassifierRecords,
     ) -> None:
+        self._classifiers = classifiers
         self._image_reader = image_reader
         self._acceptance = acceptance
         self._records = records
         self._positions = positions
 
-    async def submit(self, job_id: UUID, submission: Submission, owner: str | None, client: str) -> SubmittedJob:
+    async def submit(self, job_id: UUID, submission: Submission, charge: Charge, client: str) -> SubmittedJob:
         """Submit an image under a new ID. The job is COMPLETED if the result was cached, otherwise PENDING.
 
-        `client` is the owner or address whose concurrent fetches are counted.
+        `client` is the owner or address whose concurrent fetches are counted. The request is counted before anything
+        is asked of another host.
 
         Raises:
             RequestError: something is wrong with the request.
+            ClassifierNotFound, ClassifierOutdated: the classifier in the options cannot answer.
             Unavailable: the job was not accepted.
         """
+        if submission.image_url is not None or submission.options.webhook_url is not None:
+            await charge.settle()
         await self._acceptance.check_webhook(submission.options)
+        options, classifier = await self._classifiers.resolve(submission.options, charge.owner)
         image, digest = await self._image_reader.read(submission, client)
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
-        [job], lacks_worker = await self._acceptance.accept([new_job(job_id, image, digest, submission.options, owner)])
+        new = new_job(job_id, image, digest, options, charge.owner, classifier)
+        [job], lacks_worker, _ = await self._acceptance.accept_alone(new, charge)
         return SubmittedJob(AnalysisStatus.of(job_id, job.record), lacks_worker)
 
     async def replay(self, job_id: UUID, owner: str | None) -> SubmittedJob:
@@ -65,20 +80,22 @@ class Analyses:
 
         Raises:
             JobNotFound: it does not exist, has expired, or has another owner.
+            StoreUnavailable
         """
         record = await self._records.find_record(job_id)
         if record is None or record.owner != owner:
             raise JobNotFound
+        await self._acceptance.confirm([job_id])
         first = record if record.cached else record.model_copy(update={"status": JobStatus.PENDING, "result": None})
         return SubmittedJob(AnalysisStatus.of(job_id, first))
 
-    async def status(self, job_id: UUID, owner: str | None) -> AnalysisStatus:
-        """Read the status of an owner's job.
+    async def status(self, job_id: UUID, charge: Charge) -> AnalysisStatus:
+        """Read the status of a job of the request's owner, and how much of its quota is left.
 
         Raises:
             JobNotFound: it does not exist, has expired, or has another owner.
         """
-        found = await self._positions.find(job_id)
-        if found is None or found[0].owner != owner:
+        found = await self._positions.find(job_id, charge)
+        if found is None or found[0].owner != charge.owner:
             raise JobNotFound
         return AnalysisStatus.of(job_id, *found)

@@ -1,20 +1,24 @@
 """Submitting many images in one request: each becomes a job with its own result or error."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 
 from image_analysis_api.intake.image import ImageReader
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_api.jobs.acceptance import Acceptance, new_job, refuse
+from image_analysis_api.jobs.acceptance import Acceptance
+from image_analysis_api.jobs.classifier_records import ClassifierRecords
 from image_analysis_api.jobs.position import Positions
-from image_analysis_api.jobs.queue import NewJob
+from image_analysis_api.jobs.queue import NewJob, new_job, refuse
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.responses import AnalysisStatus, BatchStatus
 from image_analysis_common.errors import BatchNotFound, BatchTooLarge, RequestError, ServiceError
 from image_analysis_common.images import image_digest
+
+T = TypeVar("T")
 
 MAX_FETCHES = 16
 """How many images of one batch are fetched at once, so that one batch cannot use up all concurrent fetches."""
@@ -37,6 +41,48 @@ async def fingerprint(submissions: Sequence[Submission]) -> str:
     return image_digest("".join([await submission.fingerprint() for submission in submissions]).encode())
 
 
+async def read_all(reads: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Return what all of them return; an error ends the others, too.
+
+    A fetch that outlived its request would count its bytes against the budget of all bodies without an end.
+    """
+    tasks = list(map(asyncio.ensure_future, reads))
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class BatchReader:
+    """Reads the images of one request, within a number of bytes for all of them together."""
+
+    def __init__(self, reader: ImageReader, client: str, hold: Callable[[int], None], max_bytes: int) -> None:
+        """Count concurrent fetches for `client`. `hold` counts the bytes of fetched images, and may raise an error."""
+        self._reader = reader
+        self._client = client
+        self._hold = hold
+        self._room_bytes = max_bytes
+        self._fetches = asyncio.Semaphore(MAX_FETCHES)
+
+    async def read(self, submission: Submission, too_large: str) -> tuple[bytes, str]:
+        """Return an image and its SHA-256.
+
+        Raises:
+            BatchTooLarge: there is no room for it; `too_large` is the sentence.
+            ServiceError: it was refused for another reason.
+        """
+        async with self._fetches:
+            image, digest = await self._reader.read(submission, self._client)
+        if submission.image_url is not None:
+            self._hold(len(image))
+        if len(image) > self._room_bytes:
+            raise BatchTooLarge(too_large)
+        self._room_bytes -= len(image)
+        return image, digest
+
+
 class Batches:
     """Submits batches and reads them."""
 
@@ -46,9 +92,11 @@ class Batches:
         acceptance: Acceptance,
         records: JobRecords,
         positions: Positions,
+        classifiers: ClassifierRecords,
         *,
         max_bytes: int,
     ) -> None:
+        self._classifiers = classifiers
         self._image_reader = image_reader
         self._acceptance = acceptance
         self._records = records
@@ -71,16 +119,35 @@ class Batches:
         Raises:
             WebhooksDisabled, UrlRefused, TooManyDeliveries: no webhook can be sent to their URL.
             ModelNotFound: their model is not known.
+            ClassifierNotFound, ClassifierOutdated: the classifier in their options cannot answer.
+            LabelsNotSupported, LabelsRequired: their model cannot answer their question, or needs one.
+            EmbeddingsNotSupported: they ask for an embedding, and the model has none.
             QueueFull, TooManyDeliveries: every image was refused, at least one of them for this reason.
-            StoreUnavailable: nothing was accepted.
+            StoreUnavailable: it is not known whether the batch was accepted.
         """
         structlog.contextvars.bind_contextvars(batch_id=str(batch_id))
         options = submissions[0].options  # the same for all of them
         await self._acceptance.check_webhook(options)
+        options, classifier = await self._classifiers.resolve(options, owner)
         await self._acceptance.check_model(options)
-        jobs, lacks_worker = await self._acceptance.accept(await self._read(submissions, owner, client, hold), batch_id)
+
+        def make(job_id: UUID, image: bytes, digest: str) -> NewJob:
+            return new_job(job_id, image, digest, options, owner, classifier)
+
+        read = await self._read(submissions, client, hold, make)
+        jobs, lacks_worker, _ = await self._acceptance.accept(read, batch_id)
         statuses = [AnalysisStatus.of(job.job_id, job.record) for job in jobs]
         return BatchStatus.of(batch_id, len(jobs), statuses), lacks_worker
+
+    async def replay(self, batch_id: UUID, owner: str | None) -> BatchStatus:
+        """Read a batch that was submitted before, and confirm it like a new one.
+
+        Raises:
+            BatchNotFound, UnreadableRecord, StoreUnavailable
+        """
+        answer = await self.status(batch_id, owner)
+        await self._acceptance.confirm([job.job_id for job in answer.jobs], batch_id)
+        return answer
 
     async def status(self, batch_id: UUID, owner: str | None) -> BatchStatus:
         """Read the jobs of an owner's batch.
@@ -95,28 +162,26 @@ class Batches:
         found = await self._positions.find_all(batch.job_ids)
         if not found:
             raise BatchNotFound
-        statuses = [AnalysisStatus.of(job_id, *place) for job_id, place in found.items()]
+        statuses = [AnalysisStatus.of(job_id, *job) for job_id, job in found.items()]
         return BatchStatus.of(batch_id, len(batch.job_ids), statuses)
 
     async def _read(
-        self, submissions: Sequence[Submission], owner: str | None, client: str, hold: Callable[[int], None]
+        self,
+        submissions: Sequence[Submission],
+        client: str,
+        hold: Callable[[int], None],
+        make: Callable[[UUID, bytes, str], NewJob],
     ) -> list[NewJob]:
-        """Read every image; the job of one that is refused has ended."""
-        room_bytes, fetches = self._max_bytes, asyncio.Semaphore(MAX_FETCHES)
+        """Read every image and make its job; the job of one that is refused has ended."""
+        reader = BatchReader(self._image_reader, client, hold, self._max_bytes)
+        too_large = f"The batch has more than {self._max_bytes} bytes: send several batches."
 
         async def read(submission: Submission) -> NewJob:
-            nonlocal room_bytes
             job_id = uuid4()
             try:
-                async with fetches:
-                    image, digest = await self._image_reader.read(submission, client)
-                if submission.image_url is not None:
-                    hold(len(image))
-                if len(image) > room_bytes:
-                    raise BatchTooLarge(f"The batch has more than {self._max_bytes} bytes: send several batches.")
+                image, digest = await reader.read(submission, too_large)
             except ServiceError as error:
-                return refuse(new_job(job_id, b"", "", submission.options, owner), error)
-            room_bytes -= len(image)
-            return new_job(job_id, image, digest, submission.options, owner)
+                return refuse(make(job_id, b"", ""), error)
+            return make(job_id, image, digest)
 
-        return await asyncio.gather(*map(read, submissions))
+        return await read_all(map(read, submissions))

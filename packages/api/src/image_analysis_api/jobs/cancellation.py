@@ -1,4 +1,4 @@
-"""Taking a job back: out of the queue, at the end of its run, or out of memory."""
+"""Cancels jobs that have not ended, and forgets those that have."""
 
 from enum import StrEnum
 from uuid import UUID
@@ -11,25 +11,26 @@ from image_analysis_common.scripts import runs
 
 
 class Outcome(StrEnum):
-    """What has become of a job that its owner took back."""
+    """What a cancellation did to the job."""
 
     CANCELLED = "CANCELLED"
     ENDING = "ENDING"
-    """A worker has it: it is CANCELLED when it ends."""
+    """A worker runs it: it will be CANCELLED when it ends."""
     FORGOTTEN = "FORGOTTEN"
+    """It had ended: its record was deleted."""
 
 
 class Cancellation:
-    """Takes jobs back."""
+    """Cancels or forgets jobs."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def cancel(self, job_id: UUID, owner: str | None) -> Outcome:
-        """Take an owner's job back, in one step.
+        """Cancel an owner's job if it has not ended, otherwise forget it.
 
         Raises:
-            JobNotFound: there is no such job of this owner's.
+            JobNotFound: it does not exist, has expired, or has another owner.
         """
         outcome = await run_script(self._redis, runs.cancel(str(job_id), owner))
         if outcome == b"UNKNOWN":

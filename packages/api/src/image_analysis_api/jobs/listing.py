@@ -1,4 +1,4 @@
-"""The jobs of each owner, newest first, as long as there is something to ask for."""
+"""Lists the jobs of an owner, newest first, until they expire."""
 
 import re
 from datetime import UTC, datetime
@@ -15,13 +15,13 @@ from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts import jobs
 
 CURSOR = "[0-9]{1,15}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-"""The last job's time and ID; clients are told nothing of it but that they send it back."""
+"""The time and the ID of a page's last job. Clients send it back and need not know its format."""
 
 log = structlog.get_logger(__name__)
 
 
 class Listing:
-    """Lists owners' jobs."""
+    """Reads pages of jobs."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -29,12 +29,12 @@ class Listing:
     async def page(
         self, owner: str, *, limit: int, status: JobStatus | None = None, cursor: str | None = None
     ) -> tuple[list[ListedAnalysis], str | None]:
-        """Read up to `limit` of an owner's jobs, and the cursor of what comes after them, if anything may.
+        """Read up to `limit` of an owner's jobs, and the cursor of the next page, None at the end.
 
-        Those that another release wrote are left out.
+        Jobs that another release wrote in an unknown form are left out.
 
         Raises:
-            RequestError: the cursor is none of ours.
+            RequestError: the cursor is malformed.
         """
         newest, after = _read_cursor(cursor) if cursor is not None else ("+inf", "")
         call = jobs.list_jobs(owner, limit=limit, status=status, newest=newest, after=after)

@@ -1,19 +1,17 @@
-"""Job records, batch records and cached results, as the API reads and writes them."""
+"""Job records and batch records, as the API reads and writes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 
-from image_analysis_api.store.client import reaching_redis, run_script
+from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.errors import NoWorker, UnreadableRecord
-from image_analysis_common.models import DEEP_SUFFIX, CachedResult, FrozenModel, ModelAnnouncement
+from image_analysis_common.models import FrozenModel
 from image_analysis_common.records import JobRecord, Progress, read_json
-from image_analysis_common.scripts import jobs
 
 BATCH_TTL_S = keys.WAITING_JOB_TTL_S + keys.ENDED_JOB_TTL_S
 
@@ -25,48 +23,12 @@ class BatchRecord(FrozenModel):
     job_ids: tuple[UUID, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What Redis holds about an image and the model that it is for.
-
-    `field` is the field of the image's cached results for this model; empty if no worker has announced the model.
-    """
-
-    field: str
-    cached: CachedResult | None
-    is_known: bool
-    has_worker: bool
-
-
 class JobRecords:
-    """Reads records, cached results and the announcements of workers."""
+    """Reads records, and checks for a live worker of the default model."""
 
     def __init__(self, redis: Redis, model: str) -> None:
         self._redis = redis
         self._model = model
-
-    async def find_result(self, image_hash: str, model: str | None = None, *, is_deep: bool = False) -> Lookup:
-        """Look up an image's result by the current revision of a model; results of other revisions do not count.
-
-        A deep request needs a result with more predictions than usual. Such a result also answers any other request.
-        """
-        model = model or self._model
-        announced, pairs, live = await run_script(self._redis, jobs.find_result(model, image_hash))
-        if announced is None:
-            return Lookup("", None, is_known=False, has_worker=False)
-        try:
-            field = read_json(ModelAnnouncement, announced).model.cache_field
-            results = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            deep_field = field + DEEP_SUFFIX
-            found = results.get(deep_field.encode())
-            if is_deep:
-                field = deep_field
-            else:
-                found = results.get(field.encode(), found)
-            cached = read_json(CachedResult, found) if found else None
-        except UnreadableRecord:
-            field, cached = "", None  # The image is analyzed again.
-        return Lookup(field, cached, is_known=True, has_worker=bool(live))
 
     async def find_record(self, job_id: UUID) -> JobRecord | None:
         """Read a job's record.

@@ -1,6 +1,6 @@
-"""The API's check of queued runs: every accepted job ends, also where no worker comes or RQ has lost it.
+"""Checks queued runs, so that every accepted job ends even if no worker takes it or RQ has lost it.
 
-Every API process sweeps, in steps of one script each; what one of them has just checked, the others skip.
+Every API process sweeps, one script at a time. A run that one process has just checked is skipped by the others.
 """
 
 import asyncio
@@ -16,23 +16,23 @@ from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.scripts import runs
 
 CHECK_S = 10.0
-"""How long after its submission, and after each check, a run is checked again."""
+"""Time from a run's submission to its first check, and between two checks."""
 
 CONFIRM_S = 5.0
-"""A run that RQ seems to have lost is checked again after this long: rq-dashboard's "compact" takes the queue apart."""
+"""Time until a run that RQ seems to have lost is checked again: rq-dashboard's "compact" empties the queue briefly."""
 
 INTERVAL_S = 1.0
 PAUSE_S = 0.03
-"""Between two steps when there is more to do: a step takes Redis 15 ms at most, and others must be served too."""
+"""Time between two steps when more runs are due: a step blocks Redis for up to 15 ms, and others need it too."""
 
-# Where a cancelled job's run fails, its followers get the code; of any other record, whatever it says, the run failed.
+# The run of a cancelled job can fail: its followers get the error's code. With any other status, the run failed.
 EVENTS = {JobStatus.PENDING: "job_requeued", JobStatus.CANCELLED: "job_cancelled"}
 
 log = structlog.get_logger(__name__)
 
 
 class Sweep:
-    """Ends or queues anew what no worker will end; settles what a run with many followers has left to do."""
+    """Ends or requeues runs that no worker will end, and completes the end of runs with many followers."""
 
     def __init__(self, redis: Redis, *, check_s: float = CHECK_S, confirm_s: float = CONFIRM_S) -> None:
         self._redis = redis
@@ -46,29 +46,29 @@ class Sweep:
         )
         for error in (ImageExpired, JobLost):
             JOBS.labels("failed", error.code)  # starts at 0: Prometheus does not see a new series as an increase
-        self._is_away = False
+        self._is_redis_down = False
 
     async def run(self) -> None:
-        """Sweep until cancelled; wait where Redis is away."""
+        """Sweep until cancelled; if Redis is down, try again later."""
         while True:
             has_more = False
             try:
                 has_more = await self.step()
-                self._is_away = False
+                self._is_redis_down = False
             except StoreUnavailable as error:
-                if not self._is_away:
-                    log.warning("sweep_interrupted", cause=repr(error.__cause__))
-                self._is_away = True
+                if not self._is_redis_down:
+                    log.warning("sweep_interrupted", cause=f"{type(error.__cause__).__name__}: {error.__cause__}")
+                self._is_redis_down = True
             except Exception:
-                # The last line of defence: without the sweep, jobs could stay open.
+                # Last line of defence: without the sweep, some jobs would never end.
                 log.exception("sweep_crashed")
             await asyncio.sleep(PAUSE_S if has_more else INTERVAL_S)
 
     async def step(self) -> bool:
-        """Check some of the runs that are due; return whether there is more to do.
+        """Check some of the runs that are due; return whether more are due.
 
         Raises:
-            StoreUnavailable: Redis did not answer in time; what the step did, if anything, stays done.
+            StoreUnavailable: Redis did not answer in time. The step may have been executed.
         """
         found, has_more = await run_script(self._redis, self._call)
         for job_id, status, failure in found:

@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 
 from image_analysis_api.access.idempotency import HEADER, PATTERN
 from image_analysis_api.openapi.bodies import BODIES, SCHEMAS
+from image_analysis_api.openapi.training import TRAINING_SCHEMAS
 from image_analysis_api.responses import Problem
 from image_analysis_api.server.problems import MEDIA_TYPE, describe
 from image_analysis_common import errors
@@ -81,7 +82,7 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
                 tags=app.openapi_tags,
             )
             for path, operations in document["paths"].items():
-                is_limited = path.startswith(("/analy", "/models"))
+                is_limited = path.startswith(("/analy", "/classifiers", "/models"))
                 for operation in operations.values():
                     if is_limited and has_keys:
                         operation["security"] = [{name: []} for name in SECURITY_SCHEMES]
@@ -93,7 +94,7 @@ def install(app: FastAPI, *, has_keys: bool) -> None:
             schemas = document["components"]["schemas"]
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
-            document["components"]["schemas"] = dict(sorted((schemas | BODIES).items()))
+            document["components"]["schemas"] = dict(sorted((schemas | BODIES | TRAINING_SCHEMAS).items()))
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -51,6 +51,7 @@ PREFER: dict[str, Any] = {
     "schema": {"type": "string"},
     "example": "wait=10",
 }
+PREFER_SHORTER = PREFER | {"description": "wait=N waits N seconds at most, instead of 60 (RFC 7240)"}
 WAIT: dict[str, Any] = {
     "name": "wait",
     "in": "query",
@@ -66,7 +67,9 @@ EVENT_STREAM: dict[str, Any] = {
     "description": "Every status of the job as it comes",
     "content": {
         "text/event-stream": {
-            "itemSchema": {
+            "schema": {"type": "string"},
+            # OpenAPI 3.2's itemSchema: under 3.1, which FastAPI writes, strict generators refuse it.
+            "x-itemSchema": {
                 "type": "object",
                 "properties": {
                     "event": {"type": "string", "const": "status"},

@@ -31,7 +31,7 @@ BODY: dict[str, Any] = {
     "required": True,
     "content": {"application/json": {"schema": {"$ref": f"{SCHEMAS}{AnalysisStatus.__name__}"}}},
 }
-router = APIRouter(tags=["analysis"])
+router = APIRouter(tags=["webhooks"])  # its own tag: OpenAPI Generator makes a class of each
 
 
 @router.post(

@@ -1,6 +1,6 @@
 """Which IP addresses user-supplied URLs may lead to: public unicast, and the networks that the operator allows.
 
-Knows neither names nor URLs: the caller checks the very address that it connects to.
+Knows neither names nor URLs: the caller checks the address that it connects to.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ IpAddress: TypeAlias = IPv4Address | IPv6Address
 IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 # `ipaddress.is_global` of Python 3.11.7 calls 192.0.0.192, 2002::/16, 3fff::/20 and 5f00::/16 public, and never
-# knew of a cloud's own addresses. So the table is ours: every row of the IANA IPv4 and IPv6 Special-Purpose Address
+# knows a cloud's internal addresses. So the table is ours: every row of the IANA IPv4 and IPv6 Special-Purpose Address
 # Registries (RFC 6890 and its updates), those that the registries call globally reachable included (no image lives
 # on an anycast relay), the multicast registries, and the deprecated site-local and 6to4 relay networks.
 _SPECIAL_PURPOSE: tuple[IpNetwork, ...] = tuple(
@@ -76,16 +76,16 @@ _METADATA: frozenset[IpAddress] = frozenset(
 
 @dataclass(frozen=True)
 class AddressPolicy:
-    """Decide whether an address may be connected to.
+    """Decides whether the service may connect to an address.
 
-    `allowed_networks` opens holes: an address inside one is permitted, whatever it is for. A cloud's metadata address,
-    also one wrapped in IPv6, stays refused there; only a network of that single address opens it.
+    An address in `allowed_networks` is permitted even if it is not public. A cloud's metadata address, also one inside
+    an IPv6 address, is refused even there; only a network of that single address permits it.
     """
 
     allowed_networks: tuple[IpNetwork, ...] = ()
 
     def permits(self, address: IpAddress) -> bool:
-        """Tell whether the address is allowed, or public unicast that wraps no IPv4 address but permitted ones."""
+        """Whether the address is allowed, or is public unicast and contains only permitted IPv4 addresses."""
         if isinstance(address, IPv6Address) and address.scope_id is not None:
             return False
         if self.is_allowed(address):
@@ -93,12 +93,12 @@ class AddressPolicy:
         return _is_public(_unmapped(address)) and all(self.permits(inner) for inner in _wrapped(address))
 
     def is_allowed(self, address: IpAddress) -> bool:
-        """Tell whether the address lies in an allowed network; an IPv4-mapped one also counts as its IPv4 address."""
+        """Whether the address is in an allowed network, itself or as the IPv4 address that is mapped into it."""
         forms = {address, _unmapped(address)}
-        holes = [network for network in self.allowed_networks if any(form in network for form in forms)]
+        networks = [network for network in self.allowed_networks if any(form in network for form in forms)]
         if _METADATA.isdisjoint(forms.union(_wrapped(address))):
-            return bool(holes)
-        return any(network.num_addresses == 1 for network in holes)
+            return bool(networks)
+        return any(network.num_addresses == 1 for network in networks)
 
 
 def _is_public(address: IpAddress) -> bool:

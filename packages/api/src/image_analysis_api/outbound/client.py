@@ -1,7 +1,7 @@
 """Outbound HTTP to user-supplied URLs: resolve once, check every address, connect to that address.
 
-Knows nothing of images or jobs. What a URL may look like is the business of `urls`, which addresses are
-public that of `addresses`; what is asked for, and how long that may take in all, is the caller's.
+Knows neither images nor jobs. `urls` checks the form of URLs, and `addresses` which addresses are public. The caller
+chooses the request and limits its total time.
 """
 
 import asyncio
@@ -21,19 +21,17 @@ from image_analysis_common.errors import FetchFailed, HostUnknown, UrlRefused
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
-# A name may have many addresses; a caller must not make us knock at all of them.
+# A name may have many addresses; one request must not connect to all of them.
 _ATTEMPTS_MAX = 3
 
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "image-analysis"}
 
-# One text for a name that does not exist and one that leads inside, so that nobody can list our internal names.
-
 
 @dataclass(frozen=True)
 class Destinations:
-    """Where connections may go: to permitted addresses, on some ports.
+    """The addresses and ports that the service may connect to.
 
-    Other ports than `ports` are open on `hosts` (whose addresses are checked like any) and at addresses in the policy's
+    Ports other than `ports` are open on `hosts`, whose addresses are checked too, and at addresses in the policy's
     allowed networks.
     """
 
@@ -50,10 +48,10 @@ class Destinations:
         )
 
     def check(self, target: WebUrl, addresses: Iterable[IpAddress]) -> None:
-        """Check the addresses that a URL's host has.
+        """Check the addresses of a URL's host.
 
         Raises:
-            UrlRefused: there is none, or one may not be connected to, or not on this port.
+            UrlRefused: there is none, or one of them or the port is not permitted.
         """
         found = list(addresses)
         if not found or not all(map(self.policy.permits, found)):
@@ -62,10 +60,10 @@ class Destinations:
             raise self._refuse_port()
 
     def check_form(self, target: WebUrl) -> None:
-        """Refuse, without looking anything up, a URL that no lookup could make right.
+        """Check a URL as far as possible without resolving its name.
 
         Raises:
-            UrlRefused: its host is an address that may not be connected to, or its port is open nowhere.
+            UrlRefused: its host is an address that is not permitted, or its port is open nowhere.
         """
         if target.is_literal:
             self.check(target, [ip_address(target.host)])
@@ -82,8 +80,7 @@ class Destinations:
 class OutboundClient:
     """Sends requests to user-supplied URLs; safe for concurrent use within one event loop.
 
-    `resolve` gives a host's addresses or raises `socket.gaierror`, as a `Resolver` does; `transport` stands in for the
-    network.
+    `resolve` returns a host's addresses or raises `socket.gaierror`, as `Resolver` does. Tests pass a `transport`.
     """
 
     def __init__(
@@ -105,27 +102,27 @@ class OutboundClient:
             "pool": connect_timeout_s,
         }
         self._resolve = resolve
-        # A bare transport, not a client: a client keeps cookies, reads proxies and netrc from the environment, and
-        # logs whole URLs. No connection is kept, for the next one to the same address may be for another name.
+        # A transport, not a client: a client keeps cookies, reads proxies and netrc from the environment, and logs
+        # whole URLs. No connection is reused, because the next request to an address may be for another name.
         self._transport = transport or httpx.AsyncHTTPTransport(
             trust_env=False, http2=False, limits=httpx.Limits(max_keepalive_connections=0), retries=0
         )
 
     async def aclose(self) -> None:
-        """Close the connections; requests under way fail."""
+        """Close the connections; running requests fail."""
         await self._transport.aclose()
 
     async def ask(
         self, method: str, target: WebUrl, headers: Mapping[str, str], content: bytes = b""
     ) -> httpx.Response:
-        """Send a request to an address of the URL's host that was checked; return the answer, its body unread.
+        """Send a request to a checked address of the URL's host; return the response before its body is read.
 
-        The caller closes the answer.
+        The caller closes the response.
 
         Raises:
-            UrlRefused: the URL leads where we do not go.
-            HostUnknown: there is no such name.
-            FetchFailed: the name cannot be looked up now.
+            UrlRefused: an address or the port is not permitted.
+            HostUnknown: the name does not exist.
+            FetchFailed: the name cannot be resolved now.
             httpx.HTTPError, OSError: no web server answered.
         """
         *first, last = (await self._addresses(target))[:_ATTEMPTS_MAX]
@@ -135,11 +132,11 @@ class OutboundClient:
         return await self._send(method, target, last, headers, content)
 
     async def _addresses(self, target: WebUrl) -> list[IpAddress]:
-        addresses = [ip_address(address) for address in await self._found(target)]
+        addresses = [ip_address(address) for address in await self._resolve_host(target)]
         self._destinations.check(target, addresses)
         return addresses
 
-    async def _found(self, target: WebUrl) -> list[str]:
+    async def _resolve_host(self, target: WebUrl) -> list[str]:
         if target.is_literal:
             return [target.host]
         try:
@@ -153,7 +150,7 @@ class OutboundClient:
     async def _send(
         self, method: str, target: WebUrl, address: IpAddress, headers: Mapping[str, str], content: bytes
     ) -> httpx.Response:
-        """Ask the very address that was checked, in the name of the host: nobody resolves the name again."""
+        """Connect to the checked address, with the name in Host and SNI: the name is not resolved again."""
         request = httpx.Request(
             method,
             target.url.copy_with(host=str(address)),

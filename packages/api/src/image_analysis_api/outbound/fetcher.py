@@ -1,7 +1,6 @@
-"""Fetching the image behind a user's URL: bounded in time, bytes and redirects.
+"""Fetches images from user-supplied URLs, with limits on time, bytes and redirects.
 
-Knows nothing of images, jobs or settings. What a URL may look like is the business of `urls`, where it may lead that of
-`egress`.
+Knows neither image formats, jobs nor settings. `urls` checks the form of URLs, and `client` where they lead.
 """
 
 import asyncio
@@ -17,12 +16,12 @@ from image_analysis_api.server.counts import read_count
 from image_analysis_common.errors import FetchFailed, ImageTooLarge, ServiceError, Unavailable, UrlRefused
 
 REDIRECTS_MAX = 3
-# A chunk costs 23 microseconds on the event loop, however small: a host that sends single bytes stalled it for 248 ms
-# with each read of 64 KiB. Honest pieces are a network packet or more.
+# Each chunk takes the event loop 23 microseconds, however small it is: a host that sends single bytes blocked the loop
+# for 248 ms with each 64 KiB. Chunks of ordinary servers have at least the size of a network packet.
 _PIECES_FREE = 256
 _PIECE_BYTES_MIN = 64
 
-_HEADERS = {"Accept": "image/*,*/*;q=0.5"}
+_ACCEPT = "image/*,*/*;q=0.5"
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _UNREACHABLE = (
@@ -34,30 +33,33 @@ _UNREACHABLE = (
 class Fetcher:
     """Fetches images from user-supplied URLs; safe for concurrent use within one event loop.
 
-    `timeout_s` bounds a whole fetch; the times of `egress`, which closes with this, bound its parts. Of the
-    `max_concurrent` fetches, a client may have as many under way as are left for all others: one with slow hosts takes
-    half of them at most, the next one half of the rest.
+    `timeout_s` limits a whole fetch; the timeouts of `outbound`, which is closed with this, limit its parts. A client
+    may have at most as many running fetches as there are free ones: the first client gets at most half of
+    `max_concurrent`, the next one half of the rest.
     """
 
-    def __init__(self, outbound: OutboundClient, *, max_bytes: int, timeout_s: float, max_concurrent: int) -> None:
+    def __init__(
+        self, outbound: OutboundClient, *, max_bytes: int, timeout_s: float, max_concurrent: int, user_agent: str
+    ) -> None:
         self._outbound = outbound
+        self._headers = {"Accept": _ACCEPT, "User-Agent": user_agent}
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._max_concurrent = max_concurrent
-        self._under_way = Counter[str]()
+        self._running = Counter[str]()
 
     async def aclose(self) -> None:
-        """Close the connections; fetches under way fail."""
+        """Close the connections; running fetches fail."""
         await self._outbound.aclose()
 
     async def fetch(self, url: str, client: str) -> bytes:
         """Fetch the bytes behind a URL for a client.
 
         Raises:
-            UrlRefused: the URL, or one that it redirects to, is malformed or leads where we do not go.
-            FetchFailed: the host did not give the bytes in time, or at all.
+            UrlRefused: the URL, or one that it redirects to, is malformed or leads to a forbidden address or port.
+            FetchFailed: the host did not send the image, or not in time.
             ImageTooLarge: there are more than `max_bytes`.
-            Unavailable: the client has its share of fetches under way.
+            Unavailable: the client has too many running fetches.
         """
         hosts: list[str] = []
         outcome, cause = "aborted", None
@@ -74,11 +76,11 @@ class Fetcher:
             structlog.get_logger(__name__).info("image_fetch", host=host, outcome=outcome, cause=cause, hops=len(hosts))
 
     async def _fetch_translated(self, url: str, client: str, hosts: list[str]) -> bytes:
-        if self._under_way[client] >= self._max_concurrent - self._under_way.total():
+        if self._running[client] >= self._max_concurrent - self._running.total():
             raise Unavailable(
                 "Too many images are being fetched: try again in a few seconds, or send the image itself."
             )
-        self._under_way[client] += 1
+        self._running[client] += 1
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._follow(url, hosts)
@@ -87,15 +89,15 @@ class Fetcher:
         except (httpx.HTTPError, OSError) as error:
             raise FetchFailed(_UNREACHABLE) from error
         finally:
-            self._under_way[client] -= 1
-            if not self._under_way[client]:
-                del self._under_way[client]
+            self._running[client] -= 1
+            if not self._running[client]:
+                del self._running[client]
 
     async def _follow(self, url: str, hosts: list[str]) -> bytes:
         target = WebUrl.parse(url)
         for _ in range(1 + REDIRECTS_MAX):
             hosts.append(target.host)
-            response = await self._outbound.ask("GET", target, _HEADERS)
+            response = await self._outbound.ask("GET", target, self._headers)
             try:
                 if response.status_code not in _REDIRECT_STATUSES:
                     return await self._body(response)

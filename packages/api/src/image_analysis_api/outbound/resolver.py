@@ -1,8 +1,8 @@
-"""Host names to addresses, without threads: a lookup ends when its caller gives up.
+"""Resolves host names without threads: a lookup ends when its caller is cancelled.
 
-The C library's `getaddrinfo` cannot be cancelled: a name whose servers never answer keeps a thread for 20 s and more.
+The C library's `getaddrinfo` cannot be cancelled: if a name's servers never answer, it blocks a thread for 20 s.
 c-ares reads the same files: /etc/resolv.conf with its search domains, /etc/hosts and /etc/nsswitch.conf. It does not
-ask other sources that nsswitch may name, such as mDNS or LDAP.
+use other sources that nsswitch may name, such as mDNS or LDAP.
 """
 
 import asyncio
@@ -14,23 +14,23 @@ import pycares
 from pycares import ARES_SOCKET_BAD
 
 TRY_S = 1.0
-"""How long a name server has before the next one is asked; it doubles with each round through the servers."""
+"""Time for one name server before the next one is tried; it doubles each time all servers have been tried."""
 
 TRIES = 3
 _UNKNOWN_NAME_ERRORS = {pycares.errno.ARES_ENOTFOUND, pycares.errno.ARES_ENODATA, pycares.errno.ARES_EBADNAME}
 
 
 class Resolver:
-    """Looks names up at `servers`, each an address with or without a port; without any, at those of the system."""
+    """Resolves names with `servers`, each an address with an optional port; without any, with the system's servers."""
 
     def __init__(self, servers: Sequence[str] = ()) -> None:
         self._servers = servers
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        """Return a host's addresses, the best first; those of localhost are of IPv4.
+        """Return a host's addresses, the preferred one first; for localhost, only IPv4 addresses.
 
         Raises:
-            socket.gaierror: EAI_NONAME where the name does not exist or has no address, else EAI_AGAIN.
+            socket.gaierror: EAI_NONAME if the name does not exist or has no address, otherwise EAI_AGAIN.
         """
         try:
             lookup = _Lookup(self._servers)
@@ -44,10 +44,10 @@ class Resolver:
 
 
 class _Lookup:
-    """One lookup over a channel of its own, driven by the event loop.
+    """One lookup with a separate c-ares channel, driven by the event loop.
 
-    A shared channel would cache every answer for up to an hour, without a limit on their number or size, and send all
-    queries from one port. A channel costs 0.2 ms.
+    A shared channel would cache all answers for up to an hour, without a limit on their number or size, and send all
+    queries from one port. Making a channel takes 0.2 ms.
     """
 
     def __init__(self, servers: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class _Lookup:
         )
 
     async def run(self, host: str, port: int) -> tuple[pycares.AddrInfoResult | None, int | None]:
-        """Return the result, or the number of c-ares's error."""
+        """Return the result, or c-ares's error number."""
         try:
             self._channel.getaddrinfo(
                 host, port, family=_family(host), type=socket.SOCK_STREAM, callback=self._note_end
@@ -69,7 +69,7 @@ class _Lookup:
         finally:
             self._end.cancel()
             self._set_timer()
-            self._channel.cancel()  # closes the sockets here; `close` alone would, in a thread of its own
+            self._channel.cancel()  # closes the sockets now; `close` alone would close them in another thread
             self._channel.close()
 
     def _note_end(self, found: pycares.AddrInfoResult | None, fault: int | None) -> None:
@@ -80,22 +80,22 @@ class _Lookup:
         self._loop.remove_reader(socket_fd)
         self._loop.remove_writer(socket_fd)
         if readable:
-            self._loop.add_reader(socket_fd, self._go_on, socket_fd, ARES_SOCKET_BAD)
+            self._loop.add_reader(socket_fd, self._process, socket_fd, ARES_SOCKET_BAD)
         if writable:
-            self._loop.add_writer(socket_fd, self._go_on, ARES_SOCKET_BAD, socket_fd)
+            self._loop.add_writer(socket_fd, self._process, ARES_SOCKET_BAD, socket_fd)
 
-    def _go_on(self, readable_fd: int = ARES_SOCKET_BAD, writable_fd: int = ARES_SOCKET_BAD) -> None:
+    def _process(self, readable_fd: int = ARES_SOCKET_BAD, writable_fd: int = ARES_SOCKET_BAD) -> None:
         self._channel.process_fd(readable_fd, writable_fd)
         self._set_timer()
 
     def _set_timer(self) -> None:
-        """Come back when c-ares wants to, whatever the sockets do."""
+        """Call c-ares at its next timeout, even if no socket becomes ready."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
         if not self._end.done():
             delay_s: float = self._channel.timeout()  # type: ignore[no-untyped-call]
-            self._timer = self._loop.call_later(delay_s, self._go_on)
+            self._timer = self._loop.call_later(delay_s, self._process)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -1,6 +1,6 @@
-"""The form of user-supplied URLs: of images, their redirects, and webhooks.
+"""Checks the form of user-supplied URLs: of images, their redirects, and webhooks.
 
-Knows neither the network nor which addresses are public: a well-formed URL may still lead where nobody may go.
+Does not check where a URL leads: a well-formed URL may still have a forbidden address.
 """
 
 import re
@@ -17,14 +17,14 @@ URL_LENGTH_MAX = 2048
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*")
-# What resolvers take for an IPv4 address in octal, hexadecimal, one integer or a short form (WHATWG URL Standard,
-# "ends in a number"). Only the dotted decimal form passes, as a literal.
+# Names that resolvers read as an IPv4 address in octal, hexadecimal, one integer or a short form (WHATWG URL Standard,
+# "ends in a number"). Only the dotted decimal form is accepted, as a literal address.
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 
 
 @dataclass(frozen=True)
 class WebUrl:
-    """A URL that keeps the rules of form; `host` is ASCII, in lower case, without a trailing dot or brackets."""
+    """A well-formed URL; `host` is ASCII, in lower case, without a trailing dot or brackets."""
 
     url: httpx.URL
     host: str
@@ -47,7 +47,7 @@ class WebUrl:
             raise UrlRefused("The URL must begin with http:// or https://.")
         if "@" in re.split(r"[/?#]", text.partition("://")[2], maxsplit=1)[0]:
             raise UrlRefused("The URL must not contain a user name or password.")
-        # Not `url.host`: that decodes IDNA, and fails on names that are no IDNA.
+        # Not `url.host`, which decodes IDNA and fails on names that are not valid IDNA.
         host = url.raw_host.decode("ascii").removesuffix(".")
         is_name = _NAME.fullmatch(host) is not None and _ENDS_IN_NUMBER.fullmatch(host) is None
         if not is_name and not _is_literal(host):
@@ -59,14 +59,14 @@ class WebUrl:
 
     @property
     def is_literal(self) -> bool:
-        """Whether the host is an address, not a name."""
+        """Whether the host is an IP address, not a name."""
         return _is_literal(self.host)
 
     def redirected(self, location: str) -> Self:
-        """Read a redirect from here, absolute or relative, by the same rules.
+        """Read the target of a redirect from this URL, absolute or relative, by the same rules.
 
         Raises:
-            UrlRefused: its target breaks a rule, or leaves https for http.
+            UrlRefused: the target breaks a rule, or changes from https to http.
             FetchFailed: there is no target.
         """
         if not location:

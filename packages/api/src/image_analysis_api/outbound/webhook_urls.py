@@ -9,12 +9,12 @@ from image_analysis_common import keys
 from image_analysis_common.errors import TooManyDeliveries, UrlRefused, WebhooksDisabled
 
 MAX_DELIVERIES = 100_000
-"""Jobs with a webhook that have not ended, and deliveries that have not been made. Each of the latter takes some 2 kB
-of Redis, for up to a day where its receiver does not answer."""
+"""Most unended jobs with a webhook and pending deliveries together. A pending delivery takes about 2 kB of Redis, for
+up to a day if its receiver does not answer."""
 
 
 class WebhookUrls:
-    """Checks the URLs of webhooks; a name's addresses are checked when it is asked, for they may change."""
+    """Checks the URLs of webhooks. The addresses of a name are checked at each delivery, because they may change."""
 
     def __init__(self, redis: Redis, destinations: Destinations, *, is_enabled: bool) -> None:
         self._redis = redis
@@ -22,12 +22,12 @@ class WebhookUrls:
         self._is_enabled = is_enabled
 
     async def check(self, url: str) -> None:
-        """Check that the end of a job can be told there.
+        """Check that a webhook can be sent to a URL.
 
         Raises:
-            WebhooksDisabled: the service could not sign.
-            UrlRefused: the URL is malformed, or leads where we do not go.
-            TooManyDeliveries: `MAX_DELIVERIES` have still to be made; queuing the job checks it once more.
+            WebhooksDisabled: there is no secret to sign it.
+            UrlRefused: the URL is malformed, or leads to a forbidden address or port.
+            TooManyDeliveries: there are `MAX_DELIVERIES`. Queuing the job checks this again.
         """
         if not self._is_enabled:
             raise WebhooksDisabled

@@ -1,8 +1,11 @@
 """The calls about one image: submit it, ask for its job, cancel it, list your jobs."""
 
-from fastapi import APIRouter, Request, Response, status
+from uuid import uuid4
 
-from image_analysis_api.access.admission import caller
+from fastapi import Request, Response, status
+
+from image_analysis_api.access.admission import Charge, caller
+from image_analysis_api.access.idempotency import HEADER
 from image_analysis_api.intake.reading import BodyLimits
 from image_analysis_api.intake.submissions import read_submission
 from image_analysis_api.jobs.analyses import SubmittedJob, parse_job_id
@@ -17,9 +20,12 @@ from image_analysis_api.routes.parameters import (
     FoundServices,
     JobId,
     Reader,
-    Submitter,
+    services_of,
+    to_response,
 )
+from image_analysis_api.routes.router import HeadRouter
 from image_analysis_api.server.counts import read_count
+from image_analysis_api.server.proxies import public_path
 from image_analysis_api.services import Services
 from image_analysis_api.waiting.preferences import wait_as_asked, wait_as_preferred
 from image_analysis_common import keys
@@ -36,7 +42,7 @@ from image_analysis_common.errors import (
 from image_analysis_common.models import JobStatus
 
 MAX_LIMIT = 100
-router = APIRouter(tags=["analysis"])
+router = HeadRouter(tags=["analysis"])
 
 
 @router.post(
@@ -58,9 +64,7 @@ router = APIRouter(tags=["analysis"])
     },
     openapi_extra={"requestBody": ANALYZE_IMAGE_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY, PREFER]},
 )
-async def analyze_image(
-    request: Request, response: Response, owner: Submitter, services: FoundServices
-) -> AnalysisStatus | JobAccepted:
+async def analyze_image(request: Request) -> Response:
     """Submit one image, as bytes or as a URL, and get a job ID at once.
 
     The body is JSON, a form with the part `file`, or the image itself. Options go into the JSON, into the form's fields
@@ -74,55 +78,62 @@ async def analyze_image(
     With `Prefer: wait=N`, the answer is a 200 with the finished status as soon as the job ends, if that is within N
     seconds. Otherwise it is the usual 202.
     """
-    answer, lacks_worker = await _submit(request, owner, services)
-    request.state.release()
+    services, headers = services_of(request), dict[str, str]()
+    async with services.admission.charge(request, 1) as charge:
+        answer, lacks_worker = await _submit(request, charge, services)
+    request.scope["state"]["release"]()
     if not answer.status.is_final:
-        answer = await wait_as_preferred(services.waiting_room, request, response, answer, owner)
+        answer = await wait_as_preferred(services.waiting_room, request, headers, answer, charge.owner)
     if answer.status.is_final:
-        return answer
-    location = f"/analysis-status/{answer.job_id}"
-    response.status_code = status.HTTP_202_ACCEPTED
-    response.headers["Location"] = location
-    response.headers["Link"] = f'<{location}>; rel="status", <{location}/events>; rel="monitor"'
-    response.headers["Retry-After"] = "1"
-    return JobAccepted(
+        return to_response(answer, status.HTTP_200_OK, headers)
+    location = public_path(request.scope, f"/analysis-status/{answer.job_id}")
+    headers["Location"] = location
+    headers["Link"] = f'<{location}>; rel="status", <{location}/events>; rel="monitor"'
+    headers["Retry-After"] = "1"
+    accepted = JobAccepted(
         job_id=answer.job_id,
         status=answer.status,
         message=f"Accepted. Ask GET {location} for the result." + (LACKS_WORKER if lacks_worker else ""),
     )
+    return to_response(accepted, status.HTTP_202_ACCEPTED, headers)
 
 
-async def _submit(request: Request, owner: str | None, services: Services) -> SubmittedJob:
+async def _submit(request: Request, charge: Charge, services: Services) -> SubmittedJob:
     """Read the image and submit it. The body is freed when this returns; the client may wait for much longer."""
-    settings, analyses = services.settings, services.analyses
+    settings, analyses, owner = services.settings, services.analyses, charge.owner
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
+    if HEADER not in request.headers:
+        return await analyses.submit(uuid4(), submission, charge, caller(request, owner))
     async with services.idempotency.claim(request, owner, keys.job(""), submission.fingerprint) as claim:
         if claim.is_replay:
             return await analyses.replay(claim.id, owner)
-        return await analyses.submit(claim.id, submission, owner, caller(request, owner))
+        return await analyses.submit(claim.id, submission, charge, caller(request, owner))
 
 
 @router.get(
     "/analysis-status/{job_id}",
     summary="Get a job's status",
+    response_model=AnalysisStatus,
     responses={
         status.HTTP_200_OK: {"description": "The job's status"},
         **describe_errors(RequestError, JobNotFound, StoreUnavailable, UnreadableRecord),
     },
     openapi_extra={"parameters": [WAIT]},
 )
-async def read_analysis_status(
-    request: Request, job_id: JobId, owner: Reader, services: FoundServices
-) -> AnalysisStatus:
+async def read_analysis_status(request: Request, job_id: JobId) -> Response:
     """Get a job's status, with its result once it is COMPLETED or its error once it is FAILED.
 
     You can ask for an ended job for one hour. Asking does not count against the rate limit. With `wait`, the answer
     comes as soon as the job ends, or after that many seconds with its status then.
     """
-    identifier = parse_job_id(job_id)
-    await wait_as_asked(services.waiting_room, request, [identifier], owner)
-    return await services.analyses.status(identifier, owner)
+    services = services_of(request)
+    async with services.admission.charge(request, 0) as charge:
+        identifier = parse_job_id(job_id)
+        if request.scope["query_string"]:
+            await charge.settle()
+            await wait_as_asked(services.waiting_room, request, [identifier], charge.owner)
+        return to_response(await services.analyses.status(identifier, charge))
 
 
 @router.delete(

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import Request, Response, status
 
 from image_analysis_api.access.admission import caller
 from image_analysis_api.intake.reading import BodyLimits
@@ -20,11 +20,13 @@ from image_analysis_api.routes.parameters import (
     Reader,
     Submitter,
 )
+from image_analysis_api.routes.router import HeadRouter
+from image_analysis_api.server.proxies import public_path
 from image_analysis_api.waiting.preferences import wait_as_asked
 from image_analysis_common import keys
 from image_analysis_common.errors import BatchNotFound, BatchTooLarge, RequestError, StoreUnavailable, UnreadableRecord
 
-router = APIRouter(tags=["analysis"])
+router = HeadRouter(tags=["analysis"])
 
 
 @router.post(
@@ -63,13 +65,13 @@ async def analyze_images(
         request, owner, keys.batch(""), lambda: fingerprint(submissions), rounds=rounds
     ) as claim:
         if claim.is_replay:
-            answer, lacks_worker = await batches.status(claim.id, owner), False
+            answer, lacks_worker = await batches.replay(claim.id, owner), False
         else:
             await services.admission.admit_images(request, owner, len(submissions))
             answer, lacks_worker = await batches.submit(
                 claim.id, submissions, owner, caller(request, owner), request.state.hold
             )
-    location = f"/analysis-batches/{answer.batch_id}"
+    location = public_path(request.scope, f"/analysis-batches/{answer.batch_id}")
     message = "Every job has ended."
     if answer.counts.PENDING or answer.counts.PROCESSING:
         response.status_code = status.HTTP_202_ACCEPTED

@@ -1,13 +1,14 @@
 """The health calls: whether the process lives, and whether it can do its work."""
 
-from fastapi import APIRouter, status
+from fastapi import status
 
 from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.responses import Health, Readiness
 from image_analysis_api.routes.parameters import FoundServices
+from image_analysis_api.routes.router import HeadRouter
 from image_analysis_common.errors import NoWorker, StoreUnavailable
 
-router = APIRouter(tags=["health"])
+router = HeadRouter(tags=["health"])
 
 
 @router.get("/health", summary="Whether the service is up")

@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, status
+from fastapi import Depends, Path, status
 
 from image_analysis_api.openapi.document import describe_errors
 from image_analysis_api.responses import ModelDetails, ModelList
 from image_analysis_api.routes.parameters import Admit, FoundServices
+from image_analysis_api.routes.router import HeadRouter
 from image_analysis_common.errors import ModelNotFound, StoreUnavailable
 from image_analysis_common.settings import BUNDLED_MODEL
 
-router = APIRouter(tags=["models"], dependencies=[Depends(Admit(cost=0))])
+router = HeadRouter(tags=["models"], dependencies=[Depends(Admit(cost=0))])
 
 
 @router.get(

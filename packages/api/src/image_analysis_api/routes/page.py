@@ -11,12 +11,11 @@ from importlib import resources
 from pathlib import PurePath
 from typing import Any
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, HTTPException, Request, Response, status
 from fastapi.responses import JSONResponse
 
 from image_analysis_api.routes.parameters import FoundServices
 from image_analysis_api.settings import ApiSettings
-from image_analysis_common.errors import NotFound
 
 START = "index.html"
 MEDIA_TYPES = {
@@ -37,14 +36,15 @@ LINKS = {
 }
 """Relative to the document that holds them."""
 
-# The page shows the images that it is given (blob:, data:), and those of a URL that its user enters (http:, https:).
+# The page shows the images that it is given (blob:) and small copies of them (data:). It loads nothing from other
+# hosts: only the service fetches the image of a URL.
 SECURITY_POLICY = "; ".join(
     [
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
         "connect-src 'self'",
-        "img-src 'self' blob: data: http: https:",
+        "img-src 'self' blob: data:",
         "media-src 'self' blob:",
         "base-uri 'none'",
         "form-action 'none'",
@@ -97,7 +97,7 @@ async def read_page_file(request: Request, name: str, services: FoundServices) -
     """Get a file of the page."""
     file = read_files().get(name)
     if file is None or not services.settings.playground:
-        raise NotFound
+        raise HTTPException(status.HTTP_404_NOT_FOUND)
     return _send(request, file)
 
 

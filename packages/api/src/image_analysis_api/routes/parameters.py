@@ -1,11 +1,12 @@
 """What the routes share: the services, who calls, and the IDs in paths."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, Path
+from fastapi import Depends, Path, Response
 from starlette.requests import HTTPConnection
 
-from image_analysis_api.responses import EXAMPLE_JOB_ID
+from image_analysis_api.responses import EXAMPLE_JOB_ID, Answer
 from image_analysis_api.services import Services
 from image_analysis_common.errors import (
     IdempotencyKeyReused,
@@ -24,32 +25,59 @@ from image_analysis_common.errors import (
     UrlRefused,
     WebhooksDisabled,
 )
+from image_analysis_common.job_errors import (
+    ClassifierNotFound,
+    ClassifierOutdated,
+    EmbeddingsNotSupported,
+    LabelsNotSupported,
+    LabelsRequired,
+)
 
 LACKS_WORKER = " No worker serves its model now: the job waits for one."
 
-SUBMISSION_ERRORS = (
+IMAGE_ERRORS = (
     RequestError,
     ModelNotFound,
     RequestInProgress,
     IdempotencyKeyReused,
-    UrlRefused,
     RequestTimeout,
     ImageTooLarge,
     UnsupportedMediaType,
     RateLimited,
     QueueFull,
     StoreUnavailable,
-    TooManyDeliveries,
     Unavailable,
     UnreadableRecord,
+)
+"""What can be wrong with a submission whose options are few."""
+
+SUBMISSION_ERRORS = (
+    *IMAGE_ERRORS,
+    UrlRefused,
+    TooManyDeliveries,
     WebhooksDisabled,
+    LabelsNotSupported,
+    LabelsRequired,
+    EmbeddingsNotSupported,
+    ClassifierNotFound,
+    ClassifierOutdated,
 )
 """What can be wrong with a submission of one image or of many."""
 
 
-async def find_services(connection: HTTPConnection) -> Services:
-    """Return the services that the app was built with. A coroutine: FastAPI would run a function in a thread."""
+def services_of(connection: HTTPConnection) -> Services:
+    """Return the services that the app was built with."""
     return cast(Services, connection.app.state.services)
+
+
+async def find_services(connection: HTTPConnection) -> Services:
+    """Return the services. A coroutine: FastAPI would run a function in a thread."""
+    return services_of(connection)
+
+
+def to_response(answer: Answer, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Write an answer as JSON."""
+    return Response(answer.model_dump_json(), status, headers, media_type="application/json")
 
 
 FoundServices = Annotated[Services, Depends(find_services)]

@@ -1,1 +1,1 @@
-"""HTTP below the routes: connections, request context, the memory budget of bodies, error documents."""
+"""HTTP below the routes: connections, request context, the memory limit for bodies, error documents."""

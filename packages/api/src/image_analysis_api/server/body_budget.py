@@ -1,22 +1,28 @@
-"""The bodies of all requests together, bounded: a thousand clients that send large ones do not fill the memory."""
+"""Limits the bytes of all request bodies together, so that many large ones do not exhaust the memory."""
+
+import gc
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image_analysis_common.errors import Unavailable
 
+COLLECT_BYTES = 32_000_000
+"""The garbage collector also runs after as many bytes of bodies: cycles may hold some of them."""
+
 
 class BodyBudget:
-    """ASGI middleware: holds the bodies of the requests in work to `max_bytes` together, of what has arrived of them.
+    """ASGI middleware: limits the received bytes of all current requests to `max_bytes`, and refuses further ones.
 
-    The request whose bytes would pass that is refused; while it works on a body, a request takes about three times its
-    size. A route counts in what it fetches by `request.state.hold(size_bytes)`. A body counts until its answer begins.
-    A route that lets its client wait calls `request.state.release()` before, once nothing refers to the bytes any more.
+    Processing a body takes about three times its size. A body counts until its answer begins. A route adds the bytes
+    that it fetches by `request.state.hold(size_bytes)`. A route that makes its client wait first drops all references
+    to the bytes and calls `request.state.release()`.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self.app = app
         self._max_bytes = max_bytes
         self._held_bytes = 0
+        self._freed_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         own_bytes = 0
@@ -31,7 +37,11 @@ class BodyBudget:
         def release() -> None:
             nonlocal own_bytes
             self._held_bytes -= own_bytes
+            self._freed_bytes += own_bytes
             own_bytes = 0
+            if self._freed_bytes > COLLECT_BYTES:
+                self._freed_bytes = 0
+                gc.collect()
 
         async def receive_bounded() -> Message:
             message = await receive()

@@ -1,7 +1,7 @@
-"""A client's connection, bounded in time and in bytes: uvicorn bounds neither a request's head nor its trailers.
+"""Limits the time and the bytes of a client's connection: uvicorn limits neither a request's head nor its trailers.
 
-Owns every time limit of a connection, and what happens to a request for another protocol. `framing` counts what comes
-around a body, `intake` limits the body. Rests on private parts of uvicorn, which is pinned to the minor version.
+Has every time limit of a connection, and handles requests for another protocol. `framing` counts the bytes around a
+body, `intake` limits the body. Uses private parts of uvicorn, which is pinned to the minor version.
 """
 
 from asyncio import TimerHandle, Transport
@@ -9,13 +9,15 @@ from asyncio import TimerHandle, Transport
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from image_analysis_api.server.framing import Framing, Part, check_headers, check_url
+from image_analysis_api.server.answer_transport import AnswerTransport
+from image_analysis_api.server.deadline import Deadline
+from image_analysis_api.server.framing import HAS_ARRIVED, Framing, Part, check_headers, check_url
 from image_analysis_api.server.request_context import refuse
-from image_analysis_api.server.websocket_connections import is_handshake
+from image_analysis_api.server.websocket_connections import BAD_HANDSHAKE, is_handshake
 from image_analysis_common.errors import RequestError, ServiceError, Unavailable
 
 HEAD_TIMEOUT_S = 10.0
-"""From the connection, or from a request's first byte, to the end of its headers."""
+"""Time from the connection, or from a request's first byte, to the end of its headers."""
 
 UNREAD_TIMEOUT_S = 60.0
 """How long a client may leave 64 KiB of its answers unread."""
@@ -25,15 +27,10 @@ STOP_TIMEOUT_S = 8.0
 
 LINGER_S = 5.0
 LINGER_BYTES = 32_000_000
-"""How much more may come after an early answer: if the connection were cut at once, the client might never see it."""
+"""Most bytes read after an early answer: if the connection closed at once, the client might not receive the answer."""
 
 MAX_PIPELINED = 5
-"""Requests that wait for the answer to an earlier one. Each can be 18 bytes long, and takes 3 kB of memory."""
-
-NO_HANDSHAKE = (
-    "This is not a WebSocket handshake as in RFC 6455: a GET without a body, with lines of at most 8192 bytes, "
-    "after the answers to all earlier requests on the connection."
-)
+"""Most requests that wait for the answer to an earlier one. A request of 18 bytes takes 3 kB of memory."""
 
 
 class BoundProtocol(HttpToolsProtocol):
@@ -41,7 +38,6 @@ class BoundProtocol(HttpToolsProtocol):
 
     body_timeout_s: float
 
-    _deadline: TimerHandle | None = None
     _unread_deadline: TimerHandle | None = None
     _is_reading = True
     _refusal: ServiceError | None = None
@@ -50,13 +46,14 @@ class BoundProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._framing = Framing()
-        self._due: list[RequestResponseCycle] = []  # requests without their whole answer, the oldest first
-        self._expect(HEAD_TIMEOUT_S)
+        self._deadline = Deadline(self.loop)
+        self._unanswered: list[RequestResponseCycle] = []  # requests without a complete answer, the oldest first
+        self._set_deadline(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect(None)
+        self._deadline.cancel()
         self.resume_writing()
-        for cycle in self._due:  # uvicorn tells only the last one
+        for cycle in self._unanswered:  # uvicorn notifies only the last one
             cycle.disconnected = True
             cycle.message_event.set()
         super().connection_lost(exc)
@@ -91,7 +88,7 @@ class BoundProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._framing.begin(Part.HEAD)
-        self._expect(HEAD_TIMEOUT_S)
+        self._set_deadline(HEAD_TIMEOUT_S)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -103,13 +100,15 @@ class BoundProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
-            if len(self._due) > MAX_PIPELINED:
+            if len(self._unanswered) > MAX_PIPELINED:
                 raise Unavailable("Too many requests on this connection wait for their answers: send fewer at once.")
             super().on_headers_complete()
-            self._due.append(self.cycle)
+            close = self.transport.close if self.cycle.keep_alive else self._close
+            self.cycle.transport = AnswerTransport(self.transport, self.loop, close)  # type: ignore[assignment]
+            self._unanswered.append(self.cycle)
             self.headers = []  # for the trailers, which uvicorn would add to the request's headers
             self._framing.begin(Part.BODY)
-            self._expect(self.body_timeout_s + LINGER_S)
+            self._set_deadline(self.body_timeout_s + LINGER_S)
 
     def on_chunk_header(self) -> None:
         self._framing.count_chunk()
@@ -124,17 +123,19 @@ class BoundProtocol(HttpToolsProtocol):
         self._framing.begin(Part.NONE)
         if not self.parser.should_upgrade():
             super().on_message_complete()
-            self._expect(None if self._due else HEAD_TIMEOUT_S)
+            self.scope["state"][HAS_ARRIVED] = True
+            self._set_deadline(None if self._unanswered else HEAD_TIMEOUT_S)
 
     def on_response_complete(self) -> None:
-        del self._due[0]
+        answered = self._unanswered.pop(0)
+        answered.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()
-        if self._due:
+        if self._unanswered:
             return
         if self._refusal and not self.transport.is_closing():
             self._answer(self._refusal)
         else:
-            self._expect(LINGER_S if self.cycle.more_body else HEAD_TIMEOUT_S)
+            self._set_deadline(LINGER_S if self.cycle.more_body else HEAD_TIMEOUT_S)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -148,11 +149,10 @@ class BoundProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         super().shutdown()
-        if self._refusal and not self._due:
+        if self._refusal and not self._unanswered:
             self.transport.close()
         elif not self.transport.is_closing():
-            self._expect(None)
-            self._deadline = self.loop.call_later(STOP_TIMEOUT_S, self._stop)
+            self._deadline.set(STOP_TIMEOUT_S, self._stop)
 
     def _stop(self) -> None:
         """End a request that waits for its client, so that the process can stop."""
@@ -172,15 +172,15 @@ class BoundProtocol(HttpToolsProtocol):
         if method == b"CONNECT":
             self._refuse(RequestError("This service is not a proxy: it takes no CONNECT."))
         elif not is_websocket:
-            # The parser stays in the new protocol; another one reads the request without its wish.
+            # The parser cannot leave the new protocol; a new one parses the request without its Upgrade header.
             self.parser = HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
             self._parse(memoryview(head))
-        elif self._due or not is_handshake(head):
-            self._refuse(RequestError(NO_HANDSHAKE))
+        elif self._unanswered or not is_handshake(head):
+            self._refuse(RequestError(BAD_HANDSHAKE))
         else:
             self._is_reading = False
-            self._expect(None)  # the WebSocket's protocol has its own deadline
+            self._deadline.cancel()  # the WebSocket's protocol has its own one
             self.scope["method"] = method.decode()
             self.handle_websocket_upgrade()
 
@@ -198,15 +198,15 @@ class BoundProtocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.close()
                 return
-            self._due.pop()
+            self._unanswered.pop()
             if self.pipeline:
                 self.pipeline.popleft()
             else:
                 self.cycle.disconnected = True
                 self.cycle.waiting_for_100_continue = False
                 self.cycle.message_event.set()
-        if self._due:
-            self._expect(None)
+        if self._unanswered:
+            self._set_deadline(None)
         else:
             self._answer(error)
 
@@ -217,20 +217,26 @@ class BoundProtocol(HttpToolsProtocol):
         self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", response.body]))
         self._linger()
 
+    def _close(self) -> None:
+        """Close the connection after its last answer, but not under a client that still sends: it would get a reset."""
+        if self.cycle.more_body and not self.transport.is_closing():
+            self._is_reading = False
+            self._linger()
+        else:
+            self.transport.close()
+
     def _linger(self) -> None:
         self.transport.write_eof()
-        self._expect(LINGER_S)
+        self._set_deadline(LINGER_S)
 
     def _drop(self, size_bytes: int) -> None:
         self._unused_bytes += size_bytes
         if self._unused_bytes > LINGER_BYTES:
             self.transport.abort()
 
-    def _expect(self, timeout_s: float | None) -> None:
+    def _set_deadline(self, timeout_s: float | None) -> None:
         """Set the time limit for what the client does next."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = self.loop.call_later(timeout_s, self.transport.abort) if timeout_s else None
+        self._deadline.set(timeout_s, self.transport.abort)
 
 
 def bound(timeout_s: float) -> type[BoundProtocol]:

@@ -1,20 +1,23 @@
-"""Limits on what comes around a request's body, counted while it arrives: head, trailers, the framing of chunks."""
+"""Limits the bytes around a request's body while they arrive: head, trailers, the framing of chunks."""
 
 from enum import Enum, auto
 
 from image_analysis_common.errors import HeadersTooLarge, UrlTooLong
 
 MAX_HEAD_BYTES = 65_536
-"""For a request's first line and headers; the same again for a body's trailers and the framing of its chunks."""
+"""Limit for a request's first line and headers, and again for its trailers and the framing of its chunks."""
 
 MAX_HEADERS = 100
-"""And as many trailers."""
+"""The limit for headers, and for trailers."""
 
 MAX_URL_BYTES = 8000
 """The length that RFC 9110 asks every server to support."""
 
 CHUNK_BYTES = 32
-"""Bytes that each chunk counts on top of its framing: parsing one takes 2 microseconds, however small it is."""
+"""Bytes counted for each chunk in addition to its framing: parsing it takes 2 microseconds, however small it is."""
+
+HAS_ARRIVED = "has_arrived"
+"""In the state of a request: whether its whole body has arrived. Then reading it needs no time limit."""
 
 TOO_LARGE = f"The headers, or the trailers and the framing of chunks, are over {MAX_HEAD_BYTES} bytes: send less."
 
@@ -34,11 +37,11 @@ class Framing:
         self.part = Part.NONE
         self._size_bytes = 0
         self._body_bytes = 0
-        self._has_turned = False
+        self._part_changed = False
 
     @property
     def room_bytes(self) -> int:
-        """How long the next piece may be."""
+        """Most bytes of the next piece."""
         return MAX_HEAD_BYTES - self._size_bytes
 
     def end_piece(self, size_bytes: int) -> None:
@@ -48,17 +51,17 @@ class Framing:
             HeadersTooLarge
         """
         if self.part is not Part.NONE:
-            # Where in a piece a part began is unknown: counting starts with the next piece.
-            around_bytes = 0 if self._has_turned else size_bytes - self._body_bytes
+            # It is unknown where in the piece a part began, so counting starts with the next piece.
+            around_bytes = 0 if self._part_changed else size_bytes - self._body_bytes
             # Each byte of body allows one byte around it, so a large body may come in many chunks.
             self._size_bytes = max(0, self._size_bytes + around_bytes - self._body_bytes)
             self._check()
-        self._has_turned, self._body_bytes = False, 0
+        self._part_changed, self._body_bytes = False, 0
 
     def begin(self, part: Part) -> None:
         """Note that a part begins in this piece."""
-        if part is not Part.HEAD:  # another part ends there
-            self._size_bytes, self._has_turned = 0, True
+        if part is not Part.HEAD:  # the part before ends in this piece
+            self._size_bytes, self._part_changed = 0, True
         self.part = part
 
     def count_chunk(self) -> None:

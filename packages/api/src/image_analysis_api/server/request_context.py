@@ -1,12 +1,13 @@
-"""What surrounds a request: its ID, its log line, and the headers that every answer carries."""
+"""The context of a request: its ID, its log line, and the headers of every answer."""
 
 import re
 import time
+from collections.abc import Iterable, Mapping
+from functools import cache
 from http import HTTPStatus
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.status import WS_1011_INTERNAL_ERROR
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +19,7 @@ from image_analysis_api.server.problems import render
 from image_analysis_common.errors import ServiceError
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-# What the OWASP REST guide asks of every answer. All of it is for one caller at one moment, so nothing needs Vary.
+# Headers that the OWASP REST guide requires. No answer may be stored, so none needs Vary.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -28,8 +29,8 @@ log = structlog.get_logger(__name__)
 
 
 def refuse(error: ServiceError) -> Response:
-    """Make the answer to what never became a request, log it, and count it."""
-    identifier = uuid4().hex
+    """Make, log and count the answer to a request that was refused before it reached the app."""
+    identifier = token_hex(16)
     with structlog.contextvars.bound_contextvars(request_id=identifier):
         response = render(error)
         response.headers.update({"X-Request-ID": identifier, **HEADERS})
@@ -37,11 +38,24 @@ def refuse(error: ServiceError) -> Response:
     return response
 
 
+def _replace(headers: Iterable[tuple[bytes, bytes]], extra: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Add headers to those of an answer, in place of others with their names."""
+    added = [(_encode_name(name), value.encode("latin-1")) for name, value in extra.items()]
+    names = {name for name, _ in added}
+    return [header for header in headers if header[0] not in names] + added
+
+
+@cache
+def _encode_name(name: str) -> bytes:
+    return name.lower().encode("latin-1")
+
+
 class RequestContext:
     """ASGI middleware: binds `request_id` for every log line, echoes it, and logs the request when it ends.
 
-    `X-Request-ID` is taken from the client where it is short and plain, and made otherwise. Headers that a route
-    leaves in `request.state.headers` are sent with whatever answer comes, an error's as well.
+    The client's `X-Request-ID` is used if it is short and plain; otherwise a new one is made. Headers that a route puts
+    into `request.state.headers` are sent with any answer, also with an error. The latency does not include
+    `request.state.waited_s`, in which the request waited as its client asked.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -51,17 +65,19 @@ class RequestContext:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        identifier = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+        identifier = given if REQUEST_ID.fullmatch(given) else token_hex(16)
         extra: dict[str, str] = {"X-Request-ID": identifier, **HEADERS}
-        scope.setdefault("state", {})["headers"] = extra
+        state = scope.setdefault("state", {})
+        state |= {"headers": extra, "waited_s": 0.0}
+        path = scope["path"].removeprefix(scope.get("root_path", ""))  # a mounted app changes both
         status, started_s = 0, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.accept"):
                 status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
-                MutableHeaders(scope=message).update(extra)
+                message["headers"] = _replace(message.get("headers", ()), extra)
             await send(message)
 
         structlog.contextvars.clear_contextvars()
@@ -69,11 +85,11 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_headers)
         except WebSocketDisconnect:
-            pass  # The client left while something was sent to it: an end like any other.
+            pass  # The client disconnected during a send: a normal end.
         except ClientDisconnected:
-            raise  # The same before the handshake was answered: uvicorn knows it.
+            raise  # The same before the answer to the handshake: uvicorn handles it.
         except Exception:
-            # The last line of defence: the client learns nothing of the cause, the log has all of it.
+            # Last line of defence: the log has the cause, the client gets a general error.
             log.exception("request_crashed")
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": WS_1011_INTERNAL_ERROR})
@@ -81,12 +97,12 @@ class RequestContext:
                 await render(ServiceError())(scope, receive, send_with_headers)
         finally:
             duration_s = time.perf_counter() - started_s
-            count_request(scope, status, duration_s)
-            write = log.debug if scope["path"].startswith("/health") else log.info
+            count_request(scope, status, duration_s - state["waited_s"])
+            write = log.debug if path.startswith("/health") else log.info
             write(
                 "request_ended",
                 method=scope.get("method", WEBSOCKET),
-                path=scope["path"],
+                path=path,
                 status=status,
                 duration_ms=round(duration_s * 1000, 2),
             )

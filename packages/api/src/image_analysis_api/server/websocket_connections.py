@@ -1,6 +1,6 @@
-"""A client's WebSocket, bounded in time and in bytes: the service sends, the client only listens.
+"""Limits the time and the bytes of a client's WebSocket, on which only the service sends messages.
 
-Rests on private parts of uvicorn, as `connections` does.
+Uses private parts of uvicorn, as `connections` does.
 """
 
 from asyncio import BaseTransport, TimerHandle, Transport
@@ -17,9 +17,14 @@ from websockets.server import ServerProtocol
 HANDSHAKE_TIMEOUT_S = 10.0
 
 MAX_RECEIVED_BYTES = 16_384
-"""All that a client may send in its ten minutes; pings and pongs every 20 s take half of it."""
+"""Most bytes that a client may send in ten minutes; pings and pongs every 20 s need half of them."""
 
 log = structlog.get_logger(__name__)
+
+BAD_HANDSHAKE = (
+    "This is not a WebSocket handshake as in RFC 6455: a GET without a body, with lines of at most 8192 bytes, "
+    "after the answers to all earlier requests on the connection."
+)
 
 
 def is_handshake(head: bytes) -> bool:
@@ -58,7 +63,7 @@ class BoundWebSocket(WebSocketsSansIOProtocol):
             super().data_received(data)
 
     async def send(self, message: ASGISendEvent) -> None:
-        if self.close_sent or self.transport.is_closing():  # the client has left, or broke a rule
+        if self.close_sent or self.transport.is_closing():  # the client disconnected or violated the protocol
             raise ClientDisconnected
         await super().send(message)
         if self.handshake_complete:
@@ -68,7 +73,7 @@ class BoundWebSocket(WebSocketsSansIOProtocol):
         try:
             super().shutdown()
         except Exception:
-            # The last line of defence: an exception here would end the shutdown of every other connection.
+            # Last line of defence: an exception here would stop the shutdown of all other connections.
             log.exception("websocket_shutdown_failed")
             self.transport.abort()
 

@@ -1,6 +1,6 @@
-"""The clients of this process that wait for a job's next step: one subscription and one read serve all of them.
+"""The clients of this process that wait for changes of jobs; they share one subscription and one read of each job.
 
-A waiter has no queue of its own, only a position in the job's history: a slow client holds no messages in memory.
+A waiter has a position in the job's history instead of a queue of messages, so a slow client uses no memory.
 """
 
 import asyncio
@@ -19,25 +19,25 @@ from image_analysis_common.errors import JobNotFound, StoreUnavailable, TooManyW
 from image_analysis_common.records import Progress
 
 KEEP_ALIVE_S = 15.0
-"""Proxies close a connection on which nothing comes for a minute, some for half of one."""
+"""Proxies close a connection that is silent for a minute, some after half a minute."""
 
 MAX_AGE_S = 600.0
-"""A stream ends after this long, and its client comes again: on the way it may find a process with fewer of them."""
+"""A stream ends after this time. Its client reconnects, perhaps to a process with fewer streams."""
 
 READ_AT_ONCE = 100
 RETRY_S = 0.2
 
 
 @dataclass(eq=False)
-class Watched:
+class WatchedJob:
     """A job with waiting clients."""
 
     latest: Progress | None = None
     fault: JobNotFound | UnreadableRecord | None = None
     waiters: set["Waiter"] = field(default_factory=set)
 
-    def show(self, found: Progress | UnreadableRecord | None) -> None:
-        """Tell the waiters what was read; of two reads that cross, the later state stands."""
+    def update(self, found: Progress | UnreadableRecord | None) -> None:
+        """Store what was read and wake the waiters; an older state than the stored one is ignored."""
         if found is None:
             self.fault = JobNotFound()
         elif isinstance(found, UnreadableRecord):
@@ -53,18 +53,18 @@ class Watched:
 class Waiter:
     """One waiting client."""
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: WatchedJob) -> None:
         self._watched = watched
         self._changed = asyncio.Event()
         self._is_dismissed = False
 
     @property
     def progress(self) -> Progress:
-        """How far the job is known to have come.
+        """The latest known progress of the job.
 
         Raises:
-            JobNotFound: it was forgotten meanwhile.
-            UnreadableRecord: another release wrote its last step.
+            JobNotFound: it was forgotten during the wait.
+            UnreadableRecord: another release wrote its record.
         """
         if fault := self._watched.fault:
             raise type(fault) from fault.__cause__
@@ -86,7 +86,7 @@ class Waiter:
         self.wake()
 
     async def wait_for_end(self, timeout_s: float) -> None:
-        """Return when the job has ended, in time or not.
+        """Return when the job has ended, or after `timeout_s`.
 
         Raises:
             JobNotFound, UnreadableRecord
@@ -98,9 +98,9 @@ class Waiter:
     async def steps(
         self, first: int = 0, *, keep_alive_s: float = KEEP_ALIVE_S, max_age_s: float = MAX_AGE_S
     ) -> AsyncIterator[int | None]:
-        """Yield the number of each of the job's steps from `first` on, and None where nothing came for a while.
+        """Yield the number of each step in the job's history from `first` on; None after `keep_alive_s` of silence.
 
-        Ends with the job's last step, after `max_age_s`, or when the waiter is dismissed.
+        It ends with the job's last step, after `max_age_s`, or when the waiter is dismissed.
 
         Raises:
             JobNotFound, UnreadableRecord
@@ -117,7 +117,7 @@ class Waiter:
                 yield None
 
     async def _wait_for_change(self, deadline_s: float) -> bool:
-        """Wait for a change; False when there is none in time, or none worth waiting for."""
+        """Wait for a change; return False if there was none in time, or if the waiter was dismissed."""
         try:
             async with asyncio.timeout_at(deadline_s):
                 await self._changed.wait()
@@ -128,14 +128,14 @@ class Waiter:
 
 
 class WaitingRoom:
-    """Holds at most `max_waiters`, and of one client at most `max_per_client`."""
+    """Holds at most `max_waiters`, and at most `max_per_client` of one client."""
 
     def __init__(self, redis: Redis, store: JobRecords, *, max_waiters: int, max_per_client: int) -> None:
         self._store = store
         self._max_waiters = max_waiters
         self._max_per_client = max_per_client
         self._changes = Subscription(redis, self._note)
-        self._watched: dict[str, Watched] = {}
+        self._watched: dict[str, WatchedJob] = {}
         self._clients: Counter[str] = Counter()
         self._stale: set[str] = set()
         self._reading: asyncio.Task[None] | None = None
@@ -146,26 +146,26 @@ class WaitingRoom:
 
     @asynccontextmanager
     async def enter(self, job_id: UUID, owner: str | None, client: str) -> AsyncIterator[Waiter]:
-        """Wait for an owner's job while the block lasts; `client` is who has a share of the room.
+        """Make a waiter for an owner's job while the block runs; `client` is the owner or address that it counts for.
 
         Raises:
-            TooManyWaiters: the room, or the client's share of it, is full.
-            JobNotFound: there is no such job of this owner's.
+            TooManyWaiters: too many clients wait, or this client waits too often.
+            JobNotFound: the job does not exist, has expired, or has another owner.
             UnreadableRecord: another release wrote its record.
-            StoreUnavailable: Redis cannot be listened to.
+            StoreUnavailable: the subscription to Redis failed.
         """
         if len(self) >= self._max_waiters or self._clients[client] >= self._max_per_client:
             raise TooManyWaiters
         identifier = str(job_id)
-        watched = self._watched.setdefault(identifier, Watched())
+        watched = self._watched.setdefault(identifier, WatchedJob())
         waiter = Waiter(watched)
         watched.waiters.add(waiter)
         self._clients[client] += 1
         try:
-            # Listen first, then look: a step in between is not missed.
+            # Subscribe before the first read, so that no step is missed between the two.
             await self._changes.listen()
             if watched.latest is None:
-                watched.show((await self._store.find_progress([identifier]))[0])
+                watched.update((await self._store.find_progress([identifier]))[0])
             if waiter.progress.record.owner != owner:
                 raise JobNotFound
             if self._is_closing:
@@ -186,7 +186,7 @@ class WaitingRoom:
             self._changes.rest()
 
     def dismiss(self) -> None:
-        """End every wait, also those that begin later: the process is stopping."""
+        """End every wait, now and in the future: the process is stopping."""
         self._is_closing = True
         for watched in self._watched.values():
             for waiter in watched.waiters:
@@ -205,7 +205,7 @@ class WaitingRoom:
             self._reading = asyncio.create_task(self._read())
 
     async def _read(self) -> None:
-        """Read each job that has changed, once for all who wait for it."""
+        """Read each changed job once for all its waiters."""
         try:
             while self._stale:
                 job_ids = [self._stale.pop() for _ in range(min(len(self._stale), READ_AT_ONCE))]
@@ -218,14 +218,14 @@ class WaitingRoom:
                     continue
                 for job_id, progress in zip(job_ids, found, strict=True):
                     if watched := self._watched.get(job_id):
-                        watched.show(progress)
+                        watched.update(progress)
         finally:
             self._reading = None
 
 
 @asynccontextmanager
 async def dismissed_on_disconnect(waiter: Waiter, receive: Receive) -> AsyncIterator[None]:
-    """End the wait when the client hangs up; what it sends meanwhile is dropped."""
+    """End the wait when the client disconnects; anything that it sends is dropped."""
 
     async def listen() -> None:
         while not (await receive())["type"].endswith("disconnect"):

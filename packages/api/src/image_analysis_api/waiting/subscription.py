@@ -1,4 +1,4 @@
-"""The process's one subscription to the steps of all jobs; does not know the waiting clients."""
+"""The process's subscription to the changes of all jobs. Does not know the waiting clients."""
 
 import asyncio
 import time
@@ -12,17 +12,17 @@ from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 
 SILENCE_S = 2.0
-"""After this long without a message Redis is asked whether it is there, and after as long again given up."""
+"""After this time without a message, Redis gets a PING; after the same time without an answer, the connection ends."""
 
 RECONNECT_S = 0.2
 IDLE_S = 10.0
-"""The subscription ends when nobody has waited for this long: every message would be read for nothing."""
+"""The subscription ends after this time without a waiting client, because nobody needs its messages."""
 
 log = structlog.get_logger(__name__)
 
 
 class Subscription:
-    """Calls `note` with the ID of each job that took a step, and with None when steps may have been missed."""
+    """Calls `note` with the ID of each job that has changed, and with None if changes may have been missed."""
 
     def __init__(self, redis: Redis, note: Callable[[str | None], None], *, idle_s: float = IDLE_S) -> None:
         self._redis = redis
@@ -33,10 +33,10 @@ class Subscription:
         self._idle_since_s: float | None = None
 
     async def listen(self) -> None:
-        """Report every step from now on, until `rest`.
+        """Report every change from now on.
 
         Raises:
-            StoreUnavailable: Redis cannot be listened to now.
+            StoreUnavailable: the subscription to Redis failed.
         """
         self._idle_since_s = None
         if self._listening is None:
@@ -46,7 +46,7 @@ class Subscription:
                 await self._is_listening.wait()
 
     def rest(self) -> None:
-        """Note that no client waits any more."""
+        """End the subscription after `idle_s`, unless `listen` is called before: no client waits any more."""
         self._idle_since_s = time.monotonic()
 
     async def aclose(self) -> None:
@@ -63,27 +63,27 @@ class Subscription:
             try:
                 await self._listen()
             except (RedisError, OSError) as error:
-                log.warning("changes_interrupted", cause=repr(error))
+                log.warning("subscription_interrupted", cause=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(RECONNECT_S)
             except Exception:
                 # The last line of defense: if this task ended, every later wait would be refused until a restart.
-                log.exception("changes_crashed")
+                log.exception("subscription_crashed")
                 await asyncio.sleep(RECONNECT_S)
         self._listening = None
 
     async def _listen(self) -> None:
         async with self._redis.pubsub() as subscription:
             await subscription.subscribe(keys.CHANGES)
-            is_asked = True  # The first answer is that to SUBSCRIBE.
+            is_asked = True  # SUBSCRIBE also has an answer.
             try:
                 while not self._is_idle:
                     message = await subscription.get_message(timeout=SILENCE_S)
                     if message is None:
                         if is_asked:
-                            raise TimeoutError("Redis keeps the connection and says nothing")
+                            raise TimeoutError("Redis keeps the connection open but does not answer")
                         await subscription.ping()
                     elif message["type"] == "message":
-                        # Anything may be published there: an ID that no job has matches no waiter.
+                        # The message can be anything; if it is not the ID of a job, no waiter matches it.
                         self._note(message["data"].decode(errors="replace"))
                     elif message["type"] == "subscribe":
                         self._is_listening.set()

@@ -29,7 +29,7 @@ Transitions, and the script that makes each one. Only scripts write records.
 An ended record never changes again: `lib/advance.lua` ensures this for every script. It also publishes each change of
 the status, writes the history and schedules the webhook.
 
-Fields of a record. The first eleven are those of `JobRecord`.
+Fields of a record. The first sixteen are those of `JobRecord`.
     status              each transition above
     image_hash          enqueue, add_ended   SHA-256 of the image
     owner               enqueue, add_ended   the API key's owner; absent without one
@@ -37,8 +37,14 @@ Fields of a record. The first eleven are those of `JobRecord`.
     top_k               enqueue, add_ended   as the request asked
     min_confidence      enqueue, add_ended   as the request asked
     webhook_url         enqueue, add_ended   as the request asked
+    question            enqueue, add_ended   the labels that a zero-shot model chooses from, and its template
+    embedding           enqueue, add_ended   true if the result is to hold the image's embedding
+    classifier          enqueue, add_ended   the classifier, and its version, that answers the job
+    training            enqueue              the classifier that the job trains; its plan lies in the place of an image
     cached              enqueue, add_ended   whether a cached result answered it
-    result              add_ended, step      with COMPLETED
+                        step                 true if the image's embedding was in the cache: nothing was decoded
+    result              add_ended, step      with COMPLETED, but for a training
+    trained             step                 with COMPLETED, of a training: the classifier
     processing_time_ms  add_ended, step      with COMPLETED
     error               add_ended, step, sweep   with FAILED
     history             advance              all statuses so far; absent while the status has never changed
@@ -54,9 +60,10 @@ The copy that a webhook is sent from, `keys.delivery(job_id)`, has two more fiel
     ended_s             schedule             when the job ended
     attempts            claim_deliveries     how often the webhook was tried
 
-Scripts that change no record: find_result, find_position, list_jobs and read_queues only read. requeue_popped requeues
-jobs that were popped but not started. claim_deliveries and retry_delivery hand out webhooks. admit counts requests.
-claim_key and release_key serve idempotency keys.
+Scripts that change no record: find_result, find_position, list_jobs and read_queues only read. pop pops jobs for a
+worker, and requeue_popped requeues those that were not started. claim_deliveries and retry_delivery distribute
+webhooks. rate_limit counts requests, as enqueue and find_position do in the same step. claim_key and release_key serve
+idempotency keys.
 
 Each script is a file `NAME.lua`. Its header lists its KEYS and ARGV, what it writes and what it answers. The function
 of the same name in `runs`, `jobs`, `queues`, `deliveries` or `limits` builds a call of it. `lib/` holds functions that

@@ -2,8 +2,8 @@
 --
 -- A waiting job is removed from the queue. If a waiting job has followers, it is CANCELLED, and its run is kept until
 -- the last of them ends. A job that a worker has gets the field `cancelled`, and becomes CANCELLED when it ends. A job
--- that RQ has lost is CANCELLED at once. An ended job is deleted, with its webhook; and with its image's results, if
--- they have answered no other job.
+-- that RQ has lost is CANCELLED at once. An ended job is deleted, with its webhook; and with its image's results and
+-- embeddings, if they have answered no other job.
 --
 -- KEYS
 --   1 record  the job's record
@@ -11,7 +11,7 @@
 --   1 job_id
 --   2 owner   '' without one
 -- Writes: KEYS 1; the followers, leader, image, bytes and RQ's keys of its run; of a deleted job also delivery,
--- deliveries, jobs_of, answered, result.
+-- deliveries, jobs_of, answered, result, embedding.
 -- Answers: 'UNKNOWN' if the owner has no such job, 'CANCELLED', 'ENDING' if a worker has it, or 'FORGOTTEN'.
 --
 -- Uses: advance, locate, discard.
@@ -61,6 +61,6 @@ if queue then
 end
 local answered = KEY.answered .. hash
 if status == 'COMPLETED' and redis.call('DECR', answered) <= 0 then
-  redis.call('DEL', answered, KEY.result .. hash)
+  redis.call('DEL', answered, KEY.result .. hash, KEY.embedding .. hash)
 end
 return 'FORGOTTEN'

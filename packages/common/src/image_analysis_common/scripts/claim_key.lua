@@ -17,7 +17,8 @@ local now = redis.call('TIME')[1]
 local kept = redis.call('HMGET', KEYS[1], 'fingerprint', 'id', 'claimed_s')
 if kept[1] then
   local is_done = redis.call('EXISTS', work .. kept[2]) == 1
-  if is_done or now - kept[3] < tonumber(busy) then
+  -- The clock may have been set back: a claim from the future is not kept until then.
+  if is_done or math.abs(now - kept[3]) < tonumber(busy) then
     if kept[1] ~= fingerprint then return 'other' end
     return is_done and kept[2] or 'busy'
   end

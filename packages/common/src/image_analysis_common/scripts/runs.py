@@ -2,15 +2,21 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from image_analysis_common import keys, rq_keys, tasks
+from image_analysis_common.models import Task
 from image_analysis_common.records import JobRecord
-from image_analysis_common.scripts.source import ScriptCall, load
+from image_analysis_common.scripts.limits import NO_QUOTA, Quota
+from image_analysis_common.scripts.source import ScriptCall, Word, load
 
 FOLLOWERS_AT_ONCE = 500
 """The most followers that one call ends. Each takes Redis 27 microseconds, in which it serves no other client."""
+
+RESULTS_OF_IMAGE = 64
+"""The most results of one image in the cache: it is asked about in any number of ways."""
 
 RUNS_AT_ONCE = 100
 LIST_ENTRIES_PER_UNIT = 2500
@@ -30,7 +36,8 @@ class NewRun:
     model: str
     record: JobRecord
     image_bytes: int
-    rq_commands: Sequence[Command]
+    rq_words: Sequence[Any]
+    """The commands, each preceded by its number of words."""
     cache_field: str = ""
     """The cache field of the image's result; empty if no cached result may answer the job."""
     is_urgent: bool = False
@@ -48,25 +55,52 @@ class QueueLimits:
     waiting_s: float
 
 
-def enqueue(run: NewRun, limits: QueueLimits) -> ScriptCall:
-    """Accept a job: queue a run for it, or let it follow the run of the same image."""
-    record, queue = run.record, tasks.queue_name(run.model)
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model as its announcement, which begins with `announced`, describes it."""
+
+    announced: str
+    cache_field: str
+    task: Task
+    embeds: bool
+
+
+@lru_cache(maxsize=64)
+def _names(model: str) -> tuple[str, ...]:
+    """Return those of the KEYS of `enqueue` that only the model decides, in their order."""
+    queue = tasks.queue_name(model)
+    return (
+        rq_keys.QUEUE + queue,
+        keys.image_bytes(model),
+        *(registry + queue for registry in (rq_keys.FINISHED, rq_keys.FAILED, rq_keys.STARTED)),
+        keys.following(model),
+        keys.announcement(model),
+        keys.workers(model),
+    )
+
+
+def enqueue(run: NewRun, limits: QueueLimits, quota: Quota = NO_QUOTA, known: KnownModel | None = None) -> ScriptCall:
+    """Accept a job: queue a run for it, or let it follow the run of the same image.
+
+    With a quota, count the request first. With a known model, look for the image's result first.
+    """
+    record, (*of_queue, following, announcement, workers) = run.record, _names(run.model)
+    field, deep_field = record.cache_fields(known.cache_field) if known else (run.cache_field, "")
     fields = _flat(record.to_hash().items())
     return _ENQUEUE.call(
         (
-            keys.leader(run.model, record.image_hash, is_deep=record.is_deep),
+            _leader(run.model, record),
             keys.job(run.job_id),
             keys.result(record.image_hash),
-            rq_keys.QUEUE + queue,
-            keys.image_bytes(run.model),
-            rq_keys.FINISHED + queue,
-            rq_keys.FAILED + queue,
-            rq_keys.STARTED + queue,
+            *of_queue,
             keys.jobs_of(record.owner) if record.owner else "",
-            keys.following(run.model),
+            following,
+            announcement if known else "",
+            workers,
+            quota.key,
         ),
         run.job_id,
-        run.cache_field,
+        field,
         run.image_bytes,
         int(run.is_urgent),
         limits.waiting_s,
@@ -74,68 +108,112 @@ def enqueue(run: NewRun, limits: QueueLimits) -> ScriptCall:
         limits.image_bytes,
         limits.followers,
         limits.deliveries if record.webhook_url else "",
+        known.announced if known else "",
+        deep_field,
+        quota.limit,
+        quota.window_s,
         len(fields),
         *fields,
-        *_flat((len(command), *command) for command in run.rq_commands),
+        *run.rq_words,
     )
 
 
-@dataclass(frozen=True)
+StepKind: TypeAlias = Literal["start", "complete", "fail", "retry", "abandon", "give_back", "put_back"]
+"""What happens to RQ's job: `retry` and `abandon` use up an attempt, `give_back` and `put_back` do not; `put_back` is
+for a job that was popped and not started, and `abandon` for one whose worker died."""
+
+
+@dataclass(frozen=True, slots=True)
 class RqStep:
     """How a step changes what RQ holds of the job."""
 
-    job_key: str
-    canceled_key: str
-    claim: Command
-    """A command that answers nil or 0 if the job does not belong to this worker, or no longer."""
-    commands: Sequence[Command]
+    kind: StepKind
     execution_id: str = ""
-    """RQ's ID of the execution that ends with this step; empty if the job was never started."""
+    """RQ's ID of the execution that starts or ends; empty if the job was never started."""
+    started_s: float | str = ""
+    """When that execution was started, in seconds since 1970."""
+    value: str | int = ""
+    """For an end: the return value or the error, as RQ keeps it. For `retry` and `abandon`: the attempts that are left
+    afterwards."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RqWorker:
+    """The worker that takes the steps, as RQ knows it."""
+
+    key: str
+    name: str
+    queue: str
+    now: str
+    now_s: float
+    others: int | str = ""
+    """How many executions it has without these runs; empty if its state stays as it is."""
+    working_s: float | str = ""
+    """How long it worked on runs that end now."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """A result for the cache."""
+    """A result for the cache, or an embedding."""
 
     field: str
-    text: str
-    ttl_s: int
+    value: str | bytes
 
 
-def step(
-    job_id: str,
-    model: str,
-    record: JobRecord | None,
-    fields: Mapping[str, str],
-    *,
-    cached: CacheEntry | None = None,
-    rq: RqStep | None = None,
-) -> ScriptCall:
-    """Take one step of a run; the first of `fields` is the status.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a run; the first of `fields` is the status. Without an `RqStep`, the caller updates RQ itself."""
 
-    Without an `RqStep`, the caller updates RQ itself.
-    """
-    claim, commands = (rq.claim, rq.commands) if rq else ((), ())
+    job_id: str
+    record: JobRecord | None
+    fields: Mapping[str, str]
+    cached: CacheEntry | None = None
+    embedding: CacheEntry | None = None
+    """The image's embedding, which is cached only together with the result; empty if the cache has it."""
+    rq: RqStep | None = None
+
+
+_NO_WORKER = RqWorker(key="", name="", queue="", now="", now_s=0)
+
+
+def step(model: str, steps: Iterable[Step], *, cache_ttl_s: int, worker: RqWorker | None = None) -> ScriptCall:
+    """Take one step of each of some runs of a model; without a worker, the caller updates RQ itself."""
+    at = worker or _NO_WORKER
     return _STEP.call(
-        (
-            keys.job(job_id),
-            keys.followers(job_id),
-            keys.leader(model, record.image_hash, is_deep=record.is_deep) if record else "",
-            keys.image(job_id),
-            keys.image_bytes(model),
-            keys.result(record.image_hash) if record else "",
-            keys.answered(record.image_hash) if record else "",
-            rq.job_key if rq else "",
-            rq.canceled_key if rq else "",
-        ),
-        job_id,
-        *((cached.ttl_s, cached.field, cached.text) if cached else ("", "", "")),
-        rq.execution_id if rq else "",
+        (keys.image_bytes(model), at.key),
+        at.name,
+        at.queue,
+        at.now,
+        at.now_s,
+        at.others,
+        at.working_s,
+        cache_ttl_s,
         FOLLOWERS_AT_ONCE,
-        2 * len(fields),
-        *_flat(fields.items()),
-        *_flat((len(command), *command) for command in (claim, *commands)),
+        RESULTS_OF_IMAGE,
+        *_flat(_words(model, step) for step in steps),
     )
+
+
+def _leader(model: str, record: JobRecord) -> str:
+    return keys.leader(model, record.image_hash, variant=record.variant, is_deep=record.is_deep)
+
+
+def _words(model: str, step: Step) -> tuple[Word, ...]:
+    record, rq = step.record, step.rq
+    return (
+        step.job_id,
+        record.image_hash if record else "",
+        _leader(model, record) if record else "",
+        *((rq.kind, rq.execution_id, rq.started_s, rq.value) if rq else ("", "", "", "")),
+        *_entry(step.cached),
+        *_entry(step.embedding),
+        2 * len(step.fields),
+        *chain.from_iterable(step.fields.items()),
+    )
+
+
+def _entry(entry: CacheEntry | None) -> tuple[Word, Word]:
+    return (entry.field, entry.value) if entry else ("", "")
 
 
 def sweep(*, check_s: float, confirm_s: float, pause_ms: int, expired: str, lost: str) -> ScriptCall:

@@ -19,6 +19,7 @@ Word: TypeAlias = str | bytes | int | float
 _PREFIXES = (
     keys.answered,
     keys.delivery,
+    keys.embedding,
     keys.followers,
     keys.followers_end,
     keys.image,

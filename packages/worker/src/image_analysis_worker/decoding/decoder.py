@@ -18,13 +18,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
 
 from image_analysis_common.job_errors import CorruptImage, JobTimeout, UnsupportedDimensions
 from image_analysis_common.startup import StartupError
-from image_analysis_worker.decoding.process import SIZE, Recipe
+from image_analysis_worker.decoding.preparation import Preparation
+from image_analysis_worker.decoding.process import SIZE, Recipe, write_all
 
 _LINE_BYTES = 10_000
+_KEPT_BYTES = 4 * 1024**2
+"""How much memory a decoder keeps from one image for the next."""
 _ERRORS = {error.code: error for error in (CorruptImage, UnsupportedDimensions)}
 
 # The only variables that these processes inherit. The worker's environment holds the secrets of Redis and of the hub.
@@ -54,7 +59,7 @@ _VARIABLES = {
 
 @dataclass(frozen=True)
 class Pixels:
-    """One input of a model: its shape, (3, H, W), and its float32 values."""
+    """One input of a model: its shape, (3, H, W), and its values, of the type that `Preparation.dtype` names."""
 
     shape: tuple[int, ...]
     values: bytearray
@@ -68,6 +73,23 @@ class Decoders:
         self._lock = threading.Lock()
         self._template: socket.socket | None = None
         self._end: Callable[[], object] = lambda: None
+        self._preparation: Preparation | None = None
+
+    @property
+    def preparation(self) -> Preparation:
+        """What trying the image processor has shown; waits for the template.
+
+        Raises:
+            StartupError: the image processor does not work.
+        """
+        with self._lock:
+            if self._preparation is None:
+                self._template = self._template or self._start()
+                said = _read_line(self._template)
+                if "error" in said:
+                    raise StartupError(f"The image processor does not start: {said['error']}")
+                self._preparation = Preparation(**said)
+            return self._preparation
 
     def start(self) -> None:
         """Start the template, without waiting for it."""
@@ -90,13 +112,6 @@ class Decoders:
             self._template = self._start()
             socket.send_fds(self._template, [b"\0"], fds)
 
-    def explain(self) -> str:
-        """Return why the template could not load the image processor; empty if that is unknown."""
-        with self._lock, suppress(OSError):
-            if self._template is not None:
-                return self._template.recv(1000, socket.MSG_DONTWAIT).decode(errors="replace")
-        return ""
-
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         with theirs:
@@ -112,6 +127,14 @@ class Decoders:
         return ours
 
 
+def _read_line(template: socket.socket) -> dict[str, Any]:
+    """Read the one line of JSON that a template sends."""
+    with template.makefile("rb") as lines, suppress(ValueError, OSError):
+        said: dict[str, Any] = json.loads(lines.readline(_LINE_BYTES))
+        return said
+    return {"error": "its process ends"}
+
+
 def _end(process: "subprocess.Popen[bytes]", template: socket.socket) -> None:
     template.close()
     process.kill()
@@ -124,8 +147,8 @@ class Decoder:
     def __init__(self, decoders: Decoders) -> None:
         self._decoders = decoders
         self._pipes: tuple[IO[bytes], IO[bytes]] | None = None
-        # A pipe would take 2 ms for each megabyte of pixels.
-        self._pixels = _open_memory()
+        # The bytes of an image, then the values of its input. A pipe would take 1 to 2 ms for each megabyte.
+        self._memory = _open_memory()
 
     def decode(self, body: bytes) -> Pixels:
         """Make the model's input from an image.
@@ -149,12 +172,15 @@ class Decoder:
                     raise JobTimeout(
                         f"Decoding the image took longer than {timeout_s:g} s: send a simpler one."
                     ) from None
+            finally:
+                if len(body) > _KEPT_BYTES:
+                    os.ftruncate(self._memory.fileno(), 0)
         raise CorruptImage("The image crashed the decoder: try a different image.")
 
     def close(self) -> None:
         """Close the pipes, which ends the process, and free the memory."""
         self._close_pipes()
-        self._pixels.close()
+        self._memory.close()
 
     def _close_pipes(self) -> None:
         for pipe in self._pipes or ():
@@ -163,13 +189,14 @@ class Decoder:
         self._pipes = None
 
     def _open(self) -> tuple[IO[bytes], IO[bytes]]:
+        _ = self._decoders.preparation  # raises if the image processor does not work
         # Twice, because the template may be ending at the first attempt.
         for _ in range(2):
             their_requests, requests = os.pipe()
             responses, their_responses = os.pipe()
             pipes = os.fdopen(requests, "wb"), os.fdopen(responses, "rb")
             try:
-                self._decoders.fork(their_requests, their_responses, self._pixels.fileno())
+                self._decoders.fork(their_requests, their_responses, self._memory.fileno())
             finally:
                 os.close(their_requests)
                 os.close(their_responses)
@@ -177,10 +204,11 @@ class Decoder:
                 return pipes
             for pipe in pipes:
                 pipe.close()
-        raise StartupError(f"The image processor does not start: {self._decoders.explain() or 'its process ends'}")
+        raise StartupError("The image processor does not start: its process ends.")
 
     def _request(self, requests: IO[bytes], responses: IO[bytes], body: bytes) -> Pixels:
-        requests.write(SIZE.pack(len(body)) + body)
+        write_all(self._memory.fileno(), body)
+        requests.write(SIZE.pack(len(body)))
         requests.flush()
         if not (line := responses.readline(_LINE_BYTES)).endswith(b"\n"):
             raise EOFError
@@ -188,15 +216,16 @@ class Decoder:
         if code := response.get("code"):
             raise _ERRORS[code](response["detail"]) from RuntimeError(response["cause"])
         shape = tuple(response["shape"])
-        if prod(shape) > 3 * self._decoders.recipe.max_input_pixels:
+        preparation = self._decoders.preparation
+        if prod(shape) > 3 * preparation.max_input_pixels:
             raise EOFError  # only a process that an attacker controls sends this
-        values = bytearray(4 * prod(shape))
-        if os.preadv(self._pixels.fileno(), [values], 0) < len(values):
+        values = bytearray(np.dtype(preparation.dtype).itemsize * prod(shape))
+        if os.preadv(self._memory.fileno(), [values], 0) < len(values):
             raise EOFError
         return Pixels(shape, values)
 
 
 def _open_memory() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("pixels"), "w+b")
+        return os.fdopen(os.memfd_create("images"), "w+b")
     return tempfile.TemporaryFile()

@@ -4,7 +4,6 @@ It never loads torch. A fork takes 6 ms and 6 MB; starting a new Python for each
 """
 
 import gc
-import importlib
 import json
 import os
 import resource
@@ -14,51 +13,43 @@ import struct
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image
 
 from image_analysis_common.job_errors import CorruptImage, JobError, UnsupportedDimensions
 from image_analysis_worker.decoding.decode import decode_image
+from image_analysis_worker.decoding.preparation import Preparation, Processor, examine
 from image_analysis_worker.decoding.sandbox import enter_sandbox
+from image_analysis_worker.decoding.timm import TimmProcessor, is_timm
 
 MEMORY_BASE_BYTES = 160 * 1024**2
 MEMORY_BYTES_PER_PIXEL = 24
 """The memory that a decoder may use on top of its template's. The worst format, WebP with alpha, took 20 bytes for each
 pixel of the limit; the resize of an image in full size took 15."""
 
-MAX_INPUT_GROWTH = 16
-"""The largest input, as a multiple of the pixels of the model's usual input. If a processor neither crops nor resizes
-to a fixed size, the image decides how large the input is, and so how much memory the model takes."""
-
 SIZE = struct.Struct(">Q")
-
-Processor: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to turn images into a model's inputs, and the limits on it."""
+    """Whose image processor turns images into inputs, and the limits on it."""
 
-    module: str
-    class_name: str
-    """The class of the image processor, and the module that holds it."""
-    parameters: dict[str, Any]
-    """The image processor's configuration, as transformers writes it to a file."""
-    input_px: int
-    """The model's input size, for `decode_image`."""
-    max_input_pixels: int
+    folder: str
+    """A folder with the image processor's configuration, as transformers writes it."""
+    model_sides_px: Sequence[int]
+    """The input size that the model's configuration states, if it does."""
     max_image_pixels: int
     timeout_s: float
-
-    def make_processor(self) -> Processor:
-        processor: Processor = getattr(importlib.import_module(self.module), self.class_name).from_dict(self.parameters)
-        return processor
+    allows_reduced: bool = True
+    """Whether JPEGs may be decoded at a fraction of their size, if the image processor makes the same input of them."""
 
 
 def main() -> None:
@@ -67,7 +58,6 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies: nobody waits for the forks
     recipe = Recipe(**json.loads(sys.argv[1]))
-    _limit_resizes(max(recipe.max_image_pixels, recipe.max_input_pixels))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(
         OSError
@@ -75,22 +65,24 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
     # One damaged image can raise 60,000 warnings, and Python keeps each.
     warnings.simplefilter("ignore")
-    Image.MAX_IMAGE_PIXELS = None  # `decode_image` checks our own limit.
+    Image.MAX_IMAGE_PIXELS = (recipe.max_image_pixels + 1) // 2  # Pillow refuses from twice this number
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.init()
     with socket.socket(fileno=0) as worker, suppress(OSError):
         try:
-            processor = _load(recipe)
+            processor, preparation = _load(recipe)
         except Exception as error:  # noqa: BLE001
             # The last line of defense: a checkpoint can name any processor, with any parameters.
-            worker.send(f"{type(error).__name__}: {error}".partition("\n")[0].encode()[:1000])
+            _respond(worker.fileno(), {"error": f"{type(error).__name__}: {error}".partition("\n")[0][:500]})
             return
+        _limit_resizes(max(recipe.max_image_pixels, preparation.max_input_pixels))
+        _respond(worker.fileno(), asdict(preparation))
         enter_sandbox()
         gc.freeze()
         while fds := socket.recv_fds(worker, 1, 3)[1]:
             if os.fork() == 0:
                 worker.close()
-                _run_and_exit(lambda fds=fds: _decode(recipe, processor, *fds))  # type: ignore[misc]
+                _run_and_exit(lambda fds=fds: _decode(Inputs(recipe, processor, preparation), *fds))  # type: ignore[misc]
             for fd in fds:
                 os.close(fd)
 
@@ -111,17 +103,25 @@ def _limit_resizes(max_pixels: int) -> None:
     Image.Image.resize = resize_within_bounds  # type: ignore[method-assign]
 
 
-def _load(recipe: Recipe) -> Processor:
-    """Make the image processor and use it once, so that the forks have everything loaded."""
+def _load(recipe: Recipe) -> tuple[Processor, Preparation]:
+    """Make the image processor and try it, so that the forks have everything loaded."""
     for name in ("torch", "torchvision"):
         sys.modules[name] = None  # type: ignore[assignment]  # to transformers, not installed
-    processor = recipe.make_processor()
-    _prepare(processor, Image.new("RGB", (64, 64)))
-    return processor
+    config = json.loads(Path(recipe.folder, "config.json").read_bytes())
+    processor: Processor
+    if is_timm(config):
+        processor = TimmProcessor(config)
+    else:
+        from transformers import AutoImageProcessor
 
-
-def _prepare(processor: Processor, image: Image.Image) -> Any:
-    return processor(images=image, return_tensors="np")["pixel_values"][0].astype("float32", copy=False)
+        processor = AutoImageProcessor.from_pretrained(recipe.folder, backend="pil", local_files_only=True)
+    preparation = examine(
+        processor,
+        recipe.model_sides_px,
+        max_image_pixels=recipe.max_image_pixels,
+        allows_reduced=recipe.allows_reduced,
+    )
+    return processor, preparation
 
 
 def _run_and_exit(function: Callable[[], None]) -> None:
@@ -137,42 +137,58 @@ def _run_and_exit(function: Callable[[], None]) -> None:
         os._exit(exit_code)
 
 
-def _decode(recipe: Recipe, processor: Processor, requests: int, responses: int, pixels: int) -> None:
-    """Respond to each image with a line of JSON; write the values of the input into the memory file `pixels`.
+@dataclass(frozen=True)
+class Inputs:
+    """Makes inputs from images."""
 
-    The arguments are file descriptors. The first line says that the decoder is ready.
+    recipe: Recipe
+    processor: Processor
+    preparation: Preparation
+
+    def make(self, body: bytes) -> NDArray[Any]:
+        """Make one input.
+
+        Raises:
+            CorruptImage: the bytes cannot be decoded.
+            UnsupportedDimensions: the processor cannot resize the image, or would make it too large.
+        """
+        preparation = self.preparation
+        try:
+            image = decode_image(body, self.recipe.max_image_pixels, reduced_px=preparation.reduced_px)
+        except MemoryError as error:
+            raise CorruptImage("Decoding the image needs too much memory: send a smaller one.") from error
+        try:
+            values = preparation.make(self.processor, image)
+            if values[0].size > preparation.max_input_pixels:
+                raise ValueError(f"{values[0].size} pixels, the limit is {preparation.max_input_pixels}")
+        except Exception as error:
+            # A processor can raise anything. It has worked for another RGB image, so only this one's dimensions can be
+            # why.
+            raise UnsupportedDimensions from error
+        return values
+
+
+def _decode(inputs: Inputs, requests: int, responses: int, memory: int) -> None:
+    """Respond to each image with a line of JSON.
+
+    The arguments are file descriptors. A request is the size of an image; its bytes are in the file `memory`, where the
+    values of the input take their place. The first line says that the decoder is ready.
     """
-    _limit_memory(MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * recipe.max_image_pixels)
+    _limit_memory(MEMORY_BASE_BYTES + MEMORY_BYTES_PER_PIXEL * inputs.recipe.max_image_pixels)
     images = FileIO(requests)
     _respond(responses, {})
     while True:
         (size,) = SIZE.unpack(read_exactly(images, SIZE.size))
-        body = bytes(read_exactly(images, size))
         # SIGALRM's default action ends the process, even in C code.
-        signal.setitimer(signal.ITIMER_REAL, recipe.timeout_s)
+        signal.setitimer(signal.ITIMER_REAL, inputs.recipe.timeout_s)
         try:
-            values = _make_input(recipe, processor, body)
-            _write(pixels, values.tobytes())
-            response = {"shape": values.shape}
+            values = inputs.make(os.pread(memory, size, 0))
+            write_all(memory, np.ascontiguousarray(values).data.cast("B"))
+            response: dict[str, Any] = {"shape": values.shape}
         except JobError as error:
             response = {"code": error.code, "detail": error.detail, "cause": repr(error.__cause__ or error)[:200]}
         signal.setitimer(signal.ITIMER_REAL, 0)
         _respond(responses, response)
-
-
-def _make_input(recipe: Recipe, processor: Processor, body: bytes) -> Any:
-    try:
-        image = decode_image(body, recipe.max_image_pixels, input_px=recipe.input_px)
-    except MemoryError as error:
-        raise CorruptImage("Decoding the image needs too much memory: send a smaller one.") from error
-    try:
-        values = _prepare(processor, image)
-        if values[0].size > recipe.max_input_pixels:
-            raise ValueError(f"{values[0].size} pixels, the limit is {recipe.max_input_pixels}")
-    except Exception as error:
-        # A processor can raise anything. It has worked for another RGB image, so only this one's dimensions can be why.
-        raise UnsupportedDimensions from error
-    return values
 
 
 def _limit_memory(more_bytes: int) -> None:
@@ -185,10 +201,12 @@ def _respond(pipe: int, response: dict[str, Any]) -> None:
     os.write(pipe, json.dumps(response).encode() + b"\n")
 
 
-def _write(file: int, body: bytes) -> None:
-    written = 0
-    while written < len(body):
-        written += os.pwrite(file, memoryview(body)[written:], written)
+def write_all(file: int, body: bytes | memoryview) -> None:
+    """Write to the start of a file."""
+    rest, written = memoryview(body), 0
+    while rest:
+        count = os.pwrite(file, rest, written)
+        rest, written = rest[count:], written + count
 
 
 def read_exactly(pipe: FileIO, size: int) -> bytearray:

@@ -1,25 +1,36 @@
-"""Finds a model's files: in the package, in a folder, or on the hub. It does not read what they hold."""
+"""Finds a model's files: in the package, in a folder, or on the hub. It reads the configuration and the card only.
+
+`huggingface_hub` is imported late: it reads HF_ENDPOINT then, and fails if that is malformed.
+"""
 
 import hashlib
+import json
+import os
+import re
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from huggingface_hub import ModelCard, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
+from image_analysis_common.models import ZERO_SHOT, Task
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_common.startup import StartupError
 from image_analysis_common.tasks import model_name
+from image_analysis_worker.decoding.timm import is_timm
 
 BUNDLED_FOLDER = Path(str(files("image_analysis_worker"))) / "models" / BUNDLED_MODEL
+
+
+_CLASSIFIER = "ForImageClassification"
+_ZERO_SHOT = ("CLIPModel", "SiglipModel")
+_VARIABLE_SIZE = "Siglip2Model"
+_WEIGHTS = ["*.safetensors"]
+_TOKENIZER = ["merges.txt", "spiece.model", "tokenizer.model"]
+"""What a tokenizer reads, if it is not in tokenizer.json."""
+_ONNX = ["onnx/model.onnx", "onnx/model.onnx_data", "onnx/model_quantized.onnx"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,74 @@ class Checkpoint:
     folder: Path
     revision: str
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of config.json.
+
+        Raises:
+            StartupError: there is none, or it is neither of an image classifier nor of a zero-shot model.
+        """
+        try:
+            config = json.loads((self.folder / "config.json").read_bytes())
+            architectures = config.get("architectures")
+        except (OSError, ValueError, AttributeError) as error:
+            raise StartupError(
+                f"{self.name} is not an image-classification checkpoint: its config.json cannot be read: {error}"
+            ) from error
+        if is_timm(config):
+            if config.get("num_classes") == 0:
+                raise StartupError(f"{self.name} is not an image-classification checkpoint: it has no classes.")
+        elif _VARIABLE_SIZE in (architectures or []):
+            raise StartupError(
+                f"{self.name} is a SigLIP 2 for images of any size (NaFlex), which is not supported: "
+                "take one for a fixed size, such as google/siglip2-base-patch16-224."
+            )
+        elif not any(_CLASSIFIER in str(name) or name in _ZERO_SHOT for name in architectures or []):
+            raise StartupError(f"{self.name} is not an image-classification checkpoint: it is {architectures}.")
+        return dict(config)
+
+    @property
+    def task(self) -> Task:
+        """What the model does.
+
+        Raises:
+            StartupError: as `config`.
+        """
+        is_zero_shot = not is_timm(self.config) and any(name in _ZERO_SHOT for name in self.config["architectures"])
+        return ZERO_SHOT if is_zero_shot else "image-classification"
+
     @property
     def accuracy(self) -> float | None:
         """Top-1 accuracy from 0 to 1, if the model card states one."""
-        card = self.folder / "README.md"
-        results = ModelCard.load(card).data.eval_results if card.is_file() else None
-        return next((float(r.metric_value) for r in results or [] if r.metric_type == "accuracy"), None)
+        from huggingface_hub import ModelCard
+
+        try:
+            results = ModelCard.load(self.folder / "README.md").data.eval_results or []
+            stated = next(result.metric_value for result in results if result.metric_type == "accuracy")
+            value = float(stated.removesuffix("%")) / 100 if isinstance(stated, str) else float(stated)
+        except Exception:  # noqa: BLE001
+            # A card is text for people: it may be missing or hold anything, and reading it can raise anything.
+            return None
+        value = value / 100 if value > 1 else value
+        return value if 0 <= value <= 1 else None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has weights for torch."""
+        return any(self.folder.glob("*.safetensors"))
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it has a tokenizer; without one, transformers makes an empty one for some models."""
+        return any((self.folder / name).is_file() for name in ("tokenizer.json", "vocab.json", *_TOKENIZER))
+
+    def find_network(self, precision: str, *, is_converted: bool) -> Path | None:
+        """Find its OpenVINO file, if it `is_converted`, or its ONNX file, in float32 or int8."""
+        onnx = {"float32": "model.onnx", "int8": "model_quantized.onnx"}
+        paths = [self.folder / "onnx" / onnx[precision]]
+        if is_converted:
+            paths.insert(0, self.folder / "openvino" / f"{precision}.xml")
+        return next((path for path in paths if path.is_file()), None)
 
 
 def find_checkpoint(model_id: str, revision: str | None = None, *, name: str | None = None) -> Checkpoint:
@@ -44,8 +117,11 @@ def find_checkpoint(model_id: str, revision: str | None = None, *, name: str | N
     `name` is what clients call it; by default, the name is made from its ID.
 
     Raises:
-        StartupError: there is no such model, or the hub cannot be reached and the model is not in the cache.
+        StartupError: there is no such model, or the hub cannot be reached and the model is not in the cache; or
+            HF_ENDPOINT is malformed, with which not even a model in a folder could be loaded.
     """
+    if (endpoint := os.environ.get("HF_ENDPOINT")) and not _is_web_address(endpoint):
+        raise StartupError("HF_ENDPOINT: write the address of the hub like https://huggingface.co.")
     folder = BUNDLED_FOLDER if model_id == BUNDLED_MODEL else Path(model_id).expanduser()
     name = name or model_name(model_id)
     if folder.is_dir():
@@ -57,15 +133,30 @@ def find_checkpoint(model_id: str, revision: str | None = None, *, name: str | N
 
 
 def _download(model_id: str, revision: str | None) -> Path:
+    """Download the configuration with weights or ONNX files: what the engines here run, or else what there is."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
-        return Path(
-            snapshot_download(
-                model_id,
-                revision=revision,
-                allow_patterns=["*.json", "*.safetensors", "README.md"],
-                ignore_patterns=["*/*"],
+        for patterns in (_WEIGHTS, _ONNX) if find_spec("torch") else (_ONNX, _WEIGHTS):
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    allow_patterns=["*.json", "README.md", *_TOKENIZER, *patterns],
+                    ignore_patterns=["*/*.json", "*/*.safetensors", "*/README.md"],
+                )
             )
-        )
+            if any(list(folder.glob(pattern)) for pattern in patterns):
+                break
+        return folder
     except HFValidationError as error:
         raise StartupError(f"MODEL_ID={model_id}: this is neither a folder nor a hub ID.") from error
     except GatedRepoError as error:
@@ -81,10 +172,25 @@ def _download(model_id: str, revision: str | None) -> Path:
         ) from error
 
 
+def _is_web_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        host = (url.hostname or "").encode("idna").decode()
+        is_port = url.port != 0
+    except ValueError:
+        return False
+    is_host = re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", host) or ":" in host
+    return bool(url.scheme in ("http", "https") and is_host and is_port and re.fullmatch(r"[^\s?#@]+", text))
+
+
 def _digest(folder: Path) -> str:
     """Return a digest of the files that decide a model's answers, 16 hex digits; takes 0.4 s for 346 MB."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        weights = sorted([*folder.glob("onnx/*"), *folder.glob("openvino/*.xml"), *folder.glob("openvino/*.bin")])
+    tokenizer = [path for name in _TOKENIZER if (path := folder / name).is_file()]
+    for path in sorted([*folder.glob("*.json"), *tokenizer, *weights]):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

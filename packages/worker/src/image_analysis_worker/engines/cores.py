@@ -32,3 +32,13 @@ def has_cpu_flag(*names: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     except (OSError, StopIteration):
         return False
     return not set(names).isdisjoint(line.split())
+
+
+def has_bfloat16() -> bool:
+    """Return whether the CPU multiplies bfloat16; without it, bfloat16 is slower than float32."""
+    return has_cpu_flag("avx512_bf16", "amx_bf16")
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Return whether this machine seems to have an NVIDIA GPU; asking torch would import it."""
+    return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()

@@ -4,8 +4,8 @@ import structlog
 
 from image_analysis_common.errors import ServiceError
 from image_analysis_common.metrics import JOBS
-from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus, ModelRef, Prediction
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_common.models import AnalysisResult, ImageEmbedding, JobFailure, JobStatus, ModelRef, Prediction
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.jobs.spans import write_spans
 from image_analysis_worker.metrics import JOB_DURATION
 
@@ -18,10 +18,17 @@ OUTCOMES = {
 log = structlog.get_logger(__name__)
 
 
-def make_result(predictions: list[Prediction], model: ModelRef) -> AnalysisResult:
-    """Make the result from a model's predictions for one image, best first."""
+def make_result(job: Job, predictions: list[Prediction], model: ModelRef) -> AnalysisResult:
+    """Make a job's result from a model's predictions, best first, and the embedding if the job asks for it."""
     best = predictions[0]
-    return AnalysisResult(label=best.label, confidence=best.confidence, predictions=predictions, model=model)
+    asked = job.embedding if job.record.embedding else None
+    return AnalysisResult(
+        label=best.label,
+        confidence=best.confidence,
+        predictions=predictions,
+        model=model,
+        embedding=ImageEmbedding.pack(asked.values) if asked else None,
+    )
 
 
 def describe(error: Exception | None) -> JobFailure:
@@ -50,6 +57,9 @@ def report_end(job: Job, status: JobStatus | None) -> None:
     event = f"job_{OUTCOMES[status]}"
     if job.result is not None and status is JobStatus.COMPLETED:
         line.info(event, label=job.result.label)
+    elif job.trained is not None and status is JobStatus.COMPLETED:
+        examples = sum(job.trained.examples.values())
+        line.info("classifier_trained", classifier=job.trained.name, examples=examples, accuracy=job.trained.accuracy)
     elif failure is None:
         line.info(event)
     elif isinstance(failure, ServiceError):

@@ -6,7 +6,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.batching import Job
 
 
 def write_spans(job: Job, failure: Exception | None) -> dict[str, str]:

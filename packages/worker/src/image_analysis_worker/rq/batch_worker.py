@@ -1,32 +1,40 @@
-"""An RQ worker for whole batches: every job stays an ordinary RQ job, and a batch costs a handful of round trips.
+"""An RQ worker for whole batches: every job stays an ordinary RQ job, and a batch costs three round trips.
 
-RQ's own workers handle one job at a time, with some twenty round trips each. The steps here are RQ's, written by RQ's
-own classes into shared pipelines.
+RQ's own workers handle one job at a time, with some twenty round trips each. The steps here are RQ's, and one script
+takes a step of all jobs of a batch.
 """
 
 import logging
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, cast
+from uuid import uuid4
 
 import structlog
 from redis import Redis
 from redis.client import Pipeline
-from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
 from rq.job import Job as RqJob
 from rq.queue import Queue
-from rq.worker import BaseWorker, WorkerStatus
+from rq.utils import now, parse_composite_key, utcformat
+from rq.worker import BaseWorker
 
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import UnreadableRecord
-from image_analysis_common.job_errors import ImageExpired, WorkerLost
+from image_analysis_common.job_errors import ImageExpired
 from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_common.rq_keys import FIRST_SEEN
+from image_analysis_common.scripts.queues import pop
+from image_analysis_common.scripts.runs import RqWorker, Step
+from image_analysis_worker.classifiers.store import ClassifierStore
+from image_analysis_worker.jobs.batching import Embedding, Job
+from image_analysis_worker.jobs.classifying import find_classifiers
 from image_analysis_worker.jobs.outcomes import describe, report_end
-from image_analysis_worker.jobs.records import Records, read_step
+from image_analysis_worker.jobs.records import Records, read_steps
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.name import make_worker_name
-from image_analysis_worker.rq.steps import RqSteps
+from image_analysis_worker.rq import steps
+from image_analysis_worker.rq.popped import read_popped
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +45,8 @@ class BatchWorker(BaseWorker):
     Every method makes one or two round trips and raises RedisError if Redis does not answer; all can be called again.
     """
 
-    def __init__(self, model: str, connection: Redis, records: Records) -> None:
+    def __init__(self, model: str, connection: Redis, records: Records, *, embedding_field: str = "") -> None:
+        """Make a worker; `embedding_field` is where the cache has this model's embeddings, '' if it has none."""
         # At INFO, RQ logs four lines for every job and two for every sweep; we log one each.
         logging.getLogger("rq").setLevel(max(logging.WARNING, logging.getLogger().level))
         queue = Queue(tasks.queue_name(model), connection=connection, serializer=tasks.SERIALIZER)
@@ -49,8 +58,11 @@ class BatchWorker(BaseWorker):
             worker_ttl=keys.WORKER_TTL_S,
         )
         self._queue = queue
-        self.steps = RqSteps(queue, self)
+        # RQ builds a new registry object, in 30 microseconds, at each access.
+        self.started_registry = queue.started_job_registry
         self.records = records
+        self.classifiers = ClassifierStore(connection)
+        self._embedding_field = embedding_field
         self.is_suspended = False
         """Whether an operator paused all workers with `rq suspend`; read with every heartbeat."""
 
@@ -68,112 +80,76 @@ class BatchWorker(BaseWorker):
         in flight (`is_alone`): a job that kills its worker must not use up the attempts of others. The second value is
         True if a suspect job comes next.
         """
-        if not (job_ids := self._pop(limit, wait_s)):
-            return [], False
-        return self._fetch(job_ids, is_alone=is_alone)
+        found = self._pop(limit) or self._wait(wait_s)
+        return self._start(found, is_alone=is_alone) if found else ([], False)
 
     @STAGES.measure("fetch")
-    def _fetch(self, job_ids: list[str], *, is_alone: bool) -> tuple[list[Job], bool]:
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for job_id in job_ids:
-                pipeline.hgetall(RqJob.key_for(job_id))
-                pipeline.hgetall(keys.job(job_id))
-                pipeline.get(keys.image(job_id))
-            answers = iter(pipeline.execute())
-        found, readable = [], []
-        for job_id, *parts in zip(job_ids, *[answers] * 3, strict=True):
+    def _pop(self, limit: int, popped: Sequence[str] = ()) -> list[list[Any]]:
+        """Move jobs from the queue to the intermediate list; return what Redis holds of them, and of those `popped`."""
+        call = pop(self._queue.name, limit, popped)
+        return cast(list[list[Any]], self.connection.eval(call.script.text, *call.words))
+
+    def _wait(self, wait_s: int) -> list[list[Any]]:
+        """Pop one job of an empty queue."""
+        source, target = self._queue.key, self._queue.intermediate_queue_key
+        first = cast(bytes | None, self.connection.blmove(source, target, wait_s, "LEFT", "RIGHT"))
+        return self._pop(0, [first.decode()]) if first else []
+
+    @STAGES.measure("fetch")
+    def _start(self, found: Sequence[Sequence[Any]], *, is_alone: bool) -> tuple[list[Job], bool]:
+        jobs, expired = list[Job](), list[str]()
+        for job_id, *parts in found:
             try:
-                found.append(self._find(job_id, *parts))
-                readable.append(job_id)
+                job = read_popped(job_id.decode(), *parts)
             except UnreadableRecord as error:
                 # It stays in the intermediate list. The sweep requeues it from there within seconds.
-                log.warning("record_unreadable", job_id=job_id, cause=repr(error.__cause__))
-        jobs = [job for job in found if job]
+                log.warning("record_unreadable", job_id=job_id.decode(), cause=repr(error.__cause__))
+                continue
+            if job is None:
+                expired.append(job_id.decode())
+            else:
+                jobs.append(job)
         first_suspect = next((n for n, job in enumerate(jobs) if job.is_suspect), len(jobs))
         count = 1 if first_suspect == 0 and is_alone else first_suspect
-        return self._begin(readable, jobs[:count], put_back=jobs[count:]), first_suspect < len(jobs)
+        return self._begin(jobs[:count], put_back=jobs[count:], expired=expired), first_suspect < len(jobs)
 
-    def _pop(self, limit: int, wait_s: int) -> list[str]:
-        """Move jobs from the queue to the intermediate list; wait only if the queue is empty."""
-        source, target = self._queue.key, self._queue.intermediate_queue_key
-        with self.connection.pipeline(transaction=False) as pipeline:
-            for _ in range(limit):
-                pipeline.lmove(source, target, "LEFT", "RIGHT")
-            popped = [job_id for job_id in pipeline.execute() if job_id]
-        if not popped and (first := self.connection.blmove(source, target, wait_s, "LEFT", "RIGHT")):
-            popped = [first]
-        return [job_id.decode() for job_id in popped]
-
-    def _find(
-        self, job_id: str, rq_fields: dict[bytes, bytes], fields: dict[bytes, bytes], image: bytes | None
-    ) -> Job | None:
-        """Build a popped job from what Redis holds of it; None if it has expired.
-
-        Only facts that cannot change any more are used here: its image is gone, its attempts are used up, it has ended.
-        Whether it was cancelled is decided by the script that starts it.
-
-        Raises:
-            UnreadableRecord: another release of the service, or of RQ, wrote it.
-        """
-        if not rq_fields or not fields:
-            return None
-        rq_job, record = (
-            RqJob(job_id, connection=self.connection, serializer=self.serializer),
-            JobRecord.from_hash(fields),
-        )
-        try:
-            rq_job.restore(rq_fields)
-        except (KeyError, ValueError, NoSuchJobError) as error:
-            raise UnreadableRecord from error
-        attempts_left = rq_job.retries_left if rq_job.retries_left is not None else tasks.MAX_ATTEMPTS
-        has_ended = record.status in (JobStatus.COMPLETED, JobStatus.FAILED)
-        job = Job(
-            job_id,
-            request_id=str(rq_job.meta.get("request_id", "")),
-            traceparent=str(rq_job.meta.get("traceparent", "")),
-            record=record,
-            image=image or b"",
-            attempts_left=attempts_left,
-            is_suspect=attempts_left < tasks.MAX_ATTEMPTS and not has_ended,
-            rq_job=rq_job,
-        )
-        if record.result is not None:
-            job.end(record.result)
-        elif has_ended or image is None:
-            job.end(ImageExpired())
-        elif attempts_left < 1:
-            job.end(WorkerLost(attempts=tasks.MAX_ATTEMPTS))
-        return job
-
-    def _begin(self, popped: Sequence[str], taken: Sequence[Job], *, put_back: Sequence[Job]) -> list[Job]:
+    def _begin(self, taken: Sequence[Job], *, put_back: Sequence[Job], expired: Sequence[str]) -> list[Job]:
         """Start popped jobs and return them. A job whose end is already known ends here, without being started."""
-        expired = {*popped} - {job.job_id for job in (*taken, *put_back)}
+        entries = list[tuple[Job, Step]]()
+        find_classifiers(self.classifiers, taken)
+        for job in taken:
+            if job.has_ended:
+                entries.append((job, self._end(job)))
+                continue
+            job.execution = Execution(uuid4().hex, job.job_id, self.connection, worker_name=self.name)
+            entries.append((job, self.records.begin(job.job_id, job.record, steps.start(job.execution))))
+        for job in reversed(put_back):
+            entries.append((job, self.records.retry(job.job_id, job.record, steps.PUT_BACK)))
+        popped_key = self._queue.intermediate_queue_key
+        asked = [job for job in taken if job.record.reads_embedding and self._embedding_field]
         with self.connection.pipeline() as pipeline:
-            for job in taken:
-                if job.has_ended:
-                    self._end(pipeline, job)
-                    continue
-                job.execution, step = self.steps.start(job.rq_job)
-                self.records.begin(pipeline, job.job_id, job.record, step)
-            for job in reversed(put_back):
-                self.records.retry(pipeline, job.job_id, job.record, self.steps.put_back(job.rq_job))
+            self._write(pipeline, [step for _, step in entries], others=len(self.executions))
+            # MGET needs a key.
+            pipeline.mget([keys.image(job.job_id) for job in taken] or [""])
+            for job in asked:
+                pipeline.hget(keys.embedding(job.record.image_hash), self._embedding_field)
             for job_id in expired:
-                pipeline.lrem(self._queue.intermediate_queue_key, 1, job_id)
-            for job_id in popped:
-                pipeline.delete(self._queue.intermediate_queue.get_first_seen_key(job_id))
-            self._write_state(pipeline, is_busy=bool(self.executions) or not all(job.has_ended for job in taken))
-            statuses = [read_step(answer) for answer in pipeline.execute()[: len(taken) + len(put_back)]]
-        steps = list(zip([*taken, *reversed(put_back)], statuses, strict=True))
-        begun = [job for job, status in steps if status is JobStatus.PROCESSING]
-        self.executions.update({job.execution.id: job.execution for job in begun})
-        if not self.executions:
-            # Every job that was to start had been cancelled.
-            with self.connection.pipeline() as pipeline:
-                self._write_state(pipeline, is_busy=False)
-                pipeline.execute()
-        for job, status in steps:
-            if status not in (JobStatus.PROCESSING, JobStatus.PENDING):
+                pipeline.lrem(popped_key, 1, job_id)
+                pipeline.delete(popped_key + FIRST_SEEN + job_id)
+            answer, images, *rest = pipeline.execute()
+        for job, image in zip(taken, images, strict=False):
+            job.image = image or b""
+        for job, values in zip(asked, rest, strict=False):
+            job.embedding = Embedding(values, is_cached=True) if values else None
+        begun = list[Job]()
+        for (job, _), status in zip(entries, read_steps(answer), strict=True):
+            if status is JobStatus.PROCESSING:
+                begun.append(job)
+                if not job.image:
+                    job.end(ImageExpired())
+            elif status is not JobStatus.PENDING:
                 report_end(job, status)
+        self.executions.update({job.execution.id: job.execution for job in begun})
         return begun
 
     def finish(self, jobs: Sequence[Job]) -> None:
@@ -186,47 +162,87 @@ class BatchWorker(BaseWorker):
         for job, status in zip(jobs, statuses, strict=True):
             report_end(job, status)
 
+    def finish_with(self, job: Job, write: Callable[[Pipeline], None], watched: Sequence[str]) -> None:
+        """Finish a job as `finish` does, and in the same transaction what `write` puts into it.
+
+        `write` may read first, and begins the transaction. It is called again if one of the keys `watched` changes
+        meanwhile, and not at all if the job was cancelled or has ended: then only the end is written.
+        """
+
+        def take(pipeline: Pipeline) -> None:
+            status, is_cancelled = pipeline.hmget(keys.job(job.job_id), "status", "cancelled")
+            is_wanted = status == JobStatus.PROCESSING.encode() and not is_cancelled
+            write(pipeline) if is_wanted else pipeline.multi()
+            others, working_s = max(len(self.executions) - 1, 0), job.processing_time_ms / 1000
+            self._write(pipeline, [self._end(job)], others=others, working_s=working_s)
+
+        answers: Any = self.connection.transaction(take, keys.job(job.job_id), *watched)
+        self._forget([job])
+        report_end(job, read_steps(answers[-1])[0])
+
     @STAGES.measure("store")
     def _finish(self, jobs: Sequence[Job]) -> list[JobStatus | None]:
         with self.connection.pipeline() as pipeline:
-            for job in jobs:
-                self._end(pipeline, job)
-            for job in jobs:
-                job.execution.delete(job=job.rq_job, pipeline=pipeline)
-                self.increment_total_working_time(timedelta(milliseconds=job.processing_time_ms), pipeline)
-            self._write_state(pipeline, is_busy=len(jobs) < len(self.executions))
-            return [read_step(answer) for answer in pipeline.execute()[: len(jobs)]]
+            working_s, others = sum(job.processing_time_ms for job in jobs) / 1000, len(self.executions) - len(jobs)
+            self._write(pipeline, list(map(self._end, jobs)), others=max(others, 0), working_s=working_s)
+            return read_steps(pipeline.execute()[0])
 
-    def _end(self, pipeline: Pipeline, job: Job) -> None:
+    def _end(self, job: Job) -> Step:
         if job.result is not None:
-            step = self.steps.complete(job.rq_job, job.execution, job.result)
-            self.records.complete(pipeline, job.job_id, job.record, job.result, job.processing_time_ms, step)
-        elif job.can_be_retried:
-            step = self.steps.retry(job.rq_job, job.execution, job.attempts_left)
-            self.records.retry(pipeline, job.job_id, job.record, step)
-        else:
-            failure = job.record.error or describe(job.failure)
-            step = self.steps.fail(job.rq_job, job.execution, failure)
-            self.records.fail(pipeline, job.job_id, job.record, failure, step)
+            step = steps.complete(job.execution, job.result)
+            written = self.records.complete(
+                job.job_id, job.record, job.result, job.processing_time_ms, step, job.embedding
+            )
+            return replace(written, cached=None, embedding=None) if job.has_newer_classifier else written
+        if job.trained is not None:
+            step = steps.complete(job.execution, job.trained)
+            return self.records.complete_training(job.job_id, job.record, job.trained, job.processing_time_ms, step)
+        if job.can_be_retried:
+            return self.records.retry(job.job_id, job.record, steps.retry(job.execution, job.attempts_left))
+        failure = job.record.error or describe(job.failure)
+        return self.records.fail(job.job_id, job.record, failure, steps.fail(job.execution, failure))
 
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Return started jobs to the front of the queue, in their order; no attempt is used up."""
+        returned = list(reversed(jobs))
         with self.connection.pipeline() as pipeline:
-            for job in reversed(jobs):
-                step = self.steps.give_back(job.rq_job, job.execution)
-                self.records.retry(pipeline, job.job_id, job.record, step)
-            for job in jobs:
-                job.execution.delete(job=job.rq_job, pipeline=pipeline)
-            statuses = [read_step(answer) for answer in pipeline.execute()[: len(jobs)]]
+            self._write(
+                pipeline,
+                [self.records.retry(job.job_id, job.record, steps.give_back(job.execution)) for job in returned],
+            )
+            statuses = read_steps(pipeline.execute()[0])
         self._forget(jobs)
-        for job, status in zip(reversed(jobs), statuses, strict=True):
+        for job, status in zip(returned, statuses, strict=True):
             if status is JobStatus.CANCELLED:
                 report_end(job, status)
 
-    def _write_state(self, pipeline: Pipeline, *, is_busy: bool) -> None:
-        self.set_state(WorkerStatus.BUSY if is_busy else WorkerStatus.IDLE, pipeline)
-        # After an outage the worker's hash may have expired; this write would create one without a TTL.
-        pipeline.expire(self.key, keys.WORKER_TTL_S)
+    def abandon(self, lost: Sequence[tuple[RqJob, str]], executions: Sequence[str]) -> list[JobStatus | None]:
+        """Requeue the jobs of a dead worker, each with its execution, and remove all expired `executions`."""
+        with self.connection.pipeline() as pipeline:
+            self._write(
+                pipeline,
+                [
+                    self.records.retry(job.id, rq=steps.abandon(parse_composite_key(execution)[1], job.retries_left))
+                    for job, execution in lost
+                ],
+            )
+            pipeline.zrem(self.started_registry.key, *executions)
+            return read_steps(pipeline.execute()[0])
+
+    def _write(
+        self, pipeline: Pipeline, written: Sequence[Step], *, others: int | str = "", working_s: float | str = ""
+    ) -> None:
+        moment = now()
+        worker = RqWorker(
+            key=self.key,
+            name=self.name,
+            queue=self._queue.name,
+            now=utcformat(moment),
+            now_s=moment.timestamp(),
+            others=others,
+            working_s=working_s,
+        )
+        self.records.write(pipeline, written, worker)
 
     def _forget(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

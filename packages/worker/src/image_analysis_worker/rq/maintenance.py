@@ -8,14 +8,12 @@ from redis.client import Pipeline
 from rq.job import Job as RqJob
 from rq.job import JobStatus as RqStatus
 from rq.suspension import WORKERS_SUSPENDED
-from rq.utils import current_timestamp
 from rq.worker_registration import clean_worker_registry, register, unregister
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_common.scripts.queues import requeue_popped
 from image_analysis_common.startup import StartupError
-from image_analysis_worker.jobs.records import read_step
 from image_analysis_worker.rq.batch_worker import BatchWorker
 
 SWEEP_LOCK_MS = 1000
@@ -74,7 +72,10 @@ class Maintenance:
             pipeline.hset(batch_worker.key, mapping=batch_worker.serialize())
             register(batch_worker, pipeline)
             for execution in list(batch_worker.executions.values()):
-                execution.heartbeat(execution.job.started_job_registry, keys.WORKER_TTL_S, pipeline)
+                execution.heartbeat(batch_worker.started_registry, keys.WORKER_TTL_S, pipeline)
+                # RQ uses this machine's clock, which may be wrong: the job would look abandoned, or never.
+                expires = {execution.composite_key: now_s + keys.WORKER_TTL_S}
+                pipeline.zadd(batch_worker.started_registry.key, expires, xx=True)
             self._announce(pipeline, now_s)
             pipeline.zadd(keys.MODELS, {model_id: now_s})
             pipeline.zremrangebyscore(keys.MODELS, 0, now_s - keys.ANNOUNCEMENT_TTL_S)
@@ -110,8 +111,9 @@ class Maintenance:
 
         RQ's own code decides from an earlier read, so it would bring back a job that was ended and deleted meanwhile.
         """
-        batch_worker, key = self._batch_worker, self._batch_worker.steps.started_key
-        if not (expired := self._redis.zrangebyscore(key, 0, current_timestamp())):
+        batch_worker, key = self._batch_worker, self._batch_worker.started_registry.key
+        now_s, _ = self._redis.time()
+        if not (expired := self._redis.zrangebyscore(key, 0, now_s)):
             return
         executions = [execution.decode() for execution in cast(list[bytes], expired)]
         jobs = zip(RqJob.fetch_many(executions, self._redis, batch_worker.serializer), executions, strict=True)
@@ -119,14 +121,14 @@ class Maintenance:
         lost = [
             (job, execution) for job, execution in jobs if job and job.get_status(refresh=False) == RqStatus.STARTED
         ]
-        with self._redis.pipeline() as pipeline:
-            for job, execution in lost:
-                batch_worker.records.retry(pipeline, job.id, rq=batch_worker.steps.abandon(job, execution))
-            pipeline.zrem(key, *executions)
-            answers = pipeline.execute()
-        for (job, _), answer in zip(lost, answers, strict=False):
-            if read_step(answer):
-                log.warning("job_abandoned", job_id=job.id, worker=job.worker_name, attempts_left=job.retries_left)
+        for (job, _), status in zip(lost, batch_worker.abandon(lost, executions), strict=True):
+            if status:
+                log.warning(
+                    "job_abandoned",
+                    job_id=job.id,
+                    worker=job.worker_name,
+                    attempts_left=max(job.retries_left or 0, 1) - 1,
+                )
 
     def _sweep_intermediate(self) -> None:
         """Requeue jobs that were popped but never started; a live worker starts them within milliseconds.

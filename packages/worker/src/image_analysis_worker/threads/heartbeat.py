@@ -73,6 +73,6 @@ class Heartbeat(threading.Thread):
                 stuck[0].end(JobTimeout(limit_s=self._shared.watchdog.limit_s))
                 self._shared.batch_worker.finish(stuck)
         except RedisError as error:
-            log.warning("store_unavailable", cause=repr(error))
+            log.warning("store_unavailable", cause=f"{type(error).__name__}: {error}")
         flush_traces(FLUSH_S)
         os._exit(EXIT_STUCK)

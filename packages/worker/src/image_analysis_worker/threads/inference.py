@@ -5,8 +5,10 @@ import threading
 import structlog
 from redis.exceptions import RedisError
 
-from image_analysis_worker.engines.engine import Engine
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_common.models import AnalysisResult, Prediction
+from image_analysis_worker.engines.engine import Model
+from image_analysis_worker.jobs.batching import Job
+from image_analysis_worker.jobs.classifying import predict
 from image_analysis_worker.jobs.outcomes import make_result
 from image_analysis_worker.metrics import BATCH_SIZE, STAGES
 from image_analysis_worker.threads.shared import Shared
@@ -17,7 +19,7 @@ log = structlog.get_logger(__name__)
 class Inference(threading.Thread):
     """Runs batches until the worker stops."""
 
-    def __init__(self, shared: Shared, model: Engine, *, max_size: int, wait_s: float) -> None:
+    def __init__(self, shared: Shared, model: Model, *, max_size: int, wait_s: float) -> None:
         super().__init__(name="inference")
         self._model = model
         self._shared = shared
@@ -52,4 +54,13 @@ class Inference(threading.Thread):
                 self._classify([job])
             return
         for job, predictions in zip(jobs, answers, strict=True):
-            job.end(make_result(predictions[: job.top_k], self._model.ref))
+            job.end(self._answer(job, predictions))
+
+    def _answer(self, job: Job, predictions: list[Prediction]) -> AnalysisResult | Exception:
+        """Make a job's result from the model's predictions, or from those of its classifier."""
+        try:
+            found = predict(job) if job.record.classifier else predictions[: job.top_k]
+            return make_result(job, found, self._model.ref)
+        except Exception as error:  # noqa: BLE001
+            # The last line of defense: a damaged classifier fails its own job, and the worker continues.
+            return error

@@ -7,10 +7,13 @@ from queue import SimpleQueue
 
 from redis.exceptions import RedisError
 
-from image_analysis_worker.engines.engine import Decoder
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.engines.engine import Model
+from image_analysis_worker.jobs.batching import Job
+from image_analysis_worker.jobs.classifying import can_predict, check_classifier, predict
+from image_analysis_worker.jobs.outcomes import make_result
 from image_analysis_worker.metrics import STAGES
 from image_analysis_worker.threads.shared import Shared
+from image_analysis_worker.threads.trainer import Trainer
 
 POLL_S = 1
 """How long a pop blocks, and so the longest that a stopping worker waits for its loader."""
@@ -19,10 +22,11 @@ POLL_S = 1
 class Loader(threading.Thread):
     """Takes jobs and decodes their images until the worker stops."""
 
-    def __init__(self, shared: Shared, *, open_decoder: Callable[[], Decoder], decoders: int) -> None:
+    def __init__(self, shared: Shared, model: Model, trainer: Trainer, *, decoders: int) -> None:
         super().__init__(name="loader")
         self._shared = shared
-        self._open_decoder = open_decoder
+        self._model = model
+        self._trainer = trainer
         self._is_suspect_next = False
         self._undecoded: SimpleQueue[Job] = SimpleQueue()
         # Each has its own process, with one full-size picture in memory. They are daemons: unlike an executor's
@@ -52,23 +56,32 @@ class Loader(threading.Thread):
             return self._shared.batch_worker.take(limit, wait_s=POLL_S, is_alone=self._shared.in_flight.is_empty)
 
         jobs, self._is_suspect_next = self._shared.outage.retry(take)
-        if not self._shared.in_flight.add(jobs):
+        trainings = [job for job in jobs if job.record.training is not None and not job.has_ended]
+        images = [job for job in jobs if job not in trainings]
+        if not self._trainer.add(trainings):
             self._shared.batch_worker.give_back(jobs)
             return
-        for job in jobs:
+        if not self._shared.in_flight.add(images, has_more=len(jobs) == room):
+            self._shared.batch_worker.give_back(images)
+            return
+        for job in images:
             self._undecoded.put(job)
         if self._is_suspect_next:
             self._shared.in_flight.wait_until_empty(POLL_S)
 
     def _decode(self) -> None:
-        decoder = self._open_decoder()
+        decoder = self._model.open_decoder()
         while True:
             job = self._undecoded.get()
             if not job.has_ended and self._shared.in_flight.has(job):
                 with self._shared.watchdog.step([job]), STAGES.measure("decode", job.stages):
                     try:
-                        job.input = decoder.decode(job.image)
-                        job.image = b""
+                        check_classifier(job, self._model.ref)
+                        if can_predict(job):
+                            job.end(make_result(job, predict(job), self._model.ref))
+                        else:
+                            job.input = self._model.prepare(job, decoder)
+                            job.image = b""
                     except Exception as error:  # noqa: BLE001
                         # The last line of defense: the job ends with this error, and the others continue.
                         job.end(error)

@@ -3,7 +3,7 @@
 import threading
 from dataclasses import dataclass
 
-from image_analysis_worker.jobs.in_flight import InFlight
+from image_analysis_worker.jobs.batching import InFlight
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.threads.watchdog import Watchdog

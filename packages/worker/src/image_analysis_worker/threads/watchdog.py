@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from image_analysis_worker.jobs.in_flight import Job
+from image_analysis_worker.jobs.batching import Job
 
 LOOP_LIMIT_S = 30.0
 """Far longer than one round takes, including its waits for room, for a job, and for a Redis that does not answer."""

@@ -11,10 +11,14 @@ local function advance(record, fields, ttl)
   local status, history, webhook_url, follows, counted =
     unpack(redis.call('HMGET', record, 'status', 'history', 'webhook_url', 'follows', 'counted'))
   if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
-  redis.call('HSET', record, unpack(fields))
+  local has_changed = status ~= fields[2]
+  if has_changed then
+    redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2], unpack(fields))
+  else
+    redis.call('HSET', record, unpack(fields))
+  end
   if ttl ~= '' then redis.call('EXPIRE', record, ttl) end
-  if status ~= fields[2] then
-    redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2])
+  if has_changed then
     redis.call('PUBLISH', KEY.changes, string.match(record, '[^:]+$'))
     if fields[2] ~= 'PENDING' and fields[2] ~= 'PROCESSING' then
       if webhook_url then schedule(record) end

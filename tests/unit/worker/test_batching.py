@@ -1,13 +1,14 @@
 """How many jobs are in flight at once, in which order they run, and which are given back."""
 
-from threading import Thread
+import time
+from threading import Thread, Timer
 
 import pytest
 
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.in_flight import InFlight, Job
+from image_analysis_worker.jobs.batching import FULL_BATCH_WAIT_S, InFlight, Job
 
 
 def make_job(job_id: str, *, attempts_left: int = 3) -> Job:
@@ -35,6 +36,20 @@ def test_suspect_job_is_alone_in_flight() -> None:
     assert (with_it, in_flight.wait_for_room(0)) == (0, 4)
 
 
+def test_reservation_waits_for_the_jobs_in_flight_and_lets_no_more_in() -> None:
+    in_flight, job = InFlight(4), make_job("a")
+
+    loading = (in_flight.wait_for_room(0), in_flight.reserve())
+    in_flight.add([job])
+    busy = (in_flight.wait_for_room(0), in_flight.reserve())
+    in_flight.remove([job])
+    empty = (in_flight.wait_for_room(0), in_flight.reserve())
+    in_flight.release()
+
+    assert (loading, busy, empty) == ((4, False), (0, False), (0, True))
+    assert in_flight.wait_for_room(0) == 4
+
+
 def test_batch_holds_the_ready_jobs_in_order() -> None:
     in_flight, jobs = InFlight(8), [make_job(name) for name in "abc"]
     in_flight.add(jobs)
@@ -51,6 +66,37 @@ def test_batch_of_one_waits_for_more_jobs_no_longer_than_its_limit() -> None:
     in_flight.mark_ready(job)
 
     assert in_flight.next_batch(8, 0.05) == [job]
+
+
+def test_batch_is_filled_while_more_jobs_wait_in_the_queue() -> None:
+    in_flight, jobs = InFlight(4), [make_job(name) for name in "abcd"]
+    in_flight.add(jobs, has_more=True)
+    in_flight.mark_ready(jobs[0])
+    decoder = Timer(0.01, in_flight.mark_ready, [jobs[1]])
+
+    decoder.start()
+    full = in_flight.next_batch(2, 0)
+    in_flight.mark_ready(jobs[2])
+    started_s = time.monotonic()
+    partial = in_flight.next_batch(2, 0)
+
+    assert (full, partial) == (jobs[:2], jobs[2:3])
+    assert time.monotonic() - started_s >= FULL_BATCH_WAIT_S
+    decoder.join()
+
+
+def test_batch_does_not_wait_if_the_queue_is_empty_or_every_job_is_ready() -> None:
+    in_flight, jobs = InFlight(4), [make_job(name) for name in "abc"]
+    started_s = time.monotonic()
+    in_flight.add(jobs[:1], has_more=True)
+    in_flight.mark_ready(jobs[0])
+    every = in_flight.next_batch(8, 0)
+    in_flight.add(jobs[1:])
+    in_flight.mark_ready(jobs[1])
+    first = in_flight.next_batch(8, 0)
+
+    assert (every, first) == (jobs[:1], jobs[1:2])
+    assert time.monotonic() - started_s < FULL_BATCH_WAIT_S
 
 
 def test_close_returns_the_jobs_that_are_not_in_the_model() -> None:

@@ -1,0 +1,44 @@
+"""The images on which engines are compared: those of a folder, or parts of the photos in the package."""
+
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from image_analysis_common.startup import StartupError
+
+PHOTOS = Path(str(files("image_analysis_worker"))) / "photos"
+BUNDLED = 200
+MAX_IMAGES = 2000
+"""Of a folder with more, so many are used, evenly spread."""
+_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+
+
+def cut_photos(number: int = BUNDLED) -> list[bytes]:
+    """Cut parts out of the package's photos: a part has 40 to 100 % of the photo's shorter side."""
+    random = np.random.default_rng(0)
+    photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
+    parts = []
+    for index in range(number):
+        photo = photos[index % len(photos)]
+        side_px = int(random.uniform(0.4, 1) * min(photo.size))
+        left, top = (int(random.integers(0, side - side_px + 1)) for side in photo.size)
+        buffer = BytesIO()
+        photo.crop((left, top, left + side_px, top + side_px)).save(buffer, "PNG", compress_level=1)
+        parts.append(buffer.getvalue())
+    return parts
+
+
+def read_images(folder: Path) -> list[bytes]:
+    """Read a folder's images, with those of the folders in it.
+
+    Raises:
+        StartupError: there is none.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    if not paths:
+        raise StartupError(f"{folder} holds no images.")
+    step = -(-len(paths) // MAX_IMAGES)
+    return [path.read_bytes() for path in paths[::step]]

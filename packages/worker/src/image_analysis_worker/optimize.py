@@ -1,0 +1,134 @@
+"""Makes a folder that a worker serves on OpenVINO, without torch: what `just optimize` does.
+
+It converts the model, compares every engine with the reference on real images, and writes the report next to the model.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from image_analysis_common.models import EXACT
+from image_analysis_common.startup import StartupError, refuse_to_start
+from image_analysis_worker.decoding.timm import is_timm
+from image_analysis_worker.engines.checkpoint import Checkpoint, find_checkpoint
+from image_analysis_worker.engines.cores import has_bfloat16
+from image_analysis_worker.engines.engine import Inputs
+from image_analysis_worker.engines.gate import REPORT, Report, answer, compare, decode_all, judge
+from image_analysis_worker.engines.images import cut_photos, read_images
+from image_analysis_worker.engines.load import Networks, open_inputs
+from image_analysis_worker.settings import WorkerSettings
+
+CALIBRATION_IMAGES = 300
+"""How many images show nncf the ranges of a model's values."""
+_COPIED = ("config.json", "preprocessor_config.json", "README.md")
+
+
+def main() -> None:
+    """Optimize one model; print the report, and how to serve the folder."""
+    parser = argparse.ArgumentParser(prog="just optimize", description=__doc__)
+    parser.add_argument("model_id", metavar="MODEL_ID", help="a folder or an ID on the model hub")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="compare on your images, not on parts of photos")
+    parser.add_argument("--int8", action="store_true", help="also make an int8 model (needs nncf)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: optimized/ and the model's name")
+    options = parser.parse_args()
+    try:
+        settings = WorkerSettings.from_environment()
+        checkpoint = find_checkpoint(options.model_id, settings.model_revision)
+        output = options.output or Path("optimized", checkpoint.name.replace("/", "--"))
+        images = read_images(options.images) if options.images else cut_photos()
+        source = str(options.images) if options.images else "parts of the photos in the package"
+        report = optimize(checkpoint, output, images, source=source, has_int8=options.int8)
+    except StartupError as error:
+        refuse_to_start("worker", error)
+    sys.stdout.write(describe(report, settings.min_agreement))
+    sys.stdout.write(f"Serve it: MODEL_ID=./{output} uv run just dev\n" if not output.is_absolute() else f"{output}\n")
+
+
+def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, source: str, has_int8: bool) -> Report:
+    """Write the converted model, the files that it needs, and the report into `output`.
+
+    Raises:
+        StartupError: the model cannot be converted, or the engines cannot be compared.
+    """
+    settings = WorkerSettings()
+    if checkpoint.task != "image-classification":
+        raise StartupError(f"{checkpoint.name} is a zero-shot model, which runs on torch only.")
+    inputs = open_inputs(checkpoint, settings)
+    networks = Networks(inputs, is_converted=not checkpoint.has_weights)
+    if not networks.choices:
+        raise StartupError(f"{checkpoint.name}: optimizing needs torch and openvino, or onnx/model.onnx and openvino.")
+    reference = networks.make(networks.reference)
+    pixels = decode_all(inputs, images)
+    exact = answer(reference, inputs, pixels, is_timed=True)
+    (output / "openvino").mkdir(parents=True, exist_ok=True)
+    for name in _COPIED:
+        path = checkpoint.folder / name
+        if path.is_file() and not (output / name).exists():
+            shutil.copy(path, output / name)
+    if is_timm(checkpoint.config):
+        # Labels that only timm knows: the folder is served without timm.
+        config = checkpoint.config | {"label_names": inputs.labels.names}
+        (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    calibration = pixels[:: -(-len(pixels) // CALIBRATION_IMAGES)] if has_int8 else []
+    _write_models(inputs, output / "openvino", calibration)
+    candidates = [compare(reference, exact, exact)]
+    written = Checkpoint(checkpoint.name, output, checkpoint.revision)
+    converted = Networks(Inputs(written, inputs.labels, inputs.decoders), is_converted=True)
+    choices = [(networks, choice) for choice in networks.choices if choice.engine == "torch" and has_bfloat16()]
+    choices += [(converted, choice) for choice in converted.choices if choice.engine != "torch"]
+    for source_networks, choice in choices:
+        if str(choice) != candidates[0].name:
+            network = source_networks.make(choice)
+            candidates.append(compare(network, answer(network, inputs, pixels, is_timed=True), exact))
+    report = Report(revision=checkpoint.revision, images=len(pixels), source=source, candidates=candidates)
+    (output / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def _write_models(inputs: Inputs, folder: Path, calibration: Sequence[NDArray[Any]]) -> None:
+    """Write float32.xml and, if there are images to calibrate it with or the checkpoint has one, int8.xml."""
+    from image_analysis_worker.engines.openvino import openvino
+
+    checkpoint, preparation = inputs.checkpoint, inputs.decoders.preparation
+    is_half = False
+    quantized = None
+    if checkpoint.has_weights and find_spec("torch"):
+        from image_analysis_worker.engines.convert import convert, is_exact_in_float16
+        from image_analysis_worker.engines.torch import load_model
+
+        model = load_model(checkpoint)
+        converted, is_half = convert(model, preparation, checkpoint.name), is_exact_in_float16(model)
+    else:
+        converted = openvino.Core().read_model(checkpoint.find_network(EXACT, is_converted=True))
+        if path := checkpoint.find_network("int8", is_converted=True):
+            quantized = openvino.Core().read_model(path)
+    if calibration:
+        from image_analysis_worker.engines.quantize import quantize
+
+        quantized = quantize(converted, [preparation.normalize(batch) for batch in calibration], checkpoint.name)
+    openvino.save_model(converted, folder / f"{EXACT}.xml", compress_to_fp16=is_half)
+    if quantized is not None:
+        openvino.save_model(quantized, folder / "int8.xml", compress_to_fp16=False)
+
+
+def describe(report: Report, min_agreement: float) -> str:
+    """Write the report for people, fastest first."""
+    lines = [f"Compared on {report.images} images ({report.source}):", ""]
+    for found in sorted(report.candidates, key=lambda found: -found.images_per_s):
+        verdict = "passes" if judge(found, min_agreement) is None else "refused"
+        lines.append(
+            f"  {found.name:<20} agrees {found.agreement:7.2%}   confidence off by {found.confidence_difference:.4f}   "
+            f"{found.images_per_s:8.1f} images/s   {verdict}"
+        )
+    return "\n".join([*lines, "", ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A checkpoint in ONNX is served as it is, without torch; its quantized model only where it gives the same answers."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from shutil import copy, copytree
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from image_analysis_common.startup import StartupError
+from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, find_checkpoint
+from image_analysis_worker.engines.images import cut_photos
+from image_analysis_worker.optimize import optimize
+from support.engines import classify, load
+from support.samples import CHELSEA, make_png
+
+LABELS = 10
+
+
+def write_onnx(path: Path, weights: NDArray[np.float32]) -> None:
+    """Write a classifier of 32 x 32 px that is one matrix (3 * 32 * 32, labels)."""
+    nodes = [
+        helper.make_node("Flatten", ["pixel_values"], ["flat"], axis=1),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+    ]
+    inputs = [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, 32, 32])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", LABELS])]
+    graph = helper.make_graph(nodes, "classifier", inputs, outputs, [numpy_helper.from_array(weights, "weights")])
+    path.parent.mkdir(exist_ok=True)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
+@pytest.fixture
+def weights() -> NDArray[np.float32]:
+    return np.random.default_rng(5).normal(0, 0.02, (3 * 32 * 32, LABELS)).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, weights: NDArray[np.float32]) -> Path:
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        copy(BUNDLED_FOLDER / name, folder)
+    write_onnx(folder / "onnx" / "model.onnx", weights)
+    return folder
+
+
+def test_onnx_model_gives_its_own_answers(folder: Path, weights: NDArray[np.float32]) -> None:
+    model = load(folder)
+    announced = model.warm_up()
+    with closing(model.open_decoder()) as decoder:
+        pixels = decoder.decode(CHELSEA.read_bytes())
+    levels = np.frombuffer(pixels.values, np.uint8).reshape(3, 32, 32) / 255
+    mean, std = (np.array(values)[:, None, None] for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    logits = ((levels - mean) / std).reshape(-1) @ weights
+    expected = np.exp(logits - logits.max())
+    expected /= expected.sum()
+
+    [answer] = classify(model, [CHELSEA.read_bytes()])
+
+    assert (announced.backend, announced.dtype, announced.engines) == ("openvino", "float32", [])
+    assert [answer[label] for label in announced.labels] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_converted_timm_model_is_served_without_timm(folder: Path, tmp_path: Path) -> None:
+    usual = json.loads((folder / "config.json").read_text())
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    statistics = {name: processor[f"image_{name}"] for name in ("mean", "std")}
+    data = {"input_size": [3, 32, 32], "crop_pct": 1, "crop_mode": "squash", "interpolation": "bicubic"} | statistics
+    of_timm = Path(copytree(folder, tmp_path / "timm"))
+    (of_timm / "preprocessor_config.json").unlink()
+    (of_timm / "config.json").write_text(
+        json.dumps(
+            {"architecture": "resnet18", "pretrained_cfg": data, "label_names": list(usual["id2label"].values())}
+        )
+    )
+
+    [answer], [expected] = (classify(load(of), [CHELSEA.read_bytes()]) for of in (of_timm, folder))
+
+    assert answer == pytest.approx(expected, abs=1e-3)
+
+
+def test_quantized_model_serves_if_it_agrees_and_is_refused_if_not(
+    folder: Path, weights: NDArray[np.float32], tmp_path: Path
+) -> None:
+    other = Path(copytree(folder, tmp_path / "other"))
+    write_onnx(folder / "onnx" / "model_quantized.onnx", weights * np.float32(1.0001))
+    write_onnx(other / "onnx" / "model_quantized.onnx", weights[:, ::-1].copy())
+
+    announced = load(folder, dtype="int8").warm_up()
+
+    assert (announced.dtype, announced.model.precision) == ("int8", "int8")
+    assert load(folder).warm_up().dtype == "float32"
+    with pytest.raises(StartupError, match=r"^other does not pass the gate: openvino int8 agrees on"):
+        load(other, dtype="int8")
+
+
+def test_onnx_model_is_optimized_without_torch(folder: Path, weights: NDArray[np.float32], tmp_path: Path) -> None:
+    write_onnx(folder / "onnx" / "model_quantized.onnx", weights)
+    images = [CHELSEA.read_bytes(), make_png(1)]
+
+    report = optimize(find_checkpoint(str(folder)), tmp_path / "fast", cut_photos(10), source="photos", has_int8=False)
+
+    assert {"openvino float32", "openvino int8"} <= {found.name for found in report.candidates}
+    assert all(not found.name.startswith("torch") for found in report.candidates)
+    for answer, expected in zip(classify(load(tmp_path / "fast"), images), classify(load(folder), images), strict=True):
+        assert answer == pytest.approx(expected, abs=1e-3)

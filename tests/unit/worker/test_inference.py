@@ -1,0 +1,65 @@
+"""The thread that runs batches outlives a job whose classifier is damaged."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from image_analysis_common.models import JobStatus, Prediction
+from image_analysis_common.records import JobRecord
+from image_analysis_worker.classifiers.store import StoredClassifier
+from image_analysis_worker.jobs.batching import Embedding, InFlight, Job
+from image_analysis_worker.outage import Outage
+from image_analysis_worker.rq.batch_worker import BatchWorker
+from image_analysis_worker.threads.inference import Inference
+from image_analysis_worker.threads.shared import Shared
+from image_analysis_worker.threads.watchdog import Watchdog
+from support.announcements import MODEL
+from support.classifiers import make_classifier, make_vectors
+
+STORED = make_classifier()
+DAMAGED = {
+    "numbers": replace(STORED, head=replace(STORED.head, weights=np.full_like(STORED.head.weights, np.nan))),
+    "labels": replace(STORED, about=STORED.about.model_copy(update={"labels": []})),
+}
+
+
+class Answers:
+    """A model that answers every input; and the worker's place for ends."""
+
+    ref = MODEL
+
+    def __init__(self, in_flight: InFlight) -> None:
+        self._in_flight = in_flight
+
+    def classify(self, inputs: Sequence[Any], top_k: int) -> list[list[Prediction]]:
+        return [[Prediction(label="cat", confidence=1)] for _ in inputs]
+
+    def finish(self, jobs: Sequence[Job]) -> None:
+        self._in_flight.close()
+
+
+def make_job(job_id: str, classifier: StoredClassifier | None = None) -> Job:
+    ref = classifier and classifier.ref
+    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64, classifier=ref)
+    embedding = Embedding(make_vectors(["cat"])[0].tobytes(), is_cached=False)
+    return Job(job_id, "", record, b"", 3, is_suspect=False, classifier=classifier, embedding=embedding)
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_damaged_classifier_fails_its_own_job_alone(damage: str) -> None:
+    in_flight, jobs = InFlight(4), [make_job("a", DAMAGED[damage]), make_job("b"), make_job("c", STORED)]
+    in_flight.add(jobs)
+    for job in jobs:
+        in_flight.mark_ready(job)
+    parts = Answers(in_flight)
+    stopping = threading.Event()
+    shared = Shared(cast(BatchWorker, parts), in_flight, Outage(stopping), Watchdog(60), stopping)
+
+    Inference(shared, cast(Any, parts), max_size=4, wait_s=0).run()
+
+    assert [job.failure is not None for job in jobs] == [True, False, False]
+    assert [job.result.label if job.result else None for job in jobs] == [None, "cat", "cat"]
