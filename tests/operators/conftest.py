@@ -1,11 +1,16 @@
-"""Operator tests: a running stack as Prometheus, Grafana and a browser see it.
+"""Operator tests: a running stack, observed with Prometheus and a browser.
 
-They need Debian's packages `prometheus` and `chromium`, and fail where these are missing.
+They need Debian's packages `prometheus`, `chromium` and `nginx`, and fail if these are missing.
 """
 
+import os
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
+from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
@@ -15,20 +20,31 @@ from playwright.sync_api import Browser, Page, expect
 from addresses import Addresses
 from operators.pages import open_page, run_browser
 from operators.prometheus import Prometheus, run_prometheus
+from operators.start_page import NOTE_TEXTS, StartPage
 from stack import Stack
+from support.checkpoints import make_checkpoint
 from support.samples import base64_body, make_jpeg, make_png
 from support.waiting import wait_until
 
 ROUNDS = 2
-"""A rate needs a counter that has been seen before and after it grew."""
+"""A rate needs a scrape of the counter before and after it increased."""
 
 REQUESTS = 6
 JOBS = 2
 """In each round."""
 
 
+PAGE_LIMIT = 20
+VISITOR: dict[str, Any] = {
+    "viewport": {"width": 1280, "height": 800},
+    "permissions": ["clipboard-read", "clipboard-write"],
+}
+STRANGE_LABEL = "<img src=x onerror=\"document.title='broken'\">"
+STRANGE_LABELS = [STRANGE_LABEL, *(f"thing {number}" for number in range(1, 30))]
+
+
 class Made(NamedTuple):
-    """The jobs that the requests have made, and when Prometheus had seen all of them."""
+    """The jobs of the requests, and the time when Prometheus had scraped all of them."""
 
     finished: list[str]
     failed: list[str]
@@ -59,9 +75,9 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def made(stack: Stack, prometheus: Prometheus) -> Made:
-    """Every kind of answer to a submission, twice, and seen by Prometheus each time."""
+    """Every kind of answer to a submission, twice; Prometheus has scraped the counts each time."""
     jobs = []
-    with httpx.Client(base_url=stack.api_url, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=stack.api_url, trust_env=False) as client:
         for number in range(ROUNDS):
             client.headers["X-Forwarded-For"] = f"192.0.2.{number}"
             jobs.append(make_requests(client, number))
@@ -72,9 +88,80 @@ def made(stack: Stack, prometheus: Prometheus) -> Made:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=15_000)
+    expect.set_options(timeout=60_000)
     with run_browser() as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def page_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack for the page at `/`: two models, a limit that tests can exceed, URLs on loopback."""
+    environment = {
+        "REDIS_URL": "",
+        "REDIS_HOST": "",
+        "API_KEYS": "",
+        "PLAYGROUND": "",
+        "SECOND_MODEL_ID": str(make_strange_model(tmp_path_factory.mktemp("model") / "strange-model")),
+        "RATE_LIMIT_MAX_REQUESTS": str(PAGE_LIMIT),
+        "RATE_LIMIT_INTERVAL_SECONDS": "6",
+        "TRUSTED_PROXIES": "127.0.0.1",
+        "FETCH_ALLOWED_NETWORKS": "127.0.0.0/8",
+    }
+    with Stack(environment, free_ports=True, log=tmp_path_factory.mktemp("page") / "stack.log") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def httpserver_listen_address() -> tuple[str, int]:
+    """Where pytest's web server listens: by the address that the service may ask, as `localhost` is ::1 too."""
+    return ("127.0.0.1", 0)
+
+
+@pytest.fixture(scope="session")
+def visitors() -> Iterator[int]:
+    return count(1)
+
+
+@pytest.fixture
+def open_start(
+    page_stack: Stack, browser: Browser, visitors: Iterator[int], tmp_path: Path
+) -> Iterator[Callable[..., StartPage]]:
+    """Open the page at `/` in a tab of a visitor with an address of their own; see `open_page` for the options.
+
+    In the end there is a screenshot of each tab, and no tab has asked another host for anything.
+    """
+    with ExitStack() as exits:
+        opened: list[StartPage] = []
+
+        def open_start(url: str = f"{page_stack.api_url}/", browser: Browser = browser, **options: Any) -> StartPage:
+            address = {"X-Forwarded-For": f"192.0.2.{next(visitors)}"}
+            page = exits.enter_context(open_page(browser, extra_http_headers=address, **VISITOR | options))
+            page.add_init_script(NOTE_TEXTS)
+            start = StartPage(page, url, tmp_path)
+            opened.append(start)
+            start.open()
+            return start
+
+        yield open_start
+        for number, start in enumerate(opened):
+            start.shoot(f"end-{number}")
+        for start in opened:
+            hosts = {httpx.URL(request.url).netloc for request in start.requests if request.url.startswith("http")}
+            assert hosts == {httpx.URL(start.url).netloc}
+
+
+@pytest.fixture
+def start(open_start: Callable[..., StartPage]) -> StartPage:
+    return open_start()
+
+
+@pytest.fixture
+def held_page_worker(page_stack: Stack) -> Iterator[Callable[[], None]]:
+    """The worker of the default model takes no job from here to the call, or to the end of the test."""
+    worker = page_stack.pid("worker")
+    os.kill(worker, signal.SIGSTOP)
+    yield lambda: os.kill(worker, signal.SIGCONT)
+    os.kill(worker, signal.SIGCONT)
 
 
 @pytest.fixture
@@ -84,7 +171,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def make_requests(client: httpx.Client, seed: int) -> tuple[str, str]:
-    """Submit an image, the same again, a damaged one, two that are refused, and one above the limit."""
+    """Submit an image, the same image again, a damaged one, two that are refused, and one above the rate limit."""
     image, damaged = make_png(seed), make_jpeg(seed, size_px=(300, 300))[:3000]
 
     def submit(body: dict[str, str]) -> dict[str, Any]:
@@ -109,3 +196,8 @@ def has_seen(prometheus: Prometheus, rounds: int) -> bool:
     requests = prometheus.query('sum(image_analysis_http_requests_total{route="/analyze-image"})')
     jobs = prometheus.query("sum(image_analysis_job_duration_seconds_count)")
     return (requests, jobs) == ({(): REQUESTS * rounds}, {(): JOBS * rounds})
+
+
+def make_strange_model(folder: Path) -> Path:
+    """Make a checkpoint that knows 30 labels, of which one is markup."""
+    return make_checkpoint(folder, "vit", labels=STRANGE_LABELS)

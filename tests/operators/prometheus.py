@@ -1,4 +1,4 @@
-"""A Prometheus of its own that reads what the composition's reads, but for where and how often."""
+"""A separate Prometheus with the composition's configuration, except for addresses and intervals."""
 
 import shutil
 import subprocess
@@ -10,15 +10,15 @@ from typing import Any
 import httpx
 import yaml
 
-from operators.programs import find_program
 from support.observability import FOLDER
+from support.programs import find_program
 from support.waiting import wait_until
 
 INTERVAL = "1s"
 
 
 class Prometheus:
-    """Asks a running Prometheus by its HTTP API."""
+    """Queries a running Prometheus over its HTTP API."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -30,13 +30,13 @@ class Prometheus:
             return False
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer; fail with what Prometheus complains about."""
+        """Return the data of an answer; fail with Prometheus's error message."""
         body = self._client.get(f"/api/v1/{path}", params=parameters).json()
         assert body["status"] == "success", f"{parameters}: {body['error']}"
         return body["data"]
 
     def query(self, expression: str, *, at_s: float | None = None) -> dict[tuple[str, ...], float]:
-        """Find an expression's values by the values of their labels, in the order of the labels' names."""
+        """Return an expression's values, keyed by the values of their labels in the order of the labels' names."""
         moment = {} if at_s is None else {"time": str(at_s)}
         found = self.ask("query", query=expression, **moment)["result"]
         return {

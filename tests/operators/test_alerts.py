@@ -1,12 +1,12 @@
-"""What Prometheus's own tool says of the shipped configuration, and of the alerts as they are played to it."""
+"""promtool checks the shipped configuration, and tests the alerts with recorded series."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from operators.programs import find_program
 from support.observability import FOLDER
+from support.programs import find_program
 
 PLAYED = Path(__file__).parent / "alerts.yml"
 

@@ -1,4 +1,4 @@
-"""rq-dashboard in a browser: what an operator sees of queues, jobs and workers."""
+"""rq-dashboard in a browser: the queues, jobs and workers that an operator sees."""
 
 import os
 import re
@@ -21,13 +21,13 @@ NUMBER = re.compile(r"\d")
 
 @pytest.fixture
 def rows(page: Page) -> Locator:
-    """The rows of the table on a page, once it has been filled."""
+    """Return the rows of the page's table, when it has been filled."""
     return page.locator("tbody tr:not([data-role=loading-placeholder])")
 
 
 @pytest.fixture
 def open_registry(stack: Stack, made: Made, page: Page, rows: Locator) -> Callable[[str], None]:
-    """Go to a registry of the queue, by the number that stands in its column."""
+    """Open a registry of the queue by a click on the number in its column."""
 
     def open_registry(registry: str) -> None:
         page.goto(stack.dashboard_url)
@@ -45,7 +45,7 @@ def client(stack: Stack) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def held_worker(stack: Stack, made: Made) -> Iterator[None]:
-    """The worker stands still: of the jobs that are submitted, it has been given the first at most."""
+    """Pause the worker: of the submitted jobs, it has taken at most the first."""
     worker = stack.pid("worker")
     os.kill(worker, signal.SIGSTOP)
     yield
@@ -87,7 +87,7 @@ def test_failed_job_shows_why(made: Made, page: Page, rows: Locator, open_regist
     expect(page.get_by_role("button", name="Requeue")).to_be_visible()
 
 
-def test_waiting_job_comes_into_the_open_page_and_leaves_it_when_it_is_cancelled(
+def test_waiting_job_appears_on_the_open_page_and_disappears_when_it_is_cancelled(
     held_worker: None, client: httpx.Client, page: Page, rows: Locator, open_registry: Callable[[str], None]
 ) -> None:
     open_registry("queued")

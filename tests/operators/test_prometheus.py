@@ -1,4 +1,4 @@
-"""A real Prometheus reads the running service: what it counts, its alerts, and what Grafana would ask."""
+"""A real Prometheus scrapes the running service: its counts, its alerts, and the dashboard's queries."""
 
 from math import isfinite
 

@@ -5,9 +5,10 @@ import { drawPredictions } from "./predictions.js";
 import { Stages } from "./stages.js";
 import { duration } from "./words.js";
 
-/** Draws an item, and draws it again whenever it changes. `actions`: code, cancel, retry, remove. */
+/** Draws an item, and draws it again whenever it changes. `actions`: code, cancel, retry, remove, and correct(item), an element. */
 export class Card {
   #item;
+  #actions;
   #shown = "";
   #stages;
   #outcome = make("div", { className: "outcome" });
@@ -16,6 +17,7 @@ export class Card {
 
   constructor(item, actions) {
     this.#item = item;
+    this.#actions = actions;
     this.#stages = new Stages(item.name);
     this.#buttons = {
       code: makeButton("code", "Code", `Code for ${item.name}`, () => actions.code(item)),
@@ -61,6 +63,7 @@ export class Card {
 
   #drawEnd(item) {
     this.#outcome.replaceChildren(...describeEnd(item));
+    if (item.state === "completed" && item.options.classifier) this.#outcome.append(this.#actions.correct(item));
     this.#meta.replaceChildren(...(item.state === "completed" ? describeRun(item) : []));
     this.#outcome.hidden = !this.#outcome.hasChildNodes();
     this.#meta.hidden = !this.#meta.hasChildNodes();
@@ -107,10 +110,11 @@ function makeButton(name, text, description, onclick) {
 }
 
 function makePicture(item) {
-  const placeholder = make("span", { className: "no-picture" }, icon("image"));
-  const source = item.file ? URL.createObjectURL(item.file) : item.thumbnail || item.url;
+  const placeholder = make("span", { className: "no-picture" }, icon("image"), item.url ? make("span", { className: "source" }, item.url) : "");
+  // The service fetches a URL. The page does not: its host would learn who looks.
+  const source = item.file ? URL.createObjectURL(item.file) : item.thumbnail;
   if (!source) return make("div", { className: "picture" }, placeholder);
-  const picture = make("img", { alt: "", decoding: "async", referrerPolicy: "no-referrer" });
+  const picture = make("img", { alt: "", decoding: "async" });
   picture.addEventListener("error", () => picture.replaceWith(placeholder), { once: true });
   picture.src = source;
   item.addEventListener("removed", () => URL.revokeObjectURL(source), { once: true });

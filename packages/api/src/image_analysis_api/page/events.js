@@ -6,7 +6,7 @@ const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 10_000;
 
 /** Read the events of a stream as {id, data}, from a body of bytes. */
-export async function* readEvents(body) {
+async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let event = { id: "", data: [] };
@@ -56,7 +56,7 @@ export async function follow(item) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Problem && !error.isTemporary && error.status !== 401 && error.status < 500) {
+      if (error instanceof Problem && error.isFinal) {
         item.fail(error.code, error.message);
         return;
       }

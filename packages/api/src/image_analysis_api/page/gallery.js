@@ -11,7 +11,7 @@ export class Gallery {
   #actions;
   #drawing = 0;
 
-  /** `actions`: code, cancel, retry, and forget(items), which is called for those that leave the page. */
+  /** `actions`: code, cancel, retry, correct, and forget(items), which is called for those that leave the page. */
   constructor(actions) {
     this.#actions = { ...actions, remove: (item) => this.#remove(item) };
     byId("save-csv").addEventListener("click", () => save(toCsv(this.#inOrder), "image-analysis.csv", "text/csv"));
@@ -24,7 +24,7 @@ export class Gallery {
   }
 
   get #inOrder() {
-    return [...this.items].reverse();
+    return [...this.items].sort((one, other) => one.number - other.number);
   }
 
   get hasUnsent() {
@@ -47,7 +47,7 @@ export class Gallery {
   /** Bring the newest card into view, if it is not. */
   reveal() {
     const { top, bottom } = byId("cards").firstElementChild.getBoundingClientRect();
-    if (top < 0 || bottom > innerHeight) byId("results-title").closest("section").scrollIntoView({ behavior: "smooth" });
+    if (top < 0 || bottom > innerHeight) byId("results-title").closest("section").scrollIntoView();
   }
 
   describeProgress() {

@@ -51,6 +51,10 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
   addEventListener("dragover", (event) => {
     if (!event.dataTransfer.types.some((type) => type === "Files" || type === "text/uri-list")) return;
     event.preventDefault();
+    if (isDialogOpen()) {
+      event.dataTransfer.dropEffect = "none";
+      return;
+    }
     veil.classList.add("open");
     clearTimeout(leaving);
     // `dragleave` also comes for every element on the way; `dragover` comes all the time.
@@ -59,6 +63,7 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
   addEventListener("drop", async (event) => {
     event.preventDefault();
     veil.classList.remove("open");
+    if (isDialogOpen()) return;
     const url = readUrl(event.dataTransfer.getData("text/uri-list"));
     const { files, fromFolder } = await readDrop(event.dataTransfer);
     if (fromFolder.length) takeFolder(fromFolder);
@@ -67,8 +72,14 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
   });
 }
 
+/** Whether a dialog lies above the page: then nothing is meant for the page itself. */
+function isDialogOpen() {
+  return document.querySelector("dialog[open]") !== null;
+}
+
 function watchPaste(takeFiles, takeUrl) {
   addEventListener("paste", (event) => {
+    if (isDialogOpen()) return;
     const files = [...event.clipboardData.files];
     if (files.length) {
       event.preventDefault();

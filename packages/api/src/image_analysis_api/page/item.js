@@ -40,6 +40,11 @@ export class Item extends EventTarget {
     return this.state === "pending" || this.state === "processing";
   }
 
+  /** Whether the service has all of it, but has not answered yet. */
+  get isUploaded() {
+    return this.state === "uploading" && this.total > 0 && this.loaded >= this.total;
+  }
+
   /** Change fields and tell those who show or keep them. */
   update(changes) {
     const hadEnded = this.hasEnded;
@@ -69,12 +74,14 @@ export class Item extends EventTarget {
 
   /** What the history keeps. */
   toRecord() {
-    const { name, url, options, state, job, jobId, error, thumbnail, tookMs, isAlone } = this;
-    return { name, url, options, state, job, jobId, error, thumbnail, tookMs, isAlone };
+    const { number, name, url, options, state, job, jobId, error, thumbnail, tookMs, isAlone } = this;
+    return { number, name, url, options, state, job, jobId, error, thumbnail, tookMs, isAlone };
   }
 
   static fromRecord({ name, url, options, ...rest }) {
-    return Object.assign(new Item({ name, url, options }), rest);
+    const item = Object.assign(new Item({ name, url, options }), rest);
+    made = Math.max(made, item.number);
+    return item;
   }
 }
 

@@ -2,32 +2,46 @@
 
 import { Announcer } from "./announcer.js";
 import { CodeDialog } from "./code_dialog.js";
+import { Classifiers } from "./classifiers.js";
+import { Correction } from "./correction.js";
 import { byId, drawIcons, setText } from "./dom.js";
 import { Gallery } from "./gallery.js";
 import { History } from "./history.js";
 import { openIntake } from "./intake.js";
 import { Item } from "./item.js";
 import { offerKeyForm } from "./key_form.js";
+import { Labels } from "./labels.js";
 import { Models } from "./models.js";
 import { Options } from "./options.js";
 import { Outbox } from "./outbox.js";
 import { showPauses } from "./pause_notice.js";
 import { access, call, get } from "./service.js";
+import { Teaching } from "./teaching.js";
 import { Tracker } from "./tracker.js";
+import { Trainings } from "./trainings.js";
 
 const announcer = new Announcer();
 const models = new Models();
+const classifiers = new Classifiers((text) => announcer.say(text));
 const options = new Options();
+const labels = new Labels((text) => announcer.say(text));
 const tracker = new Tracker();
-const outbox = new Outbox((item) => {
+const outbox = new Outbox(async (item) => {
   item.update({ lacksWorker: !models.hasWorker(item.options.model) });
-  tracker.track(item);
+  if (item.isStopping) await cancel(item);
+  if (!item.hasEnded) tracker.track(item); // a job that ended before its cancellation is gone
 });
+const trainings = new Trainings(tracker, cancel);
+const teaching = new Teaching({ models, classifiers, outbox, trainings, cancel });
 const code = new CodeDialog((text) => announcer.say(text));
 const gallery = new Gallery({
   code: (item) => code.open(item),
   cancel,
+  correct: (item) => new Correction(item, { classifiers, trainings }).element,
   retry: (item) => {
+    const lacksLabels = item.error?.code === "labels_required";
+    if (lacksLabels && !labels.take().length) return labels.ask();
+    if (lacksLabels) item.options = { ...item.options, labels: labels.take() };
     item.reset();
     outbox.add(item);
   },
@@ -43,8 +57,17 @@ function show(items) {
   gallery.add(items);
 }
 
+/** Whether each image brings its labels: those of a classifier are known to the service. */
+function needsLabels() {
+  return models.isZeroShot && !classifiers.choice;
+}
+
 function takeIn(sources) {
-  const chosen = { ...(models.choice && { model: models.choice }), ...options.chosen };
+  const classifier = classifiers.choice;
+  const own = needsLabels() ? labels.take() : null;
+  if (own && !own.length) return labels.ask();
+  const model = models.choice;
+  const chosen = { ...(model && { model }), ...options.chosen, ...(own && { labels: own }), ...(classifier && { classifier }) };
   const items = sources.map((source) => new Item({ ...source, options: chosen }));
   items[0].isAlone = items.length === 1;
   show(items);
@@ -55,6 +78,10 @@ function takeIn(sources) {
 /** Cancel wherever the item is: in this page, on its way, or in the service. */
 async function cancel(item) {
   outbox.remove(item);
+  if (item.isUploaded) {
+    item.update({ isStopping: true }); // its job is cancelled when the service has named it
+    return;
+  }
   if (!item.isInService) {
     item.controller.abort();
     item.update({ state: "cancelled" });
@@ -94,8 +121,10 @@ for (const button of document.querySelectorAll("[data-close]")) {
   button.addEventListener("click", () => button.closest("dialog").close());
 }
 addEventListener("beforeunload", (event) => {
-  if (gallery.hasUnsent) event.preventDefault();
+  if (gallery.hasUnsent || teaching.isBusy) event.preventDefault();
 });
+models.addEventListener("change", () => classifiers.show(models.chosen));
+for (const part of [models, classifiers]) part.addEventListener("change", () => labels.show(needsLabels()));
 offerKeyForm();
 showPauses(outbox, (text) => announcer.say(text));
 openIntake(takeIn);

@@ -6,15 +6,19 @@ import { count, percent } from "./words.js";
 
 const REFRESH_MS = 10_000;
 const FEW_LABELS = 20;
+const DEMO_MODEL = "vit-tiny-cifar10"; // it comes with the service
+const ZERO_SHOT = "zero-shot-image-classification";
 const CHOSEN = "image-analysis-model";
 
-export class Models {
+/** Sends `change` when another model is chosen, or the service says something else of it. */
+export class Models extends EventTarget {
   #picker = byId("model");
   #found = new Map();
   #details = new Map();
   #timer = 0;
 
   constructor() {
+    super();
     this.#picker.addEventListener("change", () => {
       sessionStorage.setItem(CHOSEN, this.#picker.value);
       this.#describe();
@@ -28,8 +32,18 @@ export class Models {
 
   /** The model to send; none for the service's default. */
   get choice() {
-    const model = this.#found.get(this.#picker.value);
+    const model = this.chosen;
     return model && !model.is_default ? model.id : undefined;
+  }
+
+  /** The chosen model, as GET /models has it; undefined if there is none. */
+  get chosen() {
+    return this.#found.get(this.#picker.value);
+  }
+
+  /** Whether the chosen model needs labels with each image. */
+  get isZeroShot() {
+    return this.chosen?.task === ZERO_SHOT;
   }
 
   /** Whether a worker serves a model, or the default one. */
@@ -46,12 +60,13 @@ export class Models {
       return;
     }
     try {
-      const { models } = await get("models");
+      const { models } = await get("models", { signal: AbortSignal.timeout(REFRESH_MS) });
       models.sort((one, other) => other.is_default - one.is_default);
       this.#found = new Map(models.map((model) => [model.id, model]));
       this.#drawPicker();
     } catch (error) {
-      if (!access.isBlocked) drawWorkers("down", error.status ? error.message : "The service cannot be reached");
+      if (error.status === 401) return; // another key is asked for, or there is one already
+      drawWorkers("down", error.status ? error.message : "The service cannot be reached");
     }
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.refresh(), REFRESH_MS);
@@ -72,8 +87,9 @@ export class Models {
   }
 
   async #describe() {
-    const model = this.#found.get(this.#picker.value);
+    const model = this.chosen;
     const workers = model?.workers ?? 0;
+    this.dispatchEvent(new Event("change"));
     drawWorkers(workers ? "ready" : "idle", workers ? `${count(workers, "worker")} ready` : "No worker");
     const lines = [];
     if (!workers) {
@@ -103,7 +119,7 @@ export class Models {
   }
 
   async #showLabels() {
-    const model = this.#found.get(this.#picker.value);
+    const model = this.chosen;
     const labels = await this.#labels(model);
     setText(byId("labels-title"), `${count(labels.length, "label")} of ${model.id}`);
     byId("labels").replaceChildren(...labels.map((label) => make("li", {}, label)));
@@ -118,12 +134,14 @@ export class Models {
 }
 
 function describeLabels(model, labels) {
+  if (model.task === ZERO_SHOT) {
+    return make("p", { className: "notice" }, "This model has no labels of its own. It says which of yours fits a picture.");
+  }
   const isSmall = labels.length > 0 && labels.length <= FEW_LABELS;
-  const known = isSmall
-    ? `This demo model knows ${count(labels.length, "thing")}: ${labels.join(", ")}. It gives every picture one of these labels.`
-    : `This model knows ${count(model.labels_count, "label")}.`;
+  const known = `This ${model.id === DEMO_MODEL ? "demo " : ""}model knows ${count(model.labels_count, "thing")}`;
+  const limits = isSmall ? `: ${labels.join(", ")}. It gives every picture one of these labels.` : ".";
   const accuracy = model.accuracy ? ` It is right for ${percent(model.accuracy)} of its test images.` : "";
-  return make("p", { className: isSmall ? "notice" : "muted" }, known + accuracy);
+  return make("p", { className: isSmall ? "notice" : "muted" }, known + limits + accuracy);
 }
 
 function drawWorkers(state, text) {

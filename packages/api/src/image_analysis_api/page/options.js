@@ -21,7 +21,7 @@ export class Options {
   }
 
   get topK() {
-    const wanted = Math.round(Number(this.#topK.value)) || DEFAULT_TOP_K;
+    const wanted = this.#topK.value === "" ? DEFAULT_TOP_K : Math.round(Number(this.#topK.value));
     return Math.min(MAX_TOP_K, Math.max(1, wanted));
   }
 

@@ -75,6 +75,10 @@ export class Outbox extends EventTarget {
 
   #handle(item, error) {
     if (error.name === "AbortError") return;
+    if (item.isStopping) {
+      item.update({ state: "cancelled" });
+      return;
+    }
     if (error instanceof Problem && error.status === 401) {
       this.#hold(item);
     } else if (error instanceof Problem && error.isTemporary) {

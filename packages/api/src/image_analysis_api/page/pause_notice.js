@@ -4,7 +4,7 @@ import { byId, setText } from "./dom.js";
 import { count, countdown } from "./words.js";
 
 const TICK_MS = 250;
-const REASONS = {
+export const REASONS = {
   limit: "The service limits how many images it accepts.",
   busy: "The service is busy.",
   offline: "The service cannot be reached.",

@@ -13,7 +13,13 @@ export class Problem extends Error {
 
   /** Whether the same request can succeed later. */
   get isTemporary() {
-    return [408, 409, 429, 502, 503, 504].includes(this.status);
+    if (this.status === 409) return this.code === "request_in_progress";
+    return [408, 429, 502, 503, 504].includes(this.status);
+  }
+
+  /** Whether asking for the same job again is useless, such as for one that has expired. */
+  get isFinal() {
+    return !this.isTemporary && this.status !== 401 && this.status < 500;
   }
 }
 
@@ -49,6 +55,11 @@ class Access extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
+  /** Take in a 401 to a request with these headers. It may come late: then it says nothing about a newer key. */
+  refuse({ Authorization }) {
+    if (Authorization === this.headers.Authorization) this.forget(this.hasKey ? "The service does not know this key." : "");
+  }
+
   /** Wait for a key if one is needed. */
   async ready() {
     while (this.isBlocked) await new Promise((resolve) => this.addEventListener("change", resolve, { once: true }));
@@ -62,33 +73,32 @@ export function address(path) {
   return new URL(path, new URL(".", document.baseURI)).href;
 }
 
-export function readRetryAfter(value) {
+function readRetryAfter(value) {
   const seconds = Number.parseInt(value ?? "", 10);
   return Number.isNaN(seconds) ? undefined : seconds * 1000;
 }
 
-/** Turn an error's text into a Problem, whatever a proxy on the way made of it. */
-export function readProblem(status, text, retryAfter) {
-  let body = {};
+/** Read an answer's text; anything but JSON, such as a proxy's own page, is an empty object. */
+export function readBody(text) {
   try {
-    body = JSON.parse(text);
+    return JSON.parse(text) ?? {};
   } catch {
-    // A proxy's own page.
+    return {};
   }
-  const problem = new Problem(status, body, readRetryAfter(retryAfter));
-  if (status === 401) access.forget(access.hasKey ? "The service does not know this key." : "");
-  return problem;
+}
+
+/** Turn an error's text into a Problem. `sent` are the headers of its request. */
+export function readProblem(status, text, retryAfter, sent) {
+  if (status === 401) access.refuse(sent);
+  return new Problem(status, readBody(text), readRetryAfter(retryAfter));
 }
 
 /** Call the service. Throws a Problem for an error, a TypeError where nothing answers. */
 export async function call(path, { headers = {}, ...options } = {}) {
-  const answer = await fetch(address(path), {
-    cache: "no-store",
-    ...options,
-    headers: { Accept: "application/json", ...access.headers, ...headers },
-  });
+  const sent = { Accept: "application/json", ...access.headers, ...headers };
+  const answer = await fetch(address(path), { cache: "no-store", ...options, headers: sent });
   if (answer.ok) return answer;
-  throw readProblem(answer.status, await answer.text(), answer.headers.get("Retry-After"));
+  throw readProblem(answer.status, await answer.text(), answer.headers.get("Retry-After"), sent);
 }
 
 export async function get(path, options) {

@@ -1,5 +1,7 @@
 // The call behind a result, as text that runs as it is. A key is read from the environment, never written down.
 
+import { toFields } from "./fields.js";
+
 const KEY_VARIABLE = "IMAGE_ANALYSIS_API_KEY";
 
 /** `request`: {base, name, url, options, hasKey}; `base` is the service's address, ending with a slash. */
@@ -13,7 +15,7 @@ function writeCurl({ base, name, url, options, hasKey }) {
   const lines = [`curl -s ${quoteShell(`${base}analyze-image`)}`, "-H 'Prefer: wait=30'"];
   if (hasKey) lines.push(`-H "Authorization: Bearer $${KEY_VARIABLE}"`);
   lines.push(url ? `--form-string ${quoteShell(`image_url=${url}`)}` : `-F ${quoteShell(`file=@${quoteForm(name)}`)}`);
-  for (const [option, value] of Object.entries(options)) lines.push(`--form-string ${quoteShell(`${option}=${value}`)}`);
+  for (const [option, value] of toFields(options)) lines.push(`--form-string ${quoteShell(`${option}=${value}`)}`);
   return lines.join(" \\\n  ");
 }
 
@@ -34,7 +36,7 @@ function writePython({ base, name, url, options, hasKey }) {
 }
 
 function writeJavaScript({ base, name, url, options, hasKey }) {
-  const fields = Object.entries(options).map(([option, value]) => `form.append(${JSON.stringify(option)}, ${JSON.stringify(String(value))});`);
+  const fields = toFields(options).map(([option, value]) => `form.append(${JSON.stringify(option)}, ${JSON.stringify(value)});`);
   const path = JSON.stringify(name);
   const key = hasKey ? `, Authorization: \`Bearer \${process.env.${KEY_VARIABLE}}\`` : "";
   return [

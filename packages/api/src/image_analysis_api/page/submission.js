@@ -1,6 +1,7 @@
 // One POST /analyze-image. It uses XMLHttpRequest because `fetch` does not tell how much of a body was sent.
 
-import { access, address, readProblem } from "./service.js";
+import { toFields } from "./fields.js";
+import { access, address, readBody, readProblem } from "./service.js";
 
 const TIMEOUT_MS = 180_000;
 
@@ -20,8 +21,9 @@ export function submit(item) {
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
     request.upload.addEventListener("progress", ({ loaded, total }) => item.update({ loaded, total }));
     request.addEventListener("load", () => {
-      if (request.status === 200 || request.status === 202) resolve(JSON.parse(request.responseText));
-      else reject(readProblem(request.status, request.responseText, request.getResponseHeader("Retry-After")));
+      const answer = readBody(request.responseText);
+      if (answer.job_id) resolve(answer);
+      else reject(readProblem(request.status, request.responseText, request.getResponseHeader("Retry-After"), headers));
     });
     for (const event of ["error", "timeout"]) {
       request.addEventListener(event, () => reject(new Unreachable("The service cannot be reached.")));
@@ -37,6 +39,6 @@ function makeForm(item) {
   const form = new FormData();
   if (item.file) form.append("file", item.file, "image");
   else form.append("image_url", item.url);
-  for (const [name, value] of Object.entries(item.options)) form.append(name, value);
+  for (const [name, value] of toFields(item.options)) form.append(name, value);
   return form;
 }

@@ -1,7 +1,7 @@
 // The jobs in the service: a few are followed by events at once, and the place in the queue of all is asked for in turn.
 
 import { follow } from "./events.js";
-import { access, get } from "./service.js";
+import { access, get, Problem } from "./service.js";
 
 const STREAMS = 2; // of the six connections that a browser opens to one host
 const POLL_MS = 1000;
@@ -31,18 +31,20 @@ export class Tracker {
     this.#advance();
   }
 
-  /** Events do not tell the place in the queue. A poll that fails is left to the next one. */
+  /** Events do not tell the place in the queue. A job that is gone fails alone; any other error ends this round. */
   async #poll() {
     this.#isPolling = true;
     while (this.#pending.size) {
       await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       await access.ready();
       for (const item of [...this.#pending].slice(0, POLLED)) {
-        if (item.hasEnded) continue;
+        if (item.hasEnded || item.isStopping) continue;
         try {
           item.apply(await get(`analysis-status/${item.jobId}`, { signal: item.controller.signal }));
-        } catch {
-          break;
+        } catch (error) {
+          if (item.controller.signal.aborted || item.isStopping) continue;
+          if (!(error instanceof Problem && error.isFinal)) break;
+          item.fail(error.code, error.message);
         }
         await new Promise((resolve) => setTimeout(resolve, GAP_MS));
       }
