@@ -37,7 +37,15 @@ def test_status_decides_the_class(status: int, family: type[errors.APIError]) ->
     assert (error.code, error.detail, error.status, error.request_id) == ("a_code", "What happened.", status, "r1")
 
 
-@pytest.mark.parametrize(("headers", "expected"), [({"Retry-After": "7"}, 7.0), ({}, None)])
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "9" * 400}, None),
+        ({"Retry-After": "Fri, 31 Dec 9999 23:59:59 -1200"}, None),
+        ({}, None),
+    ],
+)
 @pytest.mark.parametrize("status", [429, 503])
 def test_refusal_for_now_says_when_to_come_again(status: int, headers: dict[str, str], expected: float | None) -> None:
     error = read_error(status, **headers)

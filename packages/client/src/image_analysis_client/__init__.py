@@ -7,6 +7,7 @@ from image_analysis_client.errors import (
     AuthenticationError,
     BadRequest,
     Conflict,
+    ExamplesFailed,
     ImageAnalysisError,
     InvalidWebhook,
     JobCancelled,
@@ -18,9 +19,10 @@ from image_analysis_client.errors import (
     Unavailable,
     WaitTimeout,
 )
-from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelStatus
-from image_analysis_client.values import Options, Outcome, Source
+from image_analysis_client.responses import AnalysisStatus, Classifier, ModelDetails, ModelStatus
+from image_analysis_client.values import Examples, Options, Outcome, Source
 from image_analysis_client.webhooks import verify_webhook
+from image_analysis_common.classifiers import Confusion
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef, Prediction
 
 __all__ = [
@@ -31,8 +33,12 @@ __all__ = [
     "AsyncJob",
     "AuthenticationError",
     "BadRequest",
+    "Classifier",
     "Client",
     "Conflict",
+    "Confusion",
+    "Examples",
+    "ExamplesFailed",
     "ImageAnalysisError",
     "InvalidWebhook",
     "Job",

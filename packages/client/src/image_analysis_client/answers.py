@@ -11,6 +11,7 @@ from image_analysis_client.errors import (
     BadRequest,
     Conflict,
     JobCancelled,
+    JobError,
     JobFailed,
     NotFound,
     NotNow,
@@ -45,8 +46,17 @@ def parse(response: httpx.Response, kind: type[Answer]) -> Answer:
     Raises:
         APIError: it is something else.
     """
+    return parse_part(response, response.content, kind)
+
+
+def parse_part(response: httpx.Response, content: str | bytes, kind: type[Answer]) -> Answer:
+    """Read a part of a successful answer, such as an event of a stream.
+
+    Raises:
+        APIError: it is something else.
+    """
     try:
-        return kind.model_validate_json(response.content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise APIError(
             UNEXPECTED,
@@ -62,12 +72,17 @@ def result_of(status: AnalysisStatus) -> AnalysisResult:
     Raises:
         JobFailed, JobCancelled: it has none.
     """
-    if status.status is JobStatus.CANCELLED:
-        raise JobCancelled(status.job_id)
     if status.result is None:
-        code, detail = (status.error.code, status.error.detail) if status.error else (UNEXPECTED, "It has no result.")
-        raise JobFailed(code, detail, status.job_id)
+        raise failure_of(status)
     return status.result
+
+
+def failure_of(status: AnalysisStatus) -> JobError:
+    """Return the error of a job that has ended without what was asked for."""
+    if status.status is JobStatus.CANCELLED:
+        return JobCancelled(status.job_id)
+    code, detail = (status.error.code, status.error.detail) if status.error else (UNEXPECTED, "It has no result.")
+    return JobFailed(code, detail, status.job_id)
 
 
 def _read_error(response: httpx.Response) -> APIError:

@@ -1,6 +1,6 @@
 """The asynchronous client; what it does is written in `session` and `many`."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from types import TracebackType
 from typing import Self, Unpack
 from uuid import UUID
@@ -8,10 +8,12 @@ from uuid import UUID
 import httpx
 
 from image_analysis_client.channels import AsyncChannel, client_options
+from image_analysis_client.deadline import Deadline
 from image_analysis_client.many import classify_many
-from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelStatus
-from image_analysis_client.session import Deadline, Session
-from image_analysis_client.values import Options, Outcome, Source
+from image_analysis_client.responses import AnalysisStatus, Classifier, ModelDetails, ModelStatus
+from image_analysis_client.session import Session
+from image_analysis_client.teaching import Training, teach
+from image_analysis_client.values import Examples, Options, Outcome, Source
 from image_analysis_common.models import AnalysisResult
 
 
@@ -73,8 +75,8 @@ class AsyncClient:
         """Submit many images as batches and give the outcome of each as it ends, in no order.
 
         `sources` is read as it is needed, a batch ahead at most, so it may be endless. Batches are sent as the quota of
-        the API allows. Closing the generator early (`contextlib.aclosing` does) cancels the jobs
-        that still wait.
+        the API allows. Closing the generator early (`contextlib.aclosing` does) cancels the jobs that still wait; a
+        warning is logged if some may be left.
 
         Raises:
             APIError, ServiceUnreachable: nothing more can be sent. Every source that has a job has got an outcome; the
@@ -89,6 +91,54 @@ class AsyncClient:
     async def model(self, model_id: str) -> ModelDetails:
         """Get a model with its labels."""
         return await self._session.model(model_id)
+
+    async def teach(
+        self,
+        name: str,
+        examples: Examples,
+        *,
+        model: str | None = None,
+        adds: bool = False,
+        wait_timeout: float | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> Classifier:
+        """Train a classifier on labelled images: on these alone, or `adds` them to those that it has.
+
+        An image that it has with another label gets this one. The images are sent as by `classify_many`; then the
+        training is waited for, `wait_timeout` seconds at most. `on_outcome` is called when an image has been analyzed.
+
+        Raises:
+            ValueError: there are too few or too many labels or examples; nothing was sent.
+            ExamplesFailed: some of the examples cannot be used; nothing was trained.
+            APIError: the name, the model or the key is refused.
+            JobFailed, JobCancelled: the training failed or was cancelled.
+            WaitTimeout: the training goes on.
+            ServiceUnreachable: no answer came.
+        """
+        return await teach(self._session, Training(name, examples, model, adds, on_outcome), wait_timeout)
+
+    async def correct(
+        self, name: str, job_id: str | UUID, label: str, *, wait_timeout: float | None = None
+    ) -> Classifier:
+        """Add the image of a job to a classifier with its right label, and train again, as `teach` does."""
+        job = job_id if isinstance(job_id, UUID) else UUID(job_id)
+        return await self.teach(name, [(label, job)], adds=True, wait_timeout=wait_timeout)
+
+    async def classifiers(self) -> list[Classifier]:
+        """List your classifiers."""
+        return await self._session.classifiers()
+
+    async def classifier(self, name: str) -> Classifier:
+        """Get a classifier.
+
+        Raises:
+            NotFound: you have none of this name.
+        """
+        return await self._session.classifier(name)
+
+    async def delete_classifier(self, name: str) -> None:
+        """Delete a classifier, with all that it has learned."""
+        await self._session.delete_classifier(name)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -132,6 +182,9 @@ class AsyncJob:
         """Give every status of the job once and in order, until the last one; lost connections are made again."""
         return self._session.follow(self.id)
 
-    async def cancel(self) -> None:
-        """Cancel the job; forget it if it has ended."""
-        await self._session.cancel(self.id)
+    async def cancel(self) -> AnalysisStatus | None:
+        """Cancel the job; if it has ended, forget it and return None.
+
+        A job that waited is CANCELLED. One that is PROCESSING is CANCELLED when it ends, and its result is dropped.
+        """
+        return await self._session.cancel(self.id)

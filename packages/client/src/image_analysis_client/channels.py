@@ -4,8 +4,9 @@ The coroutines of a blocking channel never suspend, so that `run` and `iterate` 
 """
 
 import os
+import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -15,7 +16,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -29,6 +30,7 @@ from image_analysis_client.values import Source
 DEFAULT_URL = "http://127.0.0.1:8000"
 CLOSING_S = 15.0
 """How long an asynchronous client that is cancelled goes on, to cancel its jobs."""
+SHORTEST_S = 0.001
 
 T = TypeVar("T")
 
@@ -63,10 +65,13 @@ def client_options(base_url: str | None, api_key: str | None) -> dict[str, Any]:
     """
     try:
         url = httpx.URL(base_url or os.environ.get("IMAGE_ANALYSIS_URL") or DEFAULT_URL)
-    except httpx.InvalidURL:
+        url.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
+        url = httpx.URL("")
+    if "%" in url.host and ":" not in url.host:  # httpx escapes what no name has, such as the bracket of http://[x
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host or url.userinfo:
-        raise ValueError("The base URL must be http://HOST or https://HOST, without a user name or a password.")
+        raise ValueError("The service's address must be http://HOST or https://HOST, without user name or password.")
     headers = {"Accept": "application/json", "User-Agent": f"image-analysis-client/{version('image-analysis-client')}"}
     if key := (api_key or os.environ.get("IMAGE_ANALYSIS_API_KEY") or "").strip():
         if not key.isascii() or not key.isprintable():
@@ -106,7 +111,7 @@ class BlockingChannel:
 
     async def send(self, request: Request) -> httpx.Response:
         with _errors_translated(self._client):
-            return self._client.request(**_arguments(request, self._client))
+            return self._client.send(_build(request, self._client))
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
@@ -138,7 +143,7 @@ class AsyncChannel:
 
     async def send(self, request: Request) -> httpx.Response:
         with _errors_translated(self._client):
-            return await self._client.request(**_arguments(request, self._client))
+            return await self._client.send(_build(request, self._client))
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Stream]:
@@ -163,15 +168,49 @@ class AsyncChannel:
         return anyio.move_on_after(CLOSING_S, shield=True)
 
 
+def _build(request: Request, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+    built = client.build_request(**_arguments(request, client))
+    if request.form:
+        built.stream = _Body(built, request)
+    return built
+
+
+class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A request's body that notes when its last byte is sent, and ends at the deadline."""
+
+    def __init__(self, built: httpx.Request, request: Request) -> None:
+        self._chunks = cast("Iterable[bytes]", built.stream)  # a form is in memory: reading it never waits
+        self._size_bytes = int(built.headers["Content-Length"])
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        left_bytes = self._size_bytes
+        for chunk in self._chunks:
+            if not self._request.deadline.left_s():
+                raise httpx.WriteTimeout("The request took too long to send.")
+            left_bytes -= len(chunk)
+            if left_bytes <= 0:
+                self._request.delivery.is_unanswered = True
+            yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
+
+
 def _arguments(request: Request, client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:
     timeout = client.timeout.as_dict()
     if request.extra_s and timeout["read"] is not None:
         timeout["read"] += request.extra_s
+    for name, seconds in timeout.items():
+        left_s = request.deadline.left_s(float("inf") if seconds is None else seconds)
+        timeout[name] = None if left_s == float("inf") else max(left_s, SHORTEST_S)
     return {
         "method": request.method,
         "url": request.path,
         "headers": request.headers,
         "files": request.form,
+        "json": request.json,
         "timeout": httpx.Timeout(**timeout),
     }
 
@@ -181,5 +220,5 @@ def _errors_translated(client: httpx.Client | httpx.AsyncClient) -> Iterator[Non
     try:
         yield
     except httpx.RequestError as error:
-        reason = str(error) or type(error).__name__
+        reason = re.sub(r"^\[Errno -?\d+\] |\.$", "", str(error)) or type(error).__name__
         raise ServiceUnreachable(f"No answer from {str(client.base_url).rstrip('/')}: {reason}.") from error

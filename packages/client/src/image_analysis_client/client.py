@@ -1,6 +1,6 @@
 """The blocking client; what it does is written in `session` and `many`."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
 from typing import Self, Unpack
 from uuid import UUID
@@ -8,10 +8,12 @@ from uuid import UUID
 import httpx
 
 from image_analysis_client.channels import BlockingChannel, client_options, iterate, run
+from image_analysis_client.deadline import Deadline
 from image_analysis_client.many import classify_many
-from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelStatus
-from image_analysis_client.session import Deadline, Session
-from image_analysis_client.values import Options, Outcome, Source
+from image_analysis_client.responses import AnalysisStatus, Classifier, ModelDetails, ModelStatus
+from image_analysis_client.session import Session
+from image_analysis_client.teaching import Training, teach
+from image_analysis_client.values import Examples, Options, Outcome, Source
 from image_analysis_common.models import AnalysisResult
 
 
@@ -73,7 +75,8 @@ class Client:
         """Submit many images as batches and give the outcome of each as it ends, in no order.
 
         `sources` is read as it is needed, a batch ahead at most, so it may be endless. Batches are sent as the quota of
-        the API allows. Closing the generator early cancels the jobs that still wait.
+        the API allows. Closing the generator early cancels the jobs that still wait; a warning is logged if some
+        may be left.
 
         Raises:
             APIError, ServiceUnreachable: nothing more can be sent. Every source that has a job has got an outcome; the
@@ -88,6 +91,52 @@ class Client:
     def model(self, model_id: str) -> ModelDetails:
         """Get a model with its labels."""
         return run(self._session.model(model_id))
+
+    def teach(
+        self,
+        name: str,
+        examples: Examples,
+        *,
+        model: str | None = None,
+        adds: bool = False,
+        wait_timeout: float | None = None,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> Classifier:
+        """Train a classifier on labelled images: on these alone, or `adds` them to those that it has.
+
+        An image that it has with another label gets this one. The images are sent as by `classify_many`; then the
+        training is waited for, `wait_timeout` seconds at most. `on_outcome` is called when an image has been analyzed.
+
+        Raises:
+            ValueError: there are too few or too many labels or examples; nothing was sent.
+            ExamplesFailed: some of the examples cannot be used; nothing was trained.
+            APIError: the name, the model or the key is refused.
+            JobFailed, JobCancelled: the training failed or was cancelled.
+            WaitTimeout: the training goes on.
+            ServiceUnreachable: no answer came.
+        """
+        return run(teach(self._session, Training(name, examples, model, adds, on_outcome), wait_timeout))
+
+    def correct(self, name: str, job_id: str | UUID, label: str, *, wait_timeout: float | None = None) -> Classifier:
+        """Add the image of a job to a classifier with its right label, and train again, as `teach` does."""
+        job = job_id if isinstance(job_id, UUID) else UUID(job_id)
+        return self.teach(name, [(label, job)], adds=True, wait_timeout=wait_timeout)
+
+    def classifiers(self) -> list[Classifier]:
+        """List your classifiers."""
+        return run(self._session.classifiers())
+
+    def classifier(self, name: str) -> Classifier:
+        """Get a classifier.
+
+        Raises:
+            NotFound: you have none of this name.
+        """
+        return run(self._session.classifier(name))
+
+    def delete_classifier(self, name: str) -> None:
+        """Delete a classifier, with all that it has learned."""
+        run(self._session.delete_classifier(name))
 
     def close(self) -> None:
         """Close the connections."""
@@ -131,6 +180,9 @@ class Job:
         """Give every status of the job once and in order, until the last one; lost connections are made again."""
         return iterate(self._session.follow(self.id))
 
-    def cancel(self) -> None:
-        """Cancel the job; forget it if it has ended."""
-        run(self._session.cancel(self.id))
+    def cancel(self) -> AnalysisStatus | None:
+        """Cancel the job; if it has ended, forget it and return None.
+
+        A job that waited is CANCELLED. One that is PROCESSING is CANCELLED when it ends, and its result is dropped.
+        """
+        return run(self._session.cancel(self.id))

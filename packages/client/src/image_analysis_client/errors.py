@@ -1,6 +1,10 @@
 """Every error that the client raises, on one page. None of them holds the API key."""
 
+from collections.abc import Sequence
+from os import PathLike
 from uuid import UUID
+
+from image_analysis_client.values import Outcome
 
 
 class ImageAnalysisError(Exception):
@@ -50,11 +54,11 @@ class AuthenticationError(APIError):
 
 
 class NotFound(APIError):
-    """There is no such job, batch or model, or it has expired: 404."""
+    """There is no such job, batch, model or classifier, or it has expired: 404."""
 
 
 class Conflict(APIError):
-    """A request with the same idempotency key is still being read: 409."""
+    """A request with the same idempotency key is still being read, or a classifier must be trained again: 409."""
 
 
 class NotNow(APIError):
@@ -73,6 +77,21 @@ class RateLimited(NotNow):
 
 class Unavailable(NotNow):
     """The service cannot serve the request now: 503 or another 5xx."""
+
+
+class ExamplesFailed(ImageAnalysisError):
+    """Some examples of a classifier cannot be used: `failed` has the label and the outcome of each.
+
+    Nothing was trained. The service keeps what it knows of the other examples for an hour, if its operator has set
+    nothing else: they cost little the next time.
+    """
+
+    def __init__(self, failed: Sequence[tuple[str, Outcome]], total: int) -> None:
+        label, first = failed[0]
+        name = str(first.source) if isinstance(first.source, str | PathLike) else f"an image of the label {label}"
+        detail = f"{len(failed)} of {total} examples cannot be used, the first is {name}: {first.error}"
+        super().__init__("examples_failed", detail)
+        self.failed = failed
 
 
 class JobError(ImageAnalysisError):

@@ -1,11 +1,13 @@
 """The API's calls as values: what is sent, but not how."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
+from image_analysis_client.deadline import NEVER, Deadline
 from image_analysis_client.sources import Image
 from image_analysis_client.values import Options
 
@@ -15,18 +17,29 @@ MAX_WAIT_S = 20
 Part = tuple[str, tuple[str | None, bytes]]
 
 
+@dataclass
+class Delivery:
+    """How far a submission has come: without an answer, the API may have accepted it once all of it is sent."""
+
+    is_unanswered: bool = False
+
+
 @dataclass(frozen=True)
 class Request:
     """One call; sending it again is safe.
 
-    `form` has parts as httpx takes them. `extra_s` is how much longer than usual the answer may take.
+    `form` has parts as httpx takes them; `json` is a body in its place. `extra_s` is how much longer than usual the
+    answer may take, and `deadline` ends an attempt in any case.
     """
 
     method: str
     path: str
     headers: dict[str, str] = field(default_factory=dict)
     form: Sequence[Part] | None = field(default=None, repr=False)
+    json: Any = field(default=None, repr=False)
     extra_s: int = 0
+    deadline: Deadline = NEVER
+    delivery: Delivery = field(default_factory=Delivery)
 
 
 def submit_image(image: Image, options: Options, wait_s: int = 0) -> Request:
@@ -72,6 +85,36 @@ def read_model(model_id: str) -> Request:
     return Request("GET", f"models/{quote(model_id, safe='/')}")
 
 
+def train(name: str, examples: Sequence[Mapping[str, str]], model: str | None, *, adds: bool) -> Request:
+    """Train a classifier on these examples, alone or `adds` them to those that it has."""
+    query = f"?model={quote(model, safe='')}" if model is not None else ""
+    path = f"{_classifier(name)}/examples{query}" if adds else f"{_classifier(name)}{query}"
+    return Request("POST" if adds else "PUT", path, _once(), json={"examples": examples})
+
+
+def list_classifiers() -> Request:
+    """Ask for the caller's classifiers."""
+    return Request("GET", "classifiers")
+
+
+def read_classifier(name: str) -> Request:
+    """Ask for one classifier."""
+    return Request("GET", _classifier(name))
+
+
+def delete_classifier(name: str) -> Request:
+    """Delete a classifier, with what it has learned."""
+    return Request("DELETE", _classifier(name))
+
+
+def _classifier(name: str) -> str:
+    return f"classifiers/{quote(name, safe='')}"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _once() -> dict[str, str]:
     return {"Idempotency-Key": str(uuid4())}
 
@@ -86,7 +129,11 @@ def _wait(wait_s: int) -> str:
 
 
 def _form(images: Sequence[Image], options: Options) -> list[Part]:
-    fields: list[Part] = [(name, (None, str(value).encode())) for name, value in options.items()]
+    texts = [(name, _text(value)) for name, value in options.items() if name != "labels"]
+    labels = options.get("labels", ())
+    # The API splits a single text at its commas: with an empty one after it, it is one label.
+    texts += [("labels", label) for label in (labels if len(labels) != 1 else (*labels, ""))]
+    fields: list[Part] = [(name, (None, text.encode())) for name, text in texts]
     for image in images:
         if image.url is not None:
             fields.append(("image_url", (None, image.url.encode())))

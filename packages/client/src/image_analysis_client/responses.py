@@ -1,16 +1,46 @@
 """The API's answers as far as the client reads them; unknown fields of a newer service are ignored."""
 
+from itertools import combinations
 from uuid import UUID
 
-from image_analysis_common.models import AnalysisResult, FrozenModel, JobFailure, JobStatus
+from image_analysis_common import classifiers
+from image_analysis_common.models import AnalysisResult, FrozenModel, JobFailure, JobStatus, Task
+
+
+class Classifier(classifiers.Classifier):
+    """Your own labels, learned from examples, with what the cross-validation has found."""
+
+    @property
+    def most_confused(self) -> tuple[str, str, int] | None:
+        """The two labels that are taken for one another most often, and how often; None if that never happened."""
+        labels, counts = self.confusion.labels, self.confusion.counts
+        pairs = [
+            (one, other, counts[row][column] + counts[column][row])
+            for (row, one), (column, other) in combinations(enumerate(labels), 2)
+        ]
+        best = max(pairs, key=lambda pair: pair[2], default=None)
+        return best if best and best[2] else None
+
+
+class ClassifierList(FrozenModel):
+    """The caller's classifiers."""
+
+    classifiers: list[Classifier]
+
+
+class TrainingJob(FrozenModel):
+    """The job that trains a classifier."""
+
+    job_id: UUID
 
 
 class AnalysisStatus(FrozenModel):
-    """The status of a job, with its result or its error once it has ended."""
+    """The status of a job, with its result, its classifier or its error once it has ended."""
 
     job_id: UUID
     status: JobStatus
     result: AnalysisResult | None = None
+    classifier: Classifier | None = None
     error: JobFailure | None = None
     cached: bool = False
     processing_time_ms: float | None = None
@@ -32,6 +62,7 @@ class ModelStatus(FrozenModel):
     id: str
     is_default: bool
     revision: str
+    task: Task = "image-classification"  # a service of an earlier release names none
     labels_count: int
     accuracy: float | None
     backend: str
@@ -39,6 +70,8 @@ class ModelStatus(FrozenModel):
     precision: str
     max_batch_size: int
     inference_ms: float
+    embeds: bool = False  # a service of an earlier release does not say it
+    trains: bool = False
     workers: int
     queue_depth: int
 

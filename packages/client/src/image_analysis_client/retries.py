@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+import httpx
+
 from image_analysis_client.errors import (
+    APIError,
     Conflict,
     ImageAnalysisError,
     NotNow,
@@ -19,17 +22,20 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
 GATEWAY_STATUSES = (502, 503, 504)
 
+WAITED_FOR = frozenset({"queue_full", "rate_limited"})
+"""What says only that this client or others have sent enough for now."""
+
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return how many seconds a `Retry-After` asks for, as seconds or as an HTTP date; None if there is none."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return float(text) if len(text) < 18 else None
     try:
-        due = parsedate_to_datetime(text)
-    except ValueError:
+        due = parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # no date, or one after the last that Python knows
         return None
-    return max((due.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0.0)
+    return max((due - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def is_transient(error: ImageAnalysisError) -> bool:
@@ -43,6 +49,12 @@ def is_transient(error: ImageAnalysisError) -> bool:
             return error.code == "request_in_progress"
         case _:
             return False
+
+
+def is_refusal(error: ImageAnalysisError) -> bool:
+    """Whether the API has not accepted the request: after any other error, it may have."""
+    is_answered = isinstance(error, APIError) and error.status < httpx.codes.INTERNAL_SERVER_ERROR
+    return error.code in WAITED_FOR or (is_answered and error.code != "request_in_progress")
 
 
 class Patience:

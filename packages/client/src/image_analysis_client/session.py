@@ -8,13 +8,21 @@ from uuid import UUID
 import httpx
 
 from image_analysis_client import requests
-from image_analysis_client.answers import check, parse, result_of
+from image_analysis_client.answers import check, parse, parse_part, result_of
 from image_analysis_client.channels import Channel, Stream
+from image_analysis_client.deadline import NEVER, Deadline
 from image_analysis_client.errors import ImageAnalysisError, WaitTimeout
 from image_analysis_client.quota import Quota
 from image_analysis_client.requests import MAX_WAIT_S, Request
-from image_analysis_client.responses import AnalysisStatus, ModelDetails, ModelList, ModelStatus
-from image_analysis_client.retries import Patience
+from image_analysis_client.responses import (
+    AnalysisStatus,
+    Classifier,
+    ClassifierList,
+    ModelDetails,
+    ModelList,
+    ModelStatus,
+)
+from image_analysis_client.retries import Patience, is_refusal
 from image_analysis_client.values import Options, Source
 from image_analysis_common.models import AnalysisResult
 
@@ -22,17 +30,6 @@ POLL_S = 1.0
 """How often a job is asked for where the API cannot let another client wait."""
 
 
-class Deadline:
-    """A point in time; without a limit it never comes."""
-
-    def __init__(self, timeout_s: float | None) -> None:
-        self._ends_at = float("inf") if timeout_s is None else time.monotonic() + timeout_s
-
-    def left_s(self, most_s: float = float("inf")) -> float:
-        return max(min(self._ends_at - time.monotonic(), most_s), 0.0)
-
-
-NEVER = Deadline(None)
 log = logging.getLogger("image_analysis_client")
 
 
@@ -58,12 +55,15 @@ class Session:
         """
         patience = Patience(self.max_retry_s if is_retried else 0.0)
         while True:
+            was_unanswered = request.delivery.is_unanswered
             try:
                 response = await self.channel.send(request)
                 self.quota.note(response.headers)
                 check(response)
                 return response
             except ImageAnalysisError as error:
+                if is_refusal(error):
+                    request.delivery.is_unanswered = was_unanswered
                 pause_s = patience.pause_after(error)
                 if deadline.left_s() < pause_s:
                     await self.channel.sleep(deadline.left_s())
@@ -87,7 +87,11 @@ class Session:
         return parse(await self.call(requests.read_job(job_id)), AnalysisStatus)
 
     async def wait(self, known: AnalysisStatus | UUID, deadline: Deadline) -> AnalysisResult:
-        """Wait for a job's result; nothing is asked if its known status is final.
+        """Wait for a job's result, as `end` waits."""
+        return result_of(await self.end(known, deadline))
+
+    async def end(self, known: AnalysisStatus | UUID, deadline: Deadline) -> AnalysisStatus:
+        """Wait for a job's end; nothing is asked if its known status is final.
 
         Raises:
             WaitTimeout: the deadline came first.
@@ -106,10 +110,15 @@ class Session:
                 raise WaitTimeout(job_id)
             if wait_s == 0 or time.monotonic() - asked_at < wait_s / 2:
                 await self.channel.sleep(deadline.left_s(POLL_S if wait_s else POLL_S / 4))
-        return result_of(status)
+        return status
 
     async def follow(self, job_id: UUID) -> AsyncGenerator[AnalysisStatus, None]:
-        """Give every status of a job as it comes, over any number of connections, until the last one."""
+        """Give every status of a job as it comes, over any number of connections, until the last one.
+
+        Raises:
+            APIError: the job is unknown, or an event is not one of the API's.
+            ServiceUnreachable: no answer came.
+        """
         last_id, patience = "", Patience(self.max_retry_s)
         while True:
             try:
@@ -119,7 +128,7 @@ class Session:
                         return
                     while event := await _read_event(stream):
                         last_id, patience = event[0], Patience(self.max_retry_s)
-                        status = AnalysisStatus.model_validate_json(event[1])
+                        status = parse_part(stream.response, event[1], AnalysisStatus)
                         yield status
                         if status.status.is_final:
                             return
@@ -129,14 +138,28 @@ class Session:
                 note_pause(error.code, pause_s)
             await self.channel.sleep(pause_s)
 
-    async def cancel(self, job_id: UUID) -> None:
-        await self.call(requests.cancel_job(job_id))
+    async def cancel(self, job_id: UUID) -> AnalysisStatus | None:
+        response = await self.call(requests.cancel_job(job_id))
+        return None if response.status_code == httpx.codes.NO_CONTENT else parse(response, AnalysisStatus)
+
+    async def look(self) -> None:
+        """Ask for the quota, in a call that costs nothing of it."""
+        await self.call(requests.list_models())
 
     async def models(self) -> list[ModelStatus]:
         return parse(await self.call(requests.list_models()), ModelList).models
 
     async def model(self, model_id: str) -> ModelDetails:
         return parse(await self.call(requests.read_model(model_id)), ModelDetails)
+
+    async def classifiers(self) -> list[Classifier]:
+        return parse(await self.call(requests.list_classifiers()), ClassifierList).classifiers
+
+    async def classifier(self, name: str) -> Classifier:
+        return parse(await self.call(requests.read_classifier(name)), Classifier)
+
+    async def delete_classifier(self, name: str) -> None:
+        await self.call(requests.delete_classifier(name))
 
 
 async def _read_event(stream: Stream) -> tuple[str, str] | None:

@@ -1,6 +1,7 @@
 """What callers pass and get: sources, options and outcomes."""
 
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Literal, Protocol, TypedDict, runtime_checkable
 from uuid import UUID
@@ -25,6 +26,9 @@ class PillowImage(Protocol):
 Source = str | os.PathLike[str] | bytes | BinaryIO | PillowImage
 """An image: a `str` that begins with http:// or https:// is a URL, any other is a path."""
 
+Examples = Mapping[str, Iterable[Source | UUID]] | Iterable[tuple[str, Source | UUID]]
+"""Labelled images: the images of each label, or pairs of a label and an image. A `UUID` is the image of a job."""
+
 
 class Options(TypedDict, total=False):
     """How images are analyzed; the API's documentation has their limits and defaults."""
@@ -34,6 +38,10 @@ class Options(TypedDict, total=False):
     min_confidence: float
     priority: Literal["normal", "high"]
     webhook_url: str
+    labels: list[str] | tuple[str, ...]
+    hypothesis_template: str
+    classifier: str
+    embedding: bool
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ def verify_webhook(secret: str, headers: Mapping[str, str], body: bytes | str) -
         ValueError: the secret is malformed.
     """
     try:
+        if not secret.removeprefix("whsec_"):
+            raise ValueError("The secret is empty.")
         webhook = Webhook(secret)
     except (RuntimeError, ValueError) as error:
         raise ValueError("The secret is malformed: it begins with whsec_, and the operator has it.") from error

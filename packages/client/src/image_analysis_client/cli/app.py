@@ -5,41 +5,46 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
-from uuid import UUID
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
-from image_analysis_client.cli.classify import Run, Target, classify, resume_command
-from image_analysis_client.cli.escaping import to_json, visible
+from image_analysis_client.cli.classify import Run, Target, classify
+from image_analysis_client.cli.escaping import visible
+from image_analysis_client.cli.options import (
+    EXIT_CODES,
+    ClassifierName,
+    JobId,
+    Json,
+    Key,
+    Labels,
+    Model,
+    Quiet,
+    Template,
+    Url,
+)
 from image_analysis_client.cli.screen import console
-from image_analysis_client.cli.tables import models_table, status_line
-from image_analysis_client.client import Client
+from image_analysis_client.cli.service import Service
+from image_analysis_client.cli.tables import classifiers_table, models_table, print_list, print_status
+from image_analysis_client.cli.teach import Lesson, teach
 from image_analysis_client.errors import AuthenticationError, ImageAnalysisError, ServiceUnreachable, Unavailable
-from image_analysis_client.responses import AnalysisStatus
 from image_analysis_client.values import Options
 from image_analysis_common.models import JobStatus
 
 PROGRAM = "image-analysis"
-EXIT_CODES = (
-    "Exit codes: 0 everything succeeded; 1 something failed; 2 wrong usage, key or model; "
-    "3 the service cannot be reached; 130 interrupted."
+USAGE_CODES = frozenset(
+    {
+        "model_not_found",
+        "labels_required",
+        "labels_not_supported",
+        "classifier_not_found",
+        "classifier_outdated",
+        "invalid_classifier_name",
+        "embeddings_not_supported",
+        "training_not_supported",
+    }
 )
-
-Url = Annotated[
-    str | None,
-    typer.Option("--url", envvar="IMAGE_ANALYSIS_URL", help="The service's address. Default: http://127.0.0.1:8000"),
-]
-Key = Annotated[
-    str | None,
-    typer.Option(
-        "--api-key",
-        envvar="IMAGE_ANALYSIS_API_KEY",
-        help="Your API key. Better set the variable: other users can see a command's options.",
-    ),
-]
-JobId = Annotated[UUID, typer.Argument(metavar="ID", help="The job's ID.")]
-Json = Annotated[bool, typer.Option("--json", help="Write JSON on a terminal, too.")]
+"""What the service answers if the options ask for what the model, or no model, can do."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +74,6 @@ def _classify(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
             help="Files, folders, URLs, or - for standard input. Of a folder: files named .jpg, .png, .webp, .gif, "
             ".avif, .bmp and the like; no hidden ones.",
         ),
@@ -82,9 +86,15 @@ def _classify(
             help="Also look into the folders of folders; symbolic links to folders are not followed.",
         ),
     ] = False,
-    model: Annotated[str | None, typer.Option(help="A model's ID: see the command models.")] = None,
+    model: Model = None,
     top_k: Annotated[int | None, typer.Option(min=1, max=100, help="How many predictions to return.")] = None,
     min_confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Leave out predictions below it.")] = None,
+    labels: Labels = None,
+    template: Template = None,
+    classifier: ClassifierName = None,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="Add the embedding of each image to the JSON or JSON lines.")
+    ] = False,
     priority: Annotated[
         Literal["normal", "high"] | None, typer.Option(help="high goes to the front of the queue.")
     ] = None,
@@ -102,7 +112,7 @@ def _classify(
             help="Skip what this CSV or JSONL file of an earlier run has done, try its failures again, append to it.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")] = False,
+    quiet: Quiet = False,
     url: Url = None,
     api_key: Key = None,
 ) -> None:
@@ -110,70 +120,92 @@ def _classify(
 
     A row is written when its image ends, so the order of rows varies.
     """
-    options = Options()
-    if model is not None:
-        options["model"] = model
-    if top_k is not None:
-        options["top_k"] = top_k
-    if min_confidence is not None:
-        options["min_confidence"] = min_confidence
-    if priority is not None:
-        options["priority"] = priority
+    given: dict[str, Any] = {"model": model, "top_k": top_k, "min_confidence": min_confidence, "priority": priority}
+    if classifier and labels:
+        raise typer.BadParameter("Choose one of --classifier and --labels.")
+    given["classifier"] = classifier
+    given["labels"] = labels[0].split(",") if labels and len(labels) == 1 else labels or None
+    given |= {"hypothesis_template": template, "embedding": embedding or None}
+    options = cast(Options, {name: value for name, value in given.items() if value is not None})
     target = Target.choose(csv, resume, json=json, jsonl=jsonl)
-    command = resume_command(options, is_recursive=recursive, url=url, api_key=api_key)
-    raise typer.Exit(classify(Run(images, recursive, options, url, api_key, quiet, command), target))
+    raise typer.Exit(classify(Run(images, recursive, options, Service(url, api_key), is_quiet=quiet), target))
 
 
 @app.command("models", epilog=EXIT_CODES)
 def _models(json: Json = False, url: Url = None, api_key: Key = None) -> None:
     """List the models that images can be sent to."""
-    with Client(url, api_key, max_retry_seconds=0) as client:
+    with Service(url, api_key).connect(max_retry_seconds=0) as client:
         models = client.models()
-    if json or not sys.stdout.isatty():
-        for model in models:
-            typer.echo(to_json(model.model_dump(mode="json")))
-    else:
-        console().print(models_table(models))
+    print_list(models, models_table, as_json=json)
+
+
+@app.command("teach", epilog=EXIT_CODES)
+def _teach(
+    name: Annotated[str, typer.Argument(help="The classifier's name. One that has this name is replaced.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder whose folders are the labels: 2 to 50, each with 5 to 200 images.")
+    ],
+    add: Annotated[
+        bool, typer.Option("--add", help="Keep the classifier's other images. One that it has already is relabeled.")
+    ] = False,
+    model: Model = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    url: Url = None,
+    api_key: Key = None,
+) -> None:
+    """Train a classifier on your own labels: each folder in FOLDER is a label, its images are the examples."""
+    lesson = Lesson(name, folder, add, model, Service(url, api_key), is_quiet=quiet)
+    raise typer.Exit(teach(lesson, as_json=json))
+
+
+@app.command("classifiers", epilog=EXIT_CODES)
+def _classifiers(
+    delete: Annotated[str | None, typer.Option(metavar="NAME", help="Delete this classifier.")] = None,
+    json: Json = False,
+    url: Url = None,
+    api_key: Key = None,
+) -> None:
+    """List your classifiers, or delete one."""
+    with Service(url, api_key).connect(max_retry_seconds=0) as client:
+        if delete is not None:
+            client.delete_classifier(delete)
+            console(stderr=True).print(f"The classifier {visible(delete)} is deleted.", soft_wrap=True)
+            return
+        found = client.classifiers()
+    print_list(found, classifiers_table, as_json=json)
 
 
 @app.command("status", epilog=EXIT_CODES)
 def _status(job_id: JobId, json: Json = False, url: Url = None, api_key: Key = None) -> None:
     """Show a job's status. The exit code is 0 whatever the status is."""
-    with Client(url, api_key, max_retry_seconds=0) as client:
-        _show(client.job(job_id).status(), as_json=json)
+    with Service(url, api_key).connect(max_retry_seconds=0) as client:
+        print_status(client.job(job_id).status(), as_json=json)
 
 
 @app.command("watch", epilog=EXIT_CODES)
 def _watch(job_id: JobId, json: Json = False, url: Url = None, api_key: Key = None) -> None:
     """Show every status of a job until it ends. The exit code is 1 if it has no result."""
     last = None
-    with Client(url, api_key) as client:
+    with Service(url, api_key).connect() as client:
         for status in client.job(job_id).events():
-            _show(status, as_json=json)
+            print_status(status, as_json=json)
             last = status.status
     raise typer.Exit(0 if last is JobStatus.COMPLETED else 1)
 
 
 @app.command("cancel", epilog=EXIT_CODES)
 def _cancel(job_id: JobId, url: Url = None, api_key: Key = None) -> None:
-    """Cancel a job. One that has ended keeps its result."""
-    with Client(url, api_key, max_retry_seconds=0) as client:
-        job = client.job(job_id)
-        if (status := job.status().status).is_final:
-            raise _Failure(f"The job has ended already: it is {status}.")
-        job.cancel()
-    console(stderr=True).print("Cancelled: a job that a worker already has ends as CANCELLED when the worker is done.")
-
-
-class _Failure(typer.TyperException):
-    exit_code = 1
-
-
-def _show(status: AnalysisStatus, *, as_json: bool) -> None:
-    if as_json or not sys.stdout.isatty():
-        typer.echo(to_json(status.model_dump(mode="json")))
+    """Cancel a job that has not ended; forget one that has, with its result."""
+    with Service(url, api_key).connect(max_retry_seconds=0) as client:
+        status = client.job(job_id).cancel()
+    if status is None:
+        said = "The job had ended. It is forgotten."
+    elif status.status is JobStatus.CANCELLED:
+        said = "The job is cancelled."
     else:
-        console().print(status_line(status), soft_wrap=True)
+        said = "A worker has the job. It is cancelled when the worker is done, and its result is dropped."
+    console(stderr=True).print(said, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -191,10 +223,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         if error.__class__.__name__ == "NoArgsIsHelpError":
             return 2
         return _refuse(error.format_message(), error.exit_code)
-    except (ServiceUnreachable, Unavailable) as error:
+    except ServiceUnreachable as error:
+        return _refuse(f"{error.detail} Is the service running? --url or IMAGE_ANALYSIS_URL sets its address.", 3)
+    except Unavailable as error:
         return _refuse(error.detail, 3)
     except ImageAnalysisError as error:
-        is_usage = isinstance(error, AuthenticationError) or error.code == "model_not_found"
+        is_usage = isinstance(error, AuthenticationError) or error.code in USAGE_CODES
         return _refuse(error.detail, 2 if is_usage else 1)
     except KeyboardInterrupt:
         return 130

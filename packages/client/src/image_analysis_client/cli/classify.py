@@ -1,6 +1,5 @@
 """The command `classify`: many images, one row for each."""
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,27 +15,39 @@ from image_analysis_client.cli.escaping import shell_command, visible
 from image_analysis_client.cli.output import DataOutput, Output, TableOutput, appended, to_stdout, to_terminal
 from image_analysis_client.cli.rows import CsvLines, JsonArray, JsonLines, Row, RowFormat
 from image_analysis_client.cli.screen import Screen, duration
+from image_analysis_client.cli.service import KEY_VARIABLE, Service
 from image_analysis_client.cli.sources import find_images, name_source, read_source
 from image_analysis_client.cli.tables import failure_line
-from image_analysis_client.client import Client
-from image_analysis_client.errors import NotNow, ServiceUnreachable
+from image_analysis_client.errors import BadRequest, ImageAnalysisError, JobError, NotFound, NotNow
 from image_analysis_client.values import Options
 from image_analysis_common.models import JobStatus
 
 INTERRUPTED = 130
+OPTION_NAMES = {"hypothesis_template": "--template"}
+"""Options of the API that have another name here."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the user asked for; `command` is how to ask for it again, without where the rows go."""
+    """What the user asked for."""
 
     images: list[str]
     is_recursive: bool
     options: Options
-    url: str | None
-    api_key: str | None
+    service: Service
     is_quiet: bool
-    command: list[str]
+
+    def command(self, resume: Path) -> list[str]:
+        """Return the command that goes on with a file; an API key never appears in it."""
+        words = ["image-analysis", "classify", *(["--recursive"] if self.is_recursive else [])]
+        for name, value in self.options.items():
+            option = OPTION_NAMES.get(name, f"--{name.replace('_', '-')}")
+            for text in value if isinstance(value, list) else [value]:
+                words += [option] if text is True else [option, str(text)]
+        words += [*self.service.arguments, "--resume", str(resume)]
+        if any(name.startswith("-") and name != "-" for name in self.images):
+            words.append("--")
+        return words + self.images
 
 
 @dataclass(frozen=True)
@@ -83,13 +94,13 @@ def classify(run: Run, target: Target) -> int:
     screen = Screen(len(todo), quiet=run.is_quiet)
     if found.skipped_files or (found.skipped_folders and not found.names):
         hint = " Add --recursive to look into folders." if found.skipped_folders and not run.is_recursive else ""
-        screen.say(f"Skipped in folders: {found.skipped_files} files that are not named like images.{hint}")
+        screen.note(f"Files skipped, as they are not named like images: {found.skipped_files}.{hint}")
     if not todo:
-        screen.say("Everything is done already." if found.names else "No images found.")
+        screen.note("Everything is done already." if found.names else "No images found.")
         return 0
     _ask_for_service(run)
     with ExitStack() as stack:
-        stack.enter_context(_terminated_like_interrupted())
+        stack.enter_context(terminated_like_interrupted())
         output = _open(stack, screen, target, run, todo)
         return _work(run, target, todo, screen, output)
 
@@ -99,10 +110,10 @@ def _work(run: Run, target: Target, todo: list[str], screen: Screen, output: Out
     done = failed = 0
     shows_failures = target.path is not None or not sys.stdout.isatty()
     try:
-        with screen.drawn(), Client(run.url, run.api_key) as client:  # noqa: SIM117, the second needs the first
+        with screen.drawn(), run.service.connect() as client:  # noqa: SIM117, the second needs the first
             with closing(client.classify_many(map(read_source, todo), **run.options)) as outcomes:
                 for outcome in outcomes:
-                    if isinstance(outcome.error, ServiceUnreachable):
+                    if outcome.error is not None and _is_about_service(outcome.error):
                         raise outcome.error
                     row = Row.of(name_source(outcome.source), outcome)
                     output.write(row)
@@ -111,15 +122,19 @@ def _work(run: Run, target: Target, todo: list[str], screen: Screen, output: Out
                     if is_failed and shows_failures:
                         screen.say(failure_line(row))
                     screen.advance(is_failed=is_failed)
-    except (KeyboardInterrupt, ServiceUnreachable) as error:
-        screen.say(f"Stopped: {done} of {len(todo)} images are done. What still waited is cancelled.")
+    except KeyboardInterrupt:
+        screen.say(f"Stopped: {done} of {len(todo)} images are done. {left_behind(run.service, screen)}")
         screen.say(_how_to_go_on(run, target))
-        if isinstance(error, ServiceUnreachable):
-            raise
         return INTERRUPTED
+    except ImageAnalysisError as error:
+        if not isinstance(error, BadRequest):
+            left = f" {left_behind(run.service, screen)}" if screen.left_behind else ""
+            screen.say(f"Stopped: {done} of {len(todo)} images are done.{left}")
+            screen.say(_how_to_go_on(run, target))
+        raise
     if len(todo) > 1:
         where = f" The rows are in {visible(str(target.path))}." if target.path else ""
-        screen.say(f"{done - failed} classified, {failed} failed, in {duration(monotonic() - started_s)}.{where}")
+        screen.note(f"{done - failed} classified, {failed} failed, in {duration(monotonic() - started_s)}.{where}")
     return 1 if failed else 0
 
 
@@ -146,9 +161,11 @@ def _open(stack: ExitStack, screen: Screen, target: Target, run: Run, todo: list
 
 
 def _ask_for_service(run: Run) -> None:
-    """Fail before the first image if the service does not answer, or refuses the key or the model."""
-    with Client(run.url, run.api_key, max_retry_seconds=0) as client:
+    """Fail before the first image if the service does not answer, or refuses the key, the model or the classifier."""
+    with run.service.connect(max_retry_seconds=0) as client:
         try:
+            if "classifier" in run.options:
+                client.classifier(run.options["classifier"])
             if "model" in run.options:
                 client.model(run.options["model"])
             else:
@@ -157,31 +174,40 @@ def _ask_for_service(run: Run) -> None:
             return
 
 
+def _is_about_service(error: Exception) -> bool:
+    """Whether an image failed only because the service did: the next run tries it again."""
+    return isinstance(error, ImageAnalysisError) and not isinstance(error, BadRequest | NotFound | JobError)
+
+
+def left_behind(service: Service, screen: Screen) -> str:
+    """Say what became of the images that were sent and have no result."""
+    if not screen.left_behind:
+        return "What still waited is cancelled."
+    how = (
+        "GET /analyses?status=PENDING lists them, and image-analysis cancel ID cancels one."
+        if service.has_key
+        else "Only with an API key could they be listed and cancelled."
+    )
+    return (
+        f"Up to {screen.left_behind} may still wait in the service, which did not answer in time to cancel them. "
+        f"It analyzes them and keeps the results for the next run. {how}"
+    )
+
+
 def _how_to_go_on(run: Run, target: Target) -> str:
     if target.path is not None:
-        arguments = (
-            ["--", *run.images] if any(name.startswith("-") and name != "-" for name in run.images) else run.images
-        )
-        return f"To go on: {shell_command([*run.command, '--resume', str(target.path), *arguments])}"
-    if sys.stdout.isatty():
+        hint = f" (set {KEY_VARIABLE} first)" if run.service.needs_key_variable else ""
+        return f"To go on{hint}: {shell_command(run.command(target.path))}"
+    if sys.stdout.isatty() or isinstance(target.row_format, JsonArray):
         return "Nothing was written to a file: use --csv FILE to be able to go on."
     return "To go on, add --resume FILE to the command, with the file that holds the rows (CSV or JSON lines)."
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
+    """Within the block, SIGTERM is an interrupt, too."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def resume_command(options: Options, *, is_recursive: bool, url: str | None, api_key: str | None) -> list[str]:
-    """Write the command again, without images; an API key never appears in it."""
-    command = ["image-analysis", "classify", *(["--recursive"] if is_recursive else [])]
-    for name, value in options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    if url and url != os.environ.get("IMAGE_ANALYSIS_URL"):
-        command += ["--url", url]
-    return command

@@ -1,6 +1,7 @@
 """Text from outside, made harmless: on a terminal, in a spreadsheet, in JSON and in a shell."""
 
 import json
+import re
 import shlex
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -13,7 +14,10 @@ _JOINERS = "\u200c\u200d"
 """Format characters that scripts and emoji need."""
 
 _FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20'")
-"""How a spreadsheet's formula begins; and the apostrophe, so that two different texts never make the same cell."""
+"""How a spreadsheet's formula begins; and the apostrophe, so that `=1` and `'=1` do not make the same cell."""
+
+_ESCAPE_START = re.compile(r"\\(?=[nrtxuU\W])")
+"""A backslash before a letter of an escape, or before a character that may become an escape."""
 
 
 def visible(text: str) -> str:
@@ -25,6 +29,14 @@ def guarded(text: str) -> str:
     """Return a text for a CSV cell that is one line, harmless on a terminal, and no formula in a spreadsheet."""
     text = visible(text)
     return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+def guarded_name(name: str) -> str:
+    """Return a file's name for a CSV cell, like `guarded`, but no two names make the same cell.
+
+    A backslash that could be read as the start of an escape is doubled.
+    """
+    return guarded(_ESCAPE_START.sub(r"\\\\", name))
 
 
 def to_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 from uuid import UUID
 
-from image_analysis_client.cli.escaping import guarded, to_json
+from image_analysis_client.cli.escaping import guarded, guarded_name, to_json
 from image_analysis_client.errors import ImageAnalysisError, JobCancelled
 from image_analysis_client.values import Outcome
 from image_analysis_common.models import AnalysisResult, JobFailure, JobStatus
@@ -55,7 +55,6 @@ class CsvLines:
         result, error = row.result, row.error
         predictions = [prediction.model_dump() for prediction in result.predictions] if result else []
         cells = {
-            "source": row.source,
             "status": row.status,
             "label": result.label if result else "",
             "confidence": str(result.confidence) if result else "",
@@ -66,12 +65,13 @@ class CsvLines:
             "predictions": to_json(predictions) if result else "",
         }
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerow(guarded(cells[column]) for column in COLUMNS)
+        texts = (guarded(cells[column]) for column in COLUMNS[1:])
+        csv.writer(buffer, lineterminator="\n").writerow([self.key(row.source), *texts])
         return buffer.getvalue()
 
     def key(self, source: str) -> str:
         """Return what `parse` gives for the row of this source."""
-        return guarded(source)
+        return guarded_name(source)
 
     def parse(self, line: str) -> tuple[str, str]:
         """Return a row's key and status.

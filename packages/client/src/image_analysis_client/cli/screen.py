@@ -15,7 +15,10 @@ from rich.text import Text
 from image_analysis_client.cli.escaping import visible
 
 CLIENT_LOG = logging.getLogger("image_analysis_client")
-"""Where the client says that it waits, with the seconds as `retry_after_s`."""
+"""Where the client says that it waits, with the seconds as `retry_after_s` and the reason as `code`.
+
+It also says how many `images` it has left behind in the service.
+"""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -26,10 +29,12 @@ def console(*, stderr: bool = False) -> Console:
 class Screen:
     """Writes above a progress bar.
 
-    The bar is drawn where standard error is a terminal and `quiet` is not set.
+    The bar is drawn where standard error is a terminal and `quiet` is not set. `left_behind` is how many images the
+    client may have left in the service.
     """
 
     def __init__(self, total: int, *, quiet: bool) -> None:
+        self.left_behind = 0
         self._is_quiet = quiet
         self._messages = console(stderr=True)
         # On one terminal, the console that draws the bar has to know what is written above it.
@@ -39,7 +44,7 @@ class Screen:
     @contextmanager
     def drawn(self) -> Iterator[None]:
         """Draw the bar until the end of the block; the client's waits show in it."""
-        handler = _WaitHandler(self._bar)
+        handler = _LogHandler(self)
         level = CLIENT_LOG.level
         CLIENT_LOG.addHandler(handler)
         CLIENT_LOG.setLevel(logging.INFO)
@@ -50,6 +55,13 @@ class Screen:
             CLIENT_LOG.removeHandler(handler)
             CLIENT_LOG.setLevel(level)
 
+    def note_record(self, record: logging.LogRecord) -> None:
+        """Take in what the client says: why it waits, or what it has left behind."""
+        wait_s = getattr(record, "retry_after_s", None)
+        if isinstance(wait_s, int | float):
+            self._bar.wait(visible(str(getattr(record, "code", ""))).replace("_", " "), wait_s)
+        self.left_behind += getattr(record, "images", 0)
+
     def advance(self, *, is_failed: bool) -> None:
         self._bar.advance_by_one(is_failed=is_failed)
 
@@ -58,9 +70,13 @@ class Screen:
         self._rows.print(text, soft_wrap=True)
 
     def say(self, text: Text | str) -> None:
-        """Write a line to standard error, unless the user wants quiet."""
+        """Write a line to standard error."""
+        self._messages.print(text, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Write a line to standard error that the user can do without: not with `quiet`."""
         if not self._is_quiet:
-            self._messages.print(text, soft_wrap=True)
+            self.say(text)
 
 
 class _Bar(Progress):
@@ -114,15 +130,13 @@ class _Pace(ProgressColumn):
         return Text(f"{pace}, {duration(left_s)} left", style="cyan")
 
 
-class _WaitHandler(logging.Handler):
-    def __init__(self, bar: _Bar) -> None:
+class _LogHandler(logging.Handler):
+    def __init__(self, screen: Screen) -> None:
         super().__init__(logging.INFO)
-        self._bar = bar
+        self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
-        wait_s = getattr(record, "retry_after_s", None)
-        if isinstance(wait_s, int | float):
-            self._bar.wait(visible(record.getMessage()), wait_s)
+        self._screen.note_record(record)
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from image_analysis_client.sources import is_url
 from image_analysis_client.values import Source
 
 IMAGE_SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
@@ -39,16 +40,19 @@ def read_source(name: str) -> str | Path | bytes:
     """Return what the client takes for a name; standard input is read to its end."""
     if name == STANDARD_INPUT:
         return sys.stdin.buffer.read()
-    return name if _is_url(name) else Path(name)
+    return name if is_url(name) else Path(name)
 
 
 def name_source(source: Source) -> str:
     """Return the name that `read_source` made a source of."""
-    return STANDARD_INPUT if isinstance(source, bytes) else str(source)
+    if isinstance(source, bytes):
+        return STANDARD_INPUT
+    return _name_file(source) if isinstance(source, Path) else str(source)
 
 
-def _is_url(name: str) -> bool:
-    return name.startswith(("http://", "https://"))
+def _name_file(path: Path) -> str:
+    """Return a file's name, which is never the one of standard input."""
+    return f"./{path}" if str(path) == STANDARD_INPUT else str(path)
 
 
 class _Walk:
@@ -58,19 +62,19 @@ class _Walk:
         self.skipped_folders = 0
 
     def expand(self, argument: str) -> Iterator[str]:
-        if argument == STANDARD_INPUT or _is_url(argument):
+        if argument == STANDARD_INPUT or is_url(argument):
             yield argument
         elif Path(argument).is_dir():
             yield from self._list(Path(argument))
         else:
-            yield str(Path(argument))
+            yield _name_file(Path(argument))
 
     def _list(self, folder: Path) -> Iterator[str]:
         try:
             with os.scandir(folder) as entries:
                 listed = sorted(entries, key=lambda entry: os.fsencode(entry.name))
         except OSError:
-            yield str(folder)
+            yield _name_file(folder)
             return
         for entry in listed:
             if entry.name.startswith("."):

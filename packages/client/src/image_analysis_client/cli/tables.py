@@ -1,16 +1,23 @@
 """Answers for people: one line for each image, the models, a job's status."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
+import typer
+from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.cells import set_cell_size
 from rich.table import Table
 from rich.text import Text
 
-from image_analysis_client.cli.escaping import visible
+from image_analysis_client.cli.escaping import to_json, visible
 from image_analysis_client.cli.rows import Row
-from image_analysis_client.responses import AnalysisStatus, ModelStatus
-from image_analysis_common.models import JobStatus, Prediction
+from image_analysis_client.cli.screen import console
+from image_analysis_client.responses import AnalysisStatus, Classifier, ModelStatus
+from image_analysis_common.models import ZERO_SHOT, JobStatus, Prediction
+
+Listed = TypeVar("Listed", bound=BaseModel)
 
 LABEL_CELLS = 16
 """Width of the labels' column in terminal cells; a longer label moves the rest of its line."""
@@ -22,6 +29,23 @@ STYLES = {
     JobStatus.FAILED: "red",
     JobStatus.CANCELLED: "red",
 }
+
+
+def print_list(found: list[Listed], to_table: Callable[[list[Listed]], Table], *, as_json: bool) -> None:
+    """Write a table on a terminal, elsewhere or on request a line of JSON for each."""
+    if as_json or not sys.stdout.isatty():
+        for one in found:
+            typer.echo(to_json(one.model_dump(mode="json")))
+    else:
+        console().print(to_table(found))
+
+
+def print_status(status: AnalysisStatus, *, as_json: bool) -> None:
+    """Write a job's status on a terminal, elsewhere or on request as JSON."""
+    if as_json or not sys.stdout.isatty():
+        typer.echo(to_json(status.model_dump(mode="json")))
+    else:
+        console().print(status_line(status), soft_wrap=True)
 
 
 def image_lines(row: Row, *, all_predictions: bool) -> list[Text]:
@@ -53,7 +77,7 @@ def models_table(models: Iterable[ModelStatus]) -> Table:
             Text(
                 visible(model.id) + (" (default)" if model.is_default else ""), style="bold" if model.is_default else ""
             ),
-            str(model.labels_count),
+            "yours" if model.task == ZERO_SHOT else str(model.labels_count),
             "" if model.accuracy is None else f"{model.accuracy:.1%}",
             Text(visible(model.device)),
             Text(visible(model.precision)),
@@ -62,6 +86,36 @@ def models_table(models: Iterable[ModelStatus]) -> Table:
             str(model.queue_depth),
         )
     return table
+
+
+def classifiers_table(classifiers: Iterable[Classifier]) -> Table:
+    """Show classifiers, one in each row."""
+    table = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in ("Classifier", "Labels", "Examples", "Accuracy", "Model", "Trained"):
+        table.add_column(name, justify="right" if name in ("Examples", "Accuracy") else "left")
+    for classifier in classifiers:
+        table.add_row(
+            Text(classifier.name),
+            Text(visible(", ".join(classifier.labels))),
+            str(sum(classifier.examples.values())),
+            f"{classifier.accuracy:.1%}",
+            Text(visible(classifier.model.id)),
+            f"{classifier.trained_at.astimezone():%Y-%m-%d %H:%M}",
+        )
+    return table
+
+
+def classifier_lines(classifier: Classifier) -> list[str]:
+    """Say how good a classifier is, and which labels it takes for one another."""
+    total = sum(classifier.examples.values())
+    lines = [
+        f"{classifier.name} is trained. In cross-validation, {classifier.accuracy:.1%} of {total} images were right."
+    ]
+    if pair := classifier.most_confused:
+        one, other, count = pair
+        images = classifier.examples[one] + classifier.examples[other]
+        lines.append(f"Most confused: {visible(one)} and {visible(other)}, in {count} of {images} images.")
+    return lines
 
 
 def status_line(status: AnalysisStatus) -> Text:
@@ -76,6 +130,8 @@ def _details(status: AnalysisStatus) -> str:
     if status.result is not None:
         cached = ", from the cache" if status.cached else ""
         return f"  {visible(status.result.label)} {status.result.confidence:.1%}{cached}"
+    if status.classifier is not None:
+        return f"  {status.classifier.name} {status.classifier.accuracy:.1%}"
     if status.error is not None:
         return f"  {visible(status.error.detail)} ({visible(status.error.code)})"
     if status.queue_position is not None:
