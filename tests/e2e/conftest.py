@@ -1,4 +1,4 @@
-"""End-to-end tests: every process, nothing faked; one stack for all of them."""
+"""End-to-end tests: every process, nothing faked; all tests share one stack."""
 
 import json
 import os
@@ -15,15 +15,13 @@ from stack import Stack
 from support.waiting import wait_until
 
 ENDED = {"COMPLETED", "FAILED"}
-ENDED_S = 90.0
-"""A worker that was killed imports torch first, which on a busy machine alone can take half a minute."""
 
 Ask = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
 def httpserver_listen_address() -> tuple[str, int]:
-    """Where pytest's web server listens: by the address that the stack may ask, as `localhost` is ::1 too."""
+    """The address of pytest's web server, which the stack may fetch from; `localhost` could also be ::1."""
     return ("127.0.0.1", 0)
 
 
@@ -48,11 +46,11 @@ def stack(log: Path) -> Iterator[Stack]:
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[httpx.Client]:
-    """A client of the API, which knows no result and has counted no request of the tests before."""
+    """A client of the API, whose cache and rate limits were emptied after earlier tests."""
     with Redis.from_url(stack.redis_url) as redis:
         for key in (*redis.scan_iter("analysis_result:*"), *redis.scan_iter("rate_limit:*")):
             redis.delete(key)
-    with httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=stack.api_url, trust_env=False) as client:
         yield client
 
 
@@ -65,14 +63,14 @@ def ask(client: httpx.Client) -> Ask:
             body: dict[str, Any] = client.get(f"/analysis-status/{job_id}").raise_for_status().json()
             return body if body["status"] in ENDED else None
 
-        return wait_until(status, f"job {job_id} ends", ENDED_S)
+        return wait_until(status, f"job {job_id} ends")
 
     return ask
 
 
 @pytest.fixture
 def held_worker(stack: Stack) -> Iterator[Callable[[], None]]:
-    """The worker stands still from here to the call: what is submitted meanwhile stays PENDING."""
+    """Pause the worker until the returned function is called: submitted jobs stay PENDING."""
     worker = stack.pid("worker")
     os.kill(worker, signal.SIGSTOP)
     with Redis.from_url(stack.redis_url) as redis:
@@ -80,7 +78,7 @@ def held_worker(stack: Stack) -> Iterator[Callable[[], None]]:
         def is_popping() -> bool:
             return any("b" in client["flags"] for client in redis.client_list())
 
-        wait_until(lambda: not is_popping(), "Redis gives the worker nothing any more")
+        wait_until(lambda: not is_popping(), "Redis gives the worker no more jobs")
 
     def go_on() -> None:
         os.kill(worker, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Every way to ask, on the running stack."""
+"""Every way to submit an image and ask for its job, on the running stack."""
 
 import json
 import os

@@ -21,7 +21,7 @@ def test_every_image_of_a_batch_gets_its_own_verdict_over_a_restart_of_the_api(
     stack.restart("api")
     stack.wait_until_ready()
 
-    batch = client.get(answer.headers["Location"], params={"wait": 60}, timeout=70).raise_for_status().json()
+    batch = client.get(answer.headers["Location"], params={"wait": 60}).raise_for_status().json()
     singles = [client.get(f"/analysis-status/{job['job_id']}").json() for job in batch["jobs"]]
     again = client.post("/analyze-images", json={"images": sources, "top_k": 2})
 

@@ -1,4 +1,4 @@
-"""Owners look after their jobs through every process: take them back, list them."""
+"""Owners cancel and list their jobs, through every process."""
 
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -41,10 +41,10 @@ def is_queued(stack: Stack, job_id: str) -> bool:
         return redis.lpos(f"rq:queue:{QUEUE}", job_id) is not None
 
 
-def test_jobs_are_taken_back_at_every_stage_and_listed(
+def test_jobs_are_cancelled_at_every_stage_and_listed(
     stack: Stack, carol: httpx.Client, held_worker: Callable[[], None]
 ) -> None:
-    # What a worker has taken and not begun counts as running.
+    # A job that a worker has taken but not started counts as running.
     running = submit(carol, 770)
     with Redis.from_url(stack.redis_url) as redis:
         redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate")
@@ -77,7 +77,7 @@ def test_jobs_are_taken_back_at_every_stage_and_listed(
     assert {running, waiting} <= canceled
 
 
-def test_forgotten_image_is_analyzed_anew_unless_others_asked(carol: httpx.Client) -> None:
+def test_deleted_result_is_computed_again_unless_other_jobs_used_it(carol: httpx.Client) -> None:
     jobs = [submit(carol, 774)]
     assert status_of(carol, jobs[0])["status"] == "COMPLETED"
     jobs.append(submit(carol, 774))
@@ -86,6 +86,6 @@ def test_forgotten_image_is_analyzed_anew_unless_others_asked(carol: httpx.Clien
     cached = carol.post("/analyze-image", json=base64_body(make_png(774)))
     for job_id in (jobs[1], cached.json()["job_id"]):
         carol.delete(f"/analysis/{job_id}")
-    anew = carol.post("/analyze-image", json=base64_body(make_png(774)))
+    again = carol.post("/analyze-image", json=base64_body(make_png(774)))
 
-    assert (cached.status_code, anew.status_code) == (200, 202)
+    assert (cached.status_code, again.status_code) == (200, 202)

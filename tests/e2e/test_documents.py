@@ -1,4 +1,4 @@
-"""The examples of the documents, run in the order of the text against the running stack: they print what is shown."""
+"""The examples of the documents, run in the order of the text against the running stack, print what is shown."""
 
 import json
 import os
@@ -25,22 +25,26 @@ NOT_RUN = {
     "kubectl": "needs a cluster",
     "$KEY": "needs an API key",
     "uvx": "needs the package index",
+    "uv tool": "needs the package index",
+    "clip-vit": "needs a zero-shot model",
+    "my-pets": "needs photos of your own",
+    "products": "needs photos of your own",
 }
-"""Examples with one of these are checked for their syntax only, by the unit tests."""
+"""Examples that contain one of these are not run: only their syntax is checked, by the unit tests."""
 
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ELSEWHERE = {
     "https://upload.wikimedia.org/wikipedia/commons/3/3a/Cat03.jpg": "/cat.jpg",
     "https://example.com/hooks/images": "/hooks",
 }
-"""Addresses that the examples name, and where a server of the test's own stands in for them."""
+"""Addresses in the examples, each with the path on the test's server that replaces it."""
 
 VARYING = {"processing_time_ms", "request_id"}
 END = "\x1e"
 
 
 def examples(document: Path) -> Iterator[tuple[Block, Block | None]]:
-    """Give each example that can be run, with the block of what it prints where that follows at once."""
+    """Return each example that can be run, with its output if that is the next block."""
     for block, following in pairwise([*blocks(document), Block(0, "", "")]):
         if block.language in ("sh", "python") and not any(reason in block.text for reason in NOT_RUN):
             yield block, following if following.language in ("json", "text") else None
@@ -64,7 +68,7 @@ def is_like(shown: Any, printed: Any) -> bool:
 
 
 def pattern(shown: str) -> str:
-    """Make a regular expression of lines that come in this order; three dots stand for the rest of a word or line."""
+    """Make a regular expression of lines in this order; three dots stand for the rest of a word or line."""
     lines = re.sub("[0-9a-f]{8}-[.]{3}", "...", shown).split("\n")
     return "(?s:.*)".join(re.escape(line).replace(re.escape("..."), ".*") for line in lines)
 
@@ -97,8 +101,8 @@ def test_examples_print_what_the_document_shows(
     with subprocess.Popen(
         ["bash", "-c", script],
         cwd=ROOT,
-        env=os.environ | {"NO_PROXY": "127.0.0.1"},
-        stdin=subprocess.PIPE,  # never at its end, as a terminal
+        env=os.environ | {"NO_PROXY": "127.0.0.1", "IMAGE_ANALYSIS_URL": stack.api_url},
+        stdin=subprocess.PIPE,  # without an end, like a terminal
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

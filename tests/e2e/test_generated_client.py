@@ -1,4 +1,4 @@
-"""A client generated from the OpenAPI document does the main job, typed from the request to the label."""
+"""A client generated from the OpenAPI document classifies images, with types from the request to the label."""
 
 import base64
 import json
@@ -18,10 +18,10 @@ from pytest_httpserver import HTTPServer
 
 from stack import Stack
 from support.samples import CHELSEA, make_png
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 PACKAGE = "generated_client"
-# The generator knows no ranges of media types.
+# The generator does not know ranges of media types.
 CONFIGURATION = {"content_type_overrides": {"image/*": "application/octet-stream"}}
 
 Operation = Callable[..., Any]
@@ -29,7 +29,7 @@ Operation = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def package(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The generated package; generating it left nothing out."""
+    """The generated package, which contains every operation."""
     folder = tmp_path_factory.mktemp("generated")
     document = httpx.get(f"{stack.api_url}/openapi.json", trust_env=False).raise_for_status()
     (folder / "openapi.json").write_text(document.text)
@@ -46,7 +46,9 @@ def package(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     command += ["--meta", "none", "--output-path", PACKAGE, "--fail-on-warning"]
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}  # it formats with ruff
 
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
 
     assert (run.returncode, run.stderr) == (0, "")
     named = {operation["operationId"] for path in document.json()["paths"].values() for operation in path.values()}
@@ -58,7 +60,7 @@ def package(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def call(package: ModuleType, client: httpx.Client) -> Iterator[Operation]:
-    """Call an operation of the generated client by its name, and get its answer with the body parsed."""
+    """Call an operation of the generated client by its name; return its answer with the parsed body."""
     modules = {path.stem: path for path in Path(str(package.__file__)).parent.glob("api/*/*.py")}
     with package.Client(base_url=str(client.base_url), httpx_args={"trust_env": False}) as generated:
 
@@ -75,14 +77,14 @@ def models(package: ModuleType) -> ModuleType:
 
 
 def make_body(package: ModuleType, kind: str, url: str) -> object:
-    """Put the photo into one of the bodies that the document offers."""
+    """Put the photo into one of the bodies that the document describes."""
     models = import_module(f"{package.__name__}.models")
     file = import_module(f"{package.__name__}.types").File(payload=BytesIO(CHELSEA.read_bytes()))
     match kind:
         case "data":
-            return models.AnalyzeImageByData(image_data=base64.b64encode(CHELSEA.read_bytes()).decode())
+            return models.AnalyzeImageJson(image_data=base64.b64encode(CHELSEA.read_bytes()).decode())
         case "url":
-            return models.AnalyzeImageByUrl(image_url=url)
+            return models.AnalyzeImageJson(image_url=url)
         case "form":
             return models.AnalyzeImageForm(file=file, top_k=3, priority=models.Priority.HIGH)
         case "form with a url":
@@ -120,9 +122,9 @@ def test_image_gets_its_label_and_is_answered_from_the_cache(
 def test_batch_is_typed(package: ModuleType, models: ModuleType, call: Operation, kind: str) -> None:
     photo = CHELSEA.read_bytes()
     file = import_module(f"{package.__name__}.types").File
-    texts = [models.ImageByData(image_data=base64.b64encode(image).decode()) for image in (photo, b"none")]
+    texts = [models.ImageSource(image_data=base64.b64encode(image).decode()) for image in (photo, b"none")]
     files = [file(payload=BytesIO(image), file_name="image") for image in (photo, b"none")]
-    body = models.AnalyzeImagesForm(file=files) if kind == "form" else models.AnalyzeImagesRequest(images=texts)
+    body = models.AnalyzeImagesForm(file=files) if kind == "form" else models.AnalyzeImagesJson(images=texts)
     accepted = call("analyze_images", body=body)
 
     def ended() -> Any:
@@ -135,8 +137,8 @@ def test_batch_is_typed(package: ModuleType, models: ModuleType, call: Operation
     assert (good.result.label, bad.error.code) == ("cat", "unsupported_image")
 
 
-def test_waiting_job_is_taken_back(call: Operation, models: ModuleType, held_worker: Callable[[], None]) -> None:
-    body = models.AnalyzeImageByData(image_data=base64.b64encode(make_png(700)).decode())
+def test_waiting_job_is_cancelled(call: Operation, models: ModuleType, held_worker: Callable[[], None]) -> None:
+    body = models.AnalyzeImageJson(image_data=base64.b64encode(make_png(700)).decode())
 
     cancelled = call("cancel_analysis", call("analyze_image", body=body).parsed.job_id)
     held_worker()
@@ -153,7 +155,7 @@ def test_models_and_health_are_typed(call: Operation, models: ModuleType) -> Non
 
 
 def test_errors_are_typed_problems(call: Operation, models: ModuleType) -> None:
-    refused = call("analyze_image", body=models.AnalyzeImageByData(image_data="?"))
+    refused = call("analyze_image", body=models.AnalyzeImageJson(image_data="?"))
     unknown = call("read_analysis_status", "00000000-0000-4000-8000-000000000000")
     keyless = call("list_analyses", status=models.JobStatus.PENDING)
 

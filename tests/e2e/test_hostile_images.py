@@ -1,4 +1,4 @@
-"""Damaged images by the thousand, and images made to cost much: every process lives on, and none of them grows."""
+"""Thousands of damaged images, and images that are expensive to decode: no process ends, and none grows."""
 
 import random
 from collections import Counter
@@ -19,15 +19,15 @@ from support.samples import CHELSEA, base64_body, encode, make_image, make_png
 
 MUTANTS = 2000
 FIRST = 500
-"""By then every reader and decoder has been loaded."""
+"""After this number, every reader and decoder has been loaded."""
 GROWTH_BYTES = 24 * 2**20
 CALLERS = 8
 ANSWERS = {200, 202, 400, 413}
 ENDS = {("COMPLETED", None), ("FAILED", "corrupt_image")}
 API_PEAK_BYTES = 100 * 2**20
-"""For a body of 14 MB and what is made of it on the way."""
+"""For a body of 14 MB and the copies of it."""
 WORKER_PEAK_BYTES = 64 * 2**20
-"""The worker's own share: bytes as they came, and inputs as large as the model takes them."""
+"""The worker's memory: the bytes of the images, and the model's inputs."""
 
 Ask = Callable[[str], dict[str, Any]]
 
@@ -55,7 +55,7 @@ def originals() -> list[bytes]:
 
 
 def mutants(count: int, chance: random.Random) -> Iterator[bytes]:
-    """Cut, flip and splice: most keep their header, so that what follows it is read."""
+    """Damage images by cutting, flipping and joining bytes; most keep a valid header, so the rest is decoded."""
     images = originals()
     for number in range(count):
         image = bytearray(images[number % len(images)])

@@ -1,4 +1,4 @@
-"""API keys through every process: made by the recipe's program, let in by the API, kept by the worker."""
+"""API keys through every process: made by the recipe's program, accepted by the API, respected by the worker."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from support.waiting import wait_until
 
 
 def make_key(name: str) -> tuple[str, str]:
-    """Run what `just key` runs; return the key and its entry."""
+    """Make a key as `just key` does; return it and its entry for `API_KEYS`."""
     program = [sys.executable, "-m", "image_analysis_api.api_keys", name]
     shown = subprocess.run(program, check=True, capture_output=True, text=True).stdout
     key, entry = [line.strip() for line in shown.splitlines() if line.startswith("  ")]
@@ -46,7 +46,7 @@ class Owner:
 
 @pytest.fixture
 def owners(stack: Stack) -> Iterator[list[Owner]]:
-    """Alice and Bob by a key each, and someone without; Alice and Bob call different processes."""
+    """Alice and Bob with a key each, and a client without one. Alice and Bob call different API processes."""
     (alice, alices_entry), (bob, bobs_entry) = make_key("alice"), make_key("bob")
     with two_apis(stack.redis_url, API_KEYS=f"{alices_entry},{bobs_entry}", RATE_LIMIT_MAX_REQUESTS="1000000") as (
         one,
@@ -62,7 +62,7 @@ def owners(stack: Stack) -> Iterator[list[Owner]]:
             client.close()
 
 
-def test_job_is_analyzed_for_its_owner_and_shown_to_nobody_else(owners: list[Owner]) -> None:
+def test_job_is_shown_to_its_owner_only(owners: list[Owner]) -> None:
     alice, bob, stranger = owners
 
     led, followed = alice.submit(400), bob.submit(400)

@@ -1,4 +1,4 @@
-"""The main job through every process: post an image, get its label."""
+"""The main use case through every process: post an image, get its label."""
 
 import base64
 import os
@@ -44,7 +44,7 @@ def test_twenty_images_get_the_pipelines_own_labels(client: httpx.Client, ask: A
     assert statuses[0]["result"]["label"] == "cat"
 
 
-def test_same_image_is_answered_from_the_cache_however_it_comes(
+def test_same_image_is_answered_from_the_cache_in_every_form(
     client: httpx.Client, ask: Ask, httpserver: HTTPServer
 ) -> None:
     image = make_png(100)

@@ -1,4 +1,4 @@
-"""What a client gets for a mistake, from the running service."""
+"""The running service's answers to a client's mistakes."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ from addresses import Addresses
 from stack import Stack
 from support.api_processes import two_apis
 from support.samples import base64_body, make_png
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 PNG = base64_body(make_png(200))
@@ -47,7 +47,7 @@ def test_mistake_gets_a_problem_that_says_what_to_do(client: httpx.Client, mista
     assert problem["request_id"] == answer.headers["x-request-id"]
 
 
-def test_unknown_and_malformed_job_ids_are_told_apart(client: httpx.Client) -> None:
+def test_unknown_job_id_is_404_and_malformed_one_is_400(client: httpx.Client) -> None:
     unknown, malformed = (client.get(f"/analysis-status/{job_id}") for job_id in (uuid4(), "17"))
 
     assert (unknown.status_code, unknown.json()["code"]) == (404, "job_not_found")
@@ -56,13 +56,13 @@ def test_unknown_and_malformed_job_ids_are_told_apart(client: httpx.Client) -> N
 
 @pytest.fixture
 def strict_api(stack: Stack) -> Iterator[str]:
-    """An API beside the stack's, on the same Redis, with the defaults but for a window of 4 s."""
+    """A second API on the stack's Redis, with the default settings except for a window of 4 s."""
     with two_apis(stack.redis_url, RATE_LIMIT_INTERVAL_SECONDS="4") as (url, _):
         yield url
 
 
 def test_retry_after_is_true(strict_api: str) -> None:
-    # Another loopback address is another client.
+    # A different loopback address counts as a different client.
     with httpx.Client(base_url=strict_api, transport=httpx.HTTPTransport(local_address="127.0.0.2")) as client:
 
         def submit(seed: int) -> httpx.Response:
@@ -91,7 +91,7 @@ def test_private_addresses_are_refused_by_default(strict_api: str, httpserver: H
     assert httpserver.log == []
 
 
-def test_taken_port_is_named_in_one_line(stack: Stack) -> None:
+def test_port_in_use_is_named_in_one_line(stack: Stack) -> None:
     port = stack.api_url.rsplit(":", 1)[1]
     free = Addresses.choose({}, free_ports=True)
     variables = {"API_PORT": port, "DASHBOARD_PORT": str(free.dashboard_port), "REDIS_PORT": str(free.redis_port)}
@@ -101,7 +101,7 @@ def test_taken_port_is_named_in_one_line(stack: Stack) -> None:
         env=os.environ | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
 

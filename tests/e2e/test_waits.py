@@ -16,13 +16,13 @@ from websockets.sync.client import connect
 from image_analysis_common import keys
 from stack import Stack
 from support.samples import base64_body, make_png
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 WHOLE_RUN = ["PENDING", "PROCESSING", "COMPLETED"]
 
 
 class Listener(Thread):
-    """Reads what the service tells of a job until the service ends it."""
+    """Reads the statuses of a job until the service ends the stream."""
 
     def __init__(self, stack: Stack, job_id: str) -> None:
         super().__init__(daemon=True)
@@ -37,10 +37,10 @@ class Listener(Thread):
         self.statuses.append(self.last["status"])
 
     def wait_for(self, count: int) -> None:
-        wait_until(lambda: len(self.statuses) >= count, f"{count} statuses are told")
+        wait_until(lambda: len(self.statuses) >= count, f"{count} statuses are received")
 
     def ended(self) -> object:
-        self.join(30)
+        self.join(PATIENCE_S)
         assert not self.is_alive(), "the stream never ended"
         return self.end
 
@@ -52,7 +52,7 @@ class StreamListener(Listener):
 
     def run(self) -> None:
         url, headers = f"{self.base_url}/analysis-status/{self.job_id}/events", {"Last-Event-ID": self.last_id}
-        with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
+        with httpx.stream("GET", url, headers=headers, trust_env=False) as answer:
             self.end = answer.status_code
             for line in answer.iter_lines():
                 name, _, value = line.partition(": ")
@@ -96,7 +96,7 @@ def listening(kind: type[Listener], stack: Stack, job_id: str) -> Iterator[Liste
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_waiter_is_told_every_status_and_the_answer(
+def test_waiting_client_gets_every_status_and_the_result(
     stack: Stack, client: httpx.Client, held_worker: Callable[[], None], kind: type[Listener]
 ) -> None:
     job_id = submit(client, 700 + KINDS.index(kind))
@@ -110,7 +110,7 @@ def test_waiter_is_told_every_status_and_the_answer(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_restart_of_redis_hangs_nobody(
+def test_no_client_hangs_after_a_restart_of_redis(
     stack: Stack, client: httpx.Client, held_worker: Callable[[], None], kind: type[Listener]
 ) -> None:
     job_id = submit(client, 710 + KINDS.index(kind))
@@ -123,7 +123,7 @@ def test_restart_of_redis_hangs_nobody(
     assert listener.statuses == WHOLE_RUN
 
 
-def test_restart_of_the_api_ends_streams_in_order_and_nothing_is_told_twice(
+def test_restart_of_the_api_ends_streams_in_order_without_duplicates(
     stack: Stack, client: httpx.Client, held_worker: Callable[[], None]
 ) -> None:
     job_id = submit(client, 720)
@@ -157,7 +157,7 @@ def test_submission_that_prefers_to_wait_gets_its_result(client: httpx.Client) -
     assert (answer.json()["status"], answer.json()["cached"]) == ("COMPLETED", False)
 
 
-def test_place_in_the_queue_is_told_while_a_job_waits(
+def test_waiting_job_has_a_queue_position(
     client: httpx.Client, held_worker: Callable[[], None], ask: Callable[[str], dict[str, Any]]
 ) -> None:
     jobs = [submit(client, seed) for seed in (731, 732)]
@@ -175,8 +175,8 @@ def test_restart_during_a_wait_is_answered(
 ) -> None:
     job_id = submit(client, 733 + len(program))
     with Redis.from_url(stack.redis_url) as redis, redis.monitor() as commands, ThreadPoolExecutor() as threads:
-        asking = threads.submit(client.get, f"/analysis-status/{job_id}?wait=60", timeout=70)
-        # It listens first, then it looks.
+        asking = threads.submit(client.get, f"/analysis-status/{job_id}?wait=60")
+        # The API subscribes first, then reads the job.
         wait_until(lambda: keys.job(job_id) in commands.next_command()["command"], "the API looks at the job")
         stack.restart(program)
         held_worker()

@@ -1,4 +1,4 @@
-"""A client is told of its jobs' ends by the running stack, however its receiver and the deliverer fare meanwhile."""
+"""The running stack delivers webhooks, even if the receiver fails or the deliverer is restarted."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Message:
 
 @dataclass
 class Receiver:
-    """A web server on loopback; gives each of `answers` once and the last one ever after."""
+    """A web server on loopback that gives each of `answers` once, and then always the last one."""
 
     url: str = ""
     answers: list[int] = field(default_factory=lambda: [ACCEPTS])
@@ -64,7 +64,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def read_webhook() -> Callable[..., dict[str, Any]]:
-    """What the documents show clients."""
+    """The function from the documents that verifies a webhook."""
     [sample] = [block.text for block in blocks(API) if "def read_webhook" in block.text]
     names: dict[str, Any] = {}
     exec(sample, names)
@@ -77,7 +77,7 @@ def submit(client: httpx.Client, seed: int, url: str) -> str:
     return str(answer.raise_for_status().json()["job_id"])
 
 
-def test_receiver_that_fails_twice_is_told_in_the_end(
+def test_receiver_that_fails_twice_gets_the_webhook_at_the_third_attempt(
     client: httpx.Client,
     stack: Stack,
     receiver: Receiver,
@@ -90,31 +90,33 @@ def test_receiver_that_fails_twice_is_told_in_the_end(
     wait_until(lambda: receiver.messages, "the first attempt")
     wait_until(lambda: events(event="webhook_retried", job_id=job_id), "the deliverer knows that it failed")
     stack.restart("deliverer")
-    wait_until(lambda: events(event="webhook_delivered", job_id=job_id), "the receiver is told")
+    wait_until(lambda: events(event="webhook_delivered", job_id=job_id), "the webhook is delivered")
 
     assert [message.path for message in receiver.messages] == ["/hooks?of=cats"] * 3
     assert {message.headers["webhook-id"] for message in receiver.messages} == {f"msg_{job_id}"}
-    told, secret = receiver.messages[-1], str(WebhookSecret.parse(stack.webhook_secret).of(None))
-    assert told.body == client.get(f"/analysis-status/{job_id}").content
-    assert read_webhook(secret, told.headers, told.body)["status"] == "COMPLETED"
-    for changed in (told.body.replace(b"COMPLETED", b"FAILED"), told.body + b" "):
+    delivered, secret = receiver.messages[-1], str(WebhookSecret.parse(stack.webhook_secret).of(None))
+    assert delivered.body == client.get(f"/analysis-status/{job_id}").content
+    assert read_webhook(secret, delivered.headers, delivered.body)["status"] == "COMPLETED"
+    for changed in (delivered.body.replace(b"COMPLETED", b"FAILED"), delivered.body + b" "):
         with pytest.raises(WebhookVerificationError):
-            read_webhook(secret, told.headers, changed)
+            read_webhook(secret, delivered.headers, changed)
     with Redis.from_url(stack.redis_url) as redis:
         assert not redis.exists(keys.delivery(job_id))
     assert "of=cats" not in str(events(job_id=job_id))
 
 
-def test_cached_and_cancelled_jobs_are_told_too(
+def test_cached_and_cancelled_jobs_are_delivered_too(
     client: httpx.Client, receiver: Receiver, held_worker: Callable[[], None]
 ) -> None:
     cancelled = submit(client, 801, receiver.url)
     client.delete(f"/analysis/{cancelled}")
     held_worker()
     first = submit(client, 802, receiver.url)
-    wait_until(lambda: len(receiver.messages) == 2, "both are told")
+    wait_until(lambda: len(receiver.messages) == 2, "both are delivered")
     cached = submit(client, 802, receiver.url)
-    wait_until(lambda: len(receiver.messages) == 3, "the third one is told")
+    wait_until(lambda: len(receiver.messages) == 3, "the third one is delivered")
 
-    told = {message.headers["webhook-id"].removeprefix("msg_"): message.body for message in receiver.messages}
-    assert told == {job_id: client.get(f"/analysis-status/{job_id}").content for job_id in (cancelled, first, cached)}
+    delivered = {message.headers["webhook-id"].removeprefix("msg_"): message.body for message in receiver.messages}
+    assert delivered == {
+        job_id: client.get(f"/analysis-status/{job_id}").content for job_id in (cancelled, first, cached)
+    }
