@@ -1,7 +1,7 @@
-"""Chaos tests: every process real, and killed, stopped, paused or misled; each scenario on a Redis of its own.
+"""Chaos tests: every process is real, and is killed, stopped or paused; each scenario has a separate Redis.
 
-`CHAOS_KILLS` (60), `CHAOS_JOBS` (10,000) and `CHAOS_OUTAGE_SECONDS` (30) make a shorter form; `CHAOS_SEED` repeats a
-run's dice; `CHAOS_REPORT` names a file for the recovery times.
+Smaller values of `CHAOS_KILLS` (60), `CHAOS_JOBS` (10,000) and `CHAOS_OUTAGE_SECONDS` (30) make it shorter.
+`CHAOS_SEED` repeats a run's random choices; `CHAOS_REPORT` names a file for the recovery times.
 """
 
 import multiprocessing
@@ -9,13 +9,14 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
+from typing import Any
 
 import pytest
 
-from chaos.stage import Stage
+from chaos.scenario import Scenario
 from support.reaper import Reaper
 
-OpenStage = Callable[[str], Stage]
+OpenScenario = Callable[[str], Scenario]
 PRELOADED = [
     "image_analysis_worker.__main__",
     "transformers.models.vit.modeling_vit",
@@ -28,8 +29,8 @@ SUMMARY = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def context() -> ForkServerContext:
-    """A server that imports torch once and forks workers from there, where no thread of torch's has begun."""
-    # A dozen workers on two cores: threads that spin while they wait for one another would leave nothing for the rest.
+    """A server that imports torch once and forks workers before torch has started a thread."""
+    # For a dozen workers on two cores: threads that spin while they wait would use up the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -44,10 +45,10 @@ def reaper(context: ForkServerContext) -> Iterator[Reaper]:
 
 
 @pytest.fixture(scope="session")
-def open_stage(context: ForkServerContext, reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> OpenStage:
-    """Make a scenario's own world; nothing runs until it is entered."""
+def open_scenario(context: ForkServerContext, reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> OpenScenario:
+    """Make a scenario's `Scenario`; nothing runs before it is entered."""
     tmp_path_factory.getbasetemp()  # pytest makes it with the first folder, and two threads would make two
-    return lambda name: Stage(context, reaper, tmp_path_factory.mktemp(name))
+    return lambda name: Scenario(context, reaper, tmp_path_factory.mktemp(name))
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +70,17 @@ def seed(say: Callable[[str], None]) -> int:
 
 @pytest.fixture(scope="session")
 def say(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Keep a line for the end of the run, where it is seen whether the tests pass or not."""
-    return pytestconfig.stash.setdefault(SUMMARY, []).append
+    """Store a line that is printed at the end of the run, whether the tests pass or not."""
+    lines = pytestconfig.stash.setdefault(SUMMARY, [])
+    if hasattr(pytestconfig, "workeroutput"):
+        pytestconfig.workeroutput["chaos"] = lines
+    return lines.append
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the lines of one of the processes that run the tests."""
+    node.config.stash.setdefault(SUMMARY, []).extend(node.workeroutput.get("chaos", []))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Kills workers under load: at random moments, and at the instants where a job is lost most easily."""
+"""Kills workers under load: at random moments, and at the moments when a job is lost most easily."""
 
 import random
 import signal
@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from chaos.books import QUEUE
-from chaos.custody import Custody
-from chaos.stage import Stage, Submitter
+from chaos.kill_log import KillLog
+from chaos.redis_state import QUEUE
+from chaos.scenario import Scenario, Submitter
 from chaos.statuses import StatusPoller
 from chaos.workers import Crew, Worker
 from image_analysis_common import keys
@@ -20,12 +20,12 @@ DEPTH = 24
 
 
 class Feeder(threading.Thread):
-    """Keeps the queue filled, and remembers which image each job brought."""
+    """Keeps the queue filled, and records the image of each job."""
 
-    def __init__(self, stage: Stage, poller: StatusPoller, chance: random.Random) -> None:
+    def __init__(self, scenario: Scenario, poller: StatusPoller, chance: random.Random) -> None:
         super().__init__(name="feeder", daemon=True)
-        self._redis = stage.redis
-        self._submitter = stage.submitter()
+        self._redis = scenario.redis
+        self._submitter = scenario.submitter()
         self._poller = poller
         self._chance = chance
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Feeder(threading.Thread):
         self.images: dict[str, bytes] = {}
 
     def submit(self, images: list[bytes]) -> None:
-        """Queue images of known answers, each as one that nobody has seen before."""
+        """Queue images with known answers, each as a new file."""
         with self._lock:
             _submit(self._submitter, images, self.images, self._poller)
 
@@ -58,16 +58,22 @@ def _submit(submitter: Submitter, images: list[bytes], known: dict[str, bytes], 
 
 
 class Killer:
-    """Kills one of the crew at a time and has it replaced at once."""
+    """Kills one worker of the crew at a time; a spare replaces it at once."""
 
     def __init__(
-        self, stage: Stage, crew: Crew, feeder: Feeder, poller: StatusPoller, custody: Custody, chance: random.Random
+        self,
+        scenario: Scenario,
+        crew: Crew,
+        feeder: Feeder,
+        poller: StatusPoller,
+        kill_log: KillLog,
+        chance: random.Random,
     ) -> None:
-        self._stage = stage
+        self._scenario = scenario
         self._crew = crew
         self._feeder = feeder
         self._poller = poller
-        self._custody = custody
+        self._kill_log = kill_log
         self._chance = chance
         self.aims: dict[str, Callable[[Worker], None]] = {
             "at random": self._aim_at_random,
@@ -78,19 +84,19 @@ class Killer:
         }
 
     def kill(self, aim: str) -> None:
-        """Kill one worker and note what it had in hand."""
+        """Kill one worker and record its jobs."""
         worker = self._chance.choice(self._crew.working)
         name = worker.name
         self.aims[aim](worker)
         worker.signal(signal.SIGKILL)
         at_s = time.monotonic()
         assert worker.wait() == -signal.SIGKILL
-        self._custody.note(aim, name, at_s, self._poller.unended)
+        self._kill_log.note(aim, name, at_s, self._poller.unended)
         self._crew.replace(worker)
         self._feeder.is_resting.clear()
 
     def plan(self, kills: int) -> list[str]:
-        """Choose the aims: two thirds at random, the rest shared out among the instants, in random order."""
+        """Choose the aims: two thirds at random moments, the rest spread over the special ones, in random order."""
         instants = [aim for aim in self.aims if aim != "at random"]
         aimed = [instants[number % len(instants)] for number in range(kills // 3)]
         aims = aimed + ["at random"] * (kills - len(aimed))
@@ -101,7 +107,7 @@ class Killer:
         self._pause(min(self._chance.expovariate(1 / 1.2), 4))
 
     def _aim_between_pop_and_start(self, worker: Worker) -> None:
-        """Let Redis hand a job to a worker that waits in its pop, and that never comes to read the answer."""
+        """Let Redis give a job to a worker that waits in its pop, and kill the worker before it reads the answer."""
         self._rest()
         if self._chance.random() < 0.5:
             worker.signal(signal.SIGSTOP)
@@ -119,11 +125,11 @@ class Killer:
         self._pause(self._chance.uniform(0, 0.01))
 
     def _aim_after_the_result(self, worker: Worker) -> None:
-        """Stop the others, so that the next result that appears is this worker's."""
+        """Stop the other workers, so that the next result is from this one."""
         others = [other for other in self._crew.working if other is not worker]
         for other in others:
             other.signal(signal.SIGSTOP)
-        with self._stage.redis.pubsub(ignore_subscribe_messages=True) as results:
+        with self._scenario.redis.pubsub(ignore_subscribe_messages=True) as results:
             results.psubscribe("__keyspace@0__:" + keys.result("*"))
             wait_until(lambda: results.get_message(timeout=0.5), "the worker writes a result", 20)
         worker.signal(signal.SIGKILL)
@@ -131,9 +137,9 @@ class Killer:
             other.signal(signal.SIGCONT)
 
     def _rest(self) -> None:
-        """Let the queue run dry."""
+        """Wait until the queue is empty."""
         self._feeder.is_resting.set()
-        wait_until(lambda: not self._stage.redis.llen(f"rq:queue:{QUEUE}"), "the queue is empty", 60)
+        wait_until(lambda: not self._scenario.redis.llen(f"rq:queue:{QUEUE}"), "the queue is empty", 60)
 
     def _pause(self, duration_s: float) -> None:
         until_s = time.monotonic() + duration_s

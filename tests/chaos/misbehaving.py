@@ -1,4 +1,4 @@
-"""What runs in a worker process of the suite: the real worker on the real model, which can be told to misbehave."""
+"""Runs in a worker process of the suite: the real worker with the real model, which misbehaves on request."""
 
 import ctypes
 import os
@@ -20,15 +20,18 @@ from image_analysis_common.tracing import start_tracing
 from image_analysis_worker import __main__ as program
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.torch import TorchEngine
+from image_analysis_worker.engines.engine import Decoder as AnyDecoder
+from image_analysis_worker.engines.engine import Engine
+from image_analysis_worker.engines.load import load_engine
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.settings import WorkerSettings
 from support.images import MARKED_PX, Marker
 
 
 class MisbehavingModel:
-    """The bundled classifier, but for images of a marker's color; tells the test when it is entered, if asked to."""
+    """The bundled classifier, except for images of a marker's color; reports on request when it is entered."""
 
-    def __init__(self, classifier: TorchEngine, orders: Connection) -> None:
+    def __init__(self, classifier: Engine, orders: Connection) -> None:
         self._classifier = classifier
         self.ref: ModelRef = classifier.ref
         self._orders = orders
@@ -43,6 +46,10 @@ class MisbehavingModel:
     def open_decoder(self) -> "MisbehavingDecoder":
         return MisbehavingDecoder(self._classifier.open_decoder(), partial(self._enter, "decode", 1))
 
+    def prepare(self, job: Job, decoder: AnyDecoder) -> tuple[Marker | None, Any]:
+        made: tuple[Marker | None, Any] = decoder.decode(job.image)
+        return made
+
     def classify(self, inputs: Sequence[tuple[Marker | None, Any]], top_k: int = TOP_K) -> list[list[Prediction]]:
         structlog.get_logger("chaos").info("model_entered", images=len(inputs))
         self._enter("classify", len(inputs))
@@ -56,7 +63,7 @@ class MisbehavingModel:
         return self._classifier.classify([image for _, image in inputs], top_k)
 
     def obey(self) -> None:
-        """Take orders until the test has gone: the name of the method whose next call is to be reported."""
+        """Read orders until the test has ended: each is the name of a method whose next call must be reported."""
         while True:
             try:
                 order = self._orders.recv()
@@ -94,7 +101,7 @@ class MisbehavingDecoder:
 
 
 def hang() -> None:
-    """Never return from C, as a broken kernel does: no signal handler of Python's and no exception ends it."""
+    """Never return from C, like a broken kernel: no Python signal handler and no exception ends it."""
     libc = ctypes.CDLL(None)
     mutex = ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
@@ -102,14 +109,14 @@ def hang() -> None:
 
 
 def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
-    """Load the model, say so, wait for the word, then serve on the misbehaving model until the worker ends."""
+    """Load the model, report it, wait for the order, then serve with the misbehaving model until the worker ends."""
     _redirect(log)
     os.environ.update(environment)
     settings = WorkerSettings.from_environment()
     configure_logs(settings, "worker")
     start_tracing("image-analysis-worker")
     checkpoint = find_checkpoint(settings.model_id, name=settings.model_name)
-    model = MisbehavingModel(TorchEngine.load(checkpoint, settings), orders)
+    model = MisbehavingModel(load_engine(checkpoint, settings), orders)
     orders.send("ready")
     orders.recv()
     threading.Thread(target=model.obey, daemon=True).start()
@@ -117,7 +124,7 @@ def run(orders: Connection, log: str, environment: dict[str, str]) -> None:
 
 
 def run_program(orders: Connection, log: str, environment: dict[str, str]) -> None:
-    """Wait for the word, then be `python -m image_analysis_worker`, all of it but the time for importing torch."""
+    """Wait for the order, then run as `python -m image_analysis_worker` does, with torch already imported."""
     _redirect(log)
     os.environ.update(environment)
     orders.send("ready")

@@ -1,4 +1,4 @@
-"""A client that asks for every job's status and place over and over, and notes what it must never see."""
+"""A client that repeatedly reads every job's status and place in RQ, and records what must never happen."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from redis import Redis
 
-from chaos.books import QUEUE
+from chaos.redis_state import QUEUE
 from image_analysis_common import keys
 
 STEPS = {
@@ -19,15 +19,15 @@ STEPS = {
     ("PROCESSING", "COMPLETED"),
     ("PROCESSING", "FAILED"),
 }
-"""What may be seen one after the other: backwards only from PROCESSING to PENDING, and nothing after an end."""
+"""The allowed steps: back only from PROCESSING to PENDING, and none after an end."""
 
 INTERVAL_S = 0.05
 ENDED_EVERY = 20
-"""Jobs that have ended are asked for once in so many rounds: there are thousands of them."""
+"""Ended jobs are read only once in this number of rounds, because there are thousands of them."""
 
 
 class StatusPoller(threading.Thread):
-    """Samples jobs from the moment they are given to `watch`."""
+    """Reads jobs repeatedly, from their `watch` on."""
 
     def __init__(self, redis_url: str) -> None:
         super().__init__(name="status-poller", daemon=True)
@@ -40,7 +40,7 @@ class StatusPoller(threading.Thread):
         self._answers: dict[str, dict[bytes, bytes]] = {}
         self.changed_answers: list[str] = []
         self.misplaced: dict[str, int] = {}
-        """Jobs that had not ended and were in no place of RQ's books, or in several, and in how many."""
+        """Unended jobs that were in no place of RQ's registries, or in several, with the number of places."""
         self.samples = 0
 
     def watch(self, jobs: Iterable[str]) -> None:
@@ -55,7 +55,7 @@ class StatusPoller(threading.Thread):
             return list(self._open)
 
     def wrong_steps(self) -> dict[str, list[str]]:
-        """Return what was seen of the jobs whose status went where it must not."""
+        """Return the statuses of the jobs with a step that is not allowed."""
         return {job_id: seen for job_id, seen in self.seen.items() if not STEPS.issuperset(pairwise(seen))}
 
     def run(self) -> None:
@@ -68,7 +68,7 @@ class StatusPoller(threading.Thread):
                 self._sample(list(self.ended_s))
 
     def stop(self) -> None:
-        """Sample everything once more and end."""
+        """Read everything once more and end."""
         self._is_stopped.set()
         self.join()
         self._sample(list(self.seen))
@@ -85,7 +85,7 @@ class StatusPoller(threading.Thread):
         self.samples += len(jobs)
 
     def _locate(self) -> None:
-        """Look in one instant where the jobs are: waiting, between pop and start, or started."""
+        """Find in one transaction where the jobs are: waiting, between pop and start, or started."""
         jobs = self.unended
         with self._redis.pipeline() as pipeline:
             pipeline.lrange(f"rq:queue:{QUEUE}", 0, -1)

@@ -1,4 +1,4 @@
-"""One worker, job after job: it stays as large as it was, and leaves nothing in Redis for ever."""
+"""One worker runs thousands of jobs: its memory does not grow, and everything it leaves in Redis expires."""
 
 import os
 from collections import Counter
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from chaos.books import Books
-from chaos.conftest import OpenStage
+from chaos.conftest import OpenScenario
+from chaos.redis_state import RedisState
 from image_analysis_common.models import JobStatus
 from support.images import small_images, unique
 
 FIRST = 1000
-"""By then caches are full, and the allocator has what it needs."""
+"""After this number, caches are full, and the allocator has enough memory."""
 
 WAVE = 500
 GROWTH = 1.05
@@ -23,7 +23,7 @@ GROWTH = 1.05
 
 @dataclass(frozen=True)
 class Endurance:
-    """What a worker has done, and its memory after its first jobs and at the end."""
+    """The statuses of a worker's jobs, and its memory after the first jobs and at the end."""
 
     statuses: Counter[JobStatus]
     first_bytes: int
@@ -37,23 +37,23 @@ def count() -> int:
 
 
 @pytest.fixture(scope="module")
-def endurance(open_stage: OpenStage, count: int, say: Callable[[str], None]) -> Iterator[Endurance]:
-    with open_stage("endurance") as stage:
-        worker = stage.start_worker(is_program=True).begin()
+def endurance(open_scenario: OpenScenario, count: int, say: Callable[[str], None]) -> Iterator[Endurance]:
+    with open_scenario("endurance") as scenario:
+        worker = scenario.start_worker(is_program=True).begin()
         statuses: Counter[JobStatus] = Counter()
         first_bytes = 0
         for done in range(0, count, WAVE):
             if done == FIRST:
                 first_bytes = memory_bytes(worker.pid)
-            jobs = stage.submit(unique(image) for image in islice(cycle(small_images()), WAVE))
-            statuses.update(record.status for record in stage.wait_for_end(jobs).values())
+            jobs = scenario.submit(unique(image) for image in islice(cycle(small_images()), WAVE))
+            statuses.update(record.status for record in scenario.wait_for_end(jobs).values())
         last_bytes = memory_bytes(worker.pid)
         say(f"{count} jobs: {first_bytes / 1e6:.0f} MB after {FIRST}, {last_bytes / 1e6:.0f} MB at the end")
-        yield Endurance(statuses, first_bytes, last_bytes, Books.read(stage.redis, {}).everlasting)
+        yield Endurance(statuses, first_bytes, last_bytes, RedisState.read(scenario.redis, {}).everlasting)
 
 
 def memory_bytes(pid: int) -> int:
-    """Read the resident set, without the pages that are files'."""
+    """Read the resident set size, without the pages of files."""
     resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 

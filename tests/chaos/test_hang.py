@@ -1,4 +1,4 @@
-"""The model never returns: the worker notices by itself, stops to look alive, and makes way for another."""
+"""The model never returns: the worker notices it, stops its heartbeat, and ends, so that another takes over."""
 
 import json
 import signal
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 from pytest_httpserver import HTTPServer
 
-from chaos.books import Books, settled_books
-from chaos.conftest import OpenStage
+from chaos.conftest import OpenScenario
+from chaos.redis_state import RedisState, settled_state
 from image_analysis_common.models import JobStatus
 from support.collector import Span, collect, exporting_to
 from support.images import Marker, marked, small_images, unique
@@ -21,41 +21,41 @@ LIMIT_S = 3
 RECOVERY_S = 20
 EXIT_STUCK = 70
 NOTICED_S = LIMIT_S + 5
-"""A beat comes every 3 s at most, and the 2 cores are busy."""
+"""A heartbeat comes every 3 s, and the 2 cores are busy."""
 
 
 @dataclass(frozen=True)
 class Hang:
-    """What became of a worker whose model hung, of the jobs that it had in hand, and of those behind them."""
+    """The outcome of a worker whose model hung, of its jobs, and of the jobs in the queue."""
 
     exit_code: int
     noticed_s: float
     hung: tuple[JobStatus, str | None]
     others: list[JobStatus]
     recovered_s: float
-    books: Books
-    balanced_books: Books
+    state: RedisState
+    clean_state: RedisState
     ends: list[tuple[str, str]]
-    """What the log says of the job that hung: the events and their codes."""
+    """The log events of the job that hung, with their codes."""
     spans: list[Span]
 
 
 @pytest.fixture(scope="module")
-def hang(open_stage: OpenStage, make_httpserver: HTTPServer) -> Iterator[Hang]:
+def hang(open_scenario: OpenScenario, make_httpserver: HTTPServer) -> Iterator[Hang]:
     spans = collect(make_httpserver)
     variables = {"JOB_TIMEOUT_SECONDS": str(LIMIT_S), "MAX_BATCH_SIZE": "1", **exporting_to(make_httpserver)}
-    with open_stage("hang") as stage:
-        first, second = (stage.start_worker(variables) for _ in range(2))
-        [hung] = stage.submit([marked(Marker.HANGS_IN_CLASSIFY)])
-        stage.redis.hset(f"rq:job:{hung}", "meta", json.dumps({"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}))
+    with open_scenario("hang") as scenario:
+        first, second = (scenario.start_worker(variables) for _ in range(2))
+        [hung] = scenario.submit([marked(Marker.HANGS_IN_CLASSIFY)])
+        scenario.redis.hset(f"rq:job:{hung}", "meta", json.dumps({"traceparent": f"00-{TRACE_ID}-{CALLER_ID}-01"}))
         first.begin().report("classify")
-        others = stage.submit(unique(image) for image in small_images())
+        others = scenario.submit(unique(image) for image in small_images())
         assert first.wait_for_report() == 1
         hung_s = time.monotonic()
         exit_code = first.wait()
         ended_s = time.monotonic()
         second.begin()
-        records = stage.wait_for_end([hung, *others])
+        records = scenario.wait_for_end([hung, *others])
         recovered_s = time.monotonic()
         yield Hang(
             exit_code=exit_code,
@@ -63,8 +63,8 @@ def hang(open_stage: OpenStage, make_httpserver: HTTPServer) -> Iterator[Hang]:
             hung=(records[hung].status, error.code if (error := records[hung].error) else None),
             others=[records[job_id].status for job_id in others],
             recovered_s=recovered_s - ended_s,
-            books=settled_books(stage.redis, records, frozenset({second.name})),
-            balanced_books=Books.balanced(records, frozenset({second.name})),
+            state=settled_state(scenario.redis, records, frozenset({second.name})),
+            clean_state=RedisState.clean(records, frozenset({second.name})),
             ends=[
                 (line["event"], line["code"])
                 for line in first.log.events("job_failed", "job_completed", "job_retried")
@@ -93,18 +93,20 @@ def test_other_jobs_go_on_elsewhere(hang: Hang) -> None:
     assert (set(hang.others), hang.recovered_s < RECOVERY_S) == ({JobStatus.COMPLETED}, True), hang.recovered_s
 
 
-def test_books_balance_after_a_hang(hang: Hang) -> None:
-    assert hang.books == hang.balanced_books
+def test_redis_is_clean_after_a_hang(hang: Hang) -> None:
+    assert hang.state == hang.clean_state
 
 
-def test_stopped_process_does_not_wait_for_a_hung_decoder(open_stage: OpenStage) -> None:
-    with open_stage("hung-decoder") as stage:
-        worker = stage.start_worker({"JOB_TIMEOUT_SECONDS": "20"}).begin()
+def test_stopped_process_does_not_wait_for_a_hung_decoder(open_scenario: OpenScenario) -> None:
+    with open_scenario("hung-decoder") as scenario:
+        worker = scenario.start_worker({"JOB_TIMEOUT_SECONDS": "20"}).begin()
         worker.report("decode")
-        [job_id] = stage.submit([marked(Marker.HANGS_IN_DECODE)])
+        [job_id] = scenario.submit([marked(Marker.HANGS_IN_DECODE)])
         assert worker.wait_for_report() == 1
 
         worker.signal(signal.SIGTERM)
 
         assert worker.wait(timeout_s=25) in (0, EXIT_STUCK)
-        wait_until(lambda: stage.statuses([job_id]) != ["PROCESSING"], "the job is somebody else's again", RECOVERY_S)
+        wait_until(
+            lambda: scenario.statuses([job_id]) != ["PROCESSING"], "the job is somebody else's again", RECOVERY_S
+        )

@@ -1,4 +1,4 @@
-"""The same image again and again while it is in flight: one run, and nobody waits in vain."""
+"""The same image is submitted many times while it is in flight: it runs once, and every job is answered."""
 
 import asyncio
 import base64
@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from addresses import LOOPBACK, Addresses
-from chaos.books import Books, settled_books
-from chaos.conftest import OpenStage
-from chaos.stage import Stage
+from chaos.conftest import OpenScenario
+from chaos.redis_state import RedisState, settled_state
+from chaos.scenario import Scenario
 from chaos.workers import Worker
 from support.images import Marker, damaged_image, marked, small_images, unique
 from support.waiting import wait_until
@@ -29,13 +29,13 @@ Answer = dict[str, Any]
 class Clients:
     """Many clients of two API processes."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.urls = [self._start_api(stage) for _ in range(2)]
+    def __init__(self, scenario: Scenario) -> None:
+        self.urls = [self._start_api(scenario) for _ in range(2)]
         for url in self.urls:
             wait_until(partial(self._is_up, url), "the API answers", 60)
 
     def submit(self, image: bytes, count: int) -> list[Answer]:
-        """Send an image many times at once, through both."""
+        """Send an image many times at once, through both processes."""
         body = {"image_data": base64.b64encode(image).decode()}
 
         async def submit() -> list[Answer]:
@@ -46,13 +46,13 @@ class Clients:
         return asyncio.run(submit())
 
     def answers(self, jobs: list[str]) -> list[Answer]:
-        """Ask for jobs; what is said of each, without its ID."""
+        """Return the status of each job, without its ID."""
         with httpx.Client(trust_env=False, timeout=30) as client:
             bodies = [client.get(f"{self.urls[n % 2]}/analysis-status/{job}").json() for n, job in enumerate(jobs)]
         return [{name: value for name, value in body.items() if name != "job_id"} for body in bodies]
 
     def wait_for_answers(self, jobs: list[str], timeout_s: float = 30) -> list[Answer]:
-        """Wait until all have ended; return the last that was said of them."""
+        """Wait until all have ended; return their last statuses."""
         latest: list[Answer] = []
 
         def have_ended() -> bool:
@@ -62,13 +62,13 @@ class Clients:
         try:
             wait_until(have_ended, "all jobs end", timeout_s)
         except AssertionError:
-            return latest  # the assertion on the whole says more
+            return latest  # the test's own assertion says more
         return latest
 
-    def _start_api(self, stage: Stage) -> str:
+    def _start_api(self, scenario: Scenario) -> str:
         port = str(Addresses.choose({}, free_ports=True).api_port)
         limits = {"RATE_LIMIT_MAX_REQUESTS": "10000"}
-        stage.start_program("image_analysis_api", API_PORT=port, API_HOST=LOOPBACK, **limits)
+        scenario.start_program("image_analysis_api", API_PORT=port, API_HOST=LOOPBACK, **limits)
         return f"http://{LOOPBACK}:{port}"
 
     def _is_up(self, url: str) -> bool:
@@ -78,21 +78,21 @@ class Clients:
             return False
 
 
-Scene = tuple[Stage, Clients]
+Scene = tuple[Scenario, Clients]
 
 
 @pytest.fixture(scope="module")
-def world(open_stage: OpenStage) -> Iterator[Scene]:
-    with open_stage("identical") as stage:
-        yield stage, Clients(stage)
+def world(open_scenario: OpenScenario) -> Iterator[Scene]:
+    with open_scenario("identical") as scenario:
+        yield scenario, Clients(scenario)
 
 
 @pytest.fixture
 def scene(world: Scene) -> Iterator[Scene]:
-    stage, _ = world
-    stage.redis.flushall()
+    scenario, _ = world
+    scenario.redis.flushall()
     yield world
-    stage.close_workers()
+    scenario.close_workers()
 
 
 def identifiers(answers: list[Answer]) -> list[str]:
@@ -102,20 +102,20 @@ def identifiers(answers: list[Answer]) -> list[str]:
 
 
 def count_runs(*workers: Worker) -> int:
-    """Count the images that came into a model."""
+    """Count the images that went through a model."""
     return sum(int(line["images"]) for worker in workers for line in worker.log.events("model_entered"))
 
 
-def check_books(stage: Stage, jobs: list[str], *living: Worker) -> None:
-    """Hold RQ's books against the records of the jobs that RQ knows: followers have none of their own."""
-    known = [job_id for job_id in jobs if stage.redis.exists(f"rq:job:{job_id}")]
-    records, names = stage.records(known), frozenset(worker.name for worker in living)
-    assert settled_books(stage.redis, records, names) == Books.balanced(records, names)
+def check_registries(scenario: Scenario, jobs: list[str], *living: Worker) -> None:
+    """Compare RQ's registries with the records of the jobs that RQ knows: followers have no RQ job."""
+    known = [job_id for job_id in jobs if scenario.redis.exists(f"rq:job:{job_id}")]
+    records, names = scenario.records(known), frozenset(worker.name for worker in living)
+    assert settled_state(scenario.redis, records, names) == RedisState.clean(records, names)
 
 
 def test_fifty_that_wait_together_share_one_run(scene: Scene) -> None:
-    stage, clients = scene
-    worker = stage.start_worker()
+    scenario, clients = scene
+    worker = scenario.start_worker()
 
     accepted = clients.submit(unique(small_images()[0]), SUBMISSIONS)
     worker.begin()
@@ -124,15 +124,15 @@ def test_fifty_that_wait_together_share_one_run(scene: Scene) -> None:
     assert {answer["status"] for answer in accepted} == {"PENDING"}
     assert answers == [answers[0] | {"status": "COMPLETED"}] * SUBMISSIONS
     assert count_runs(worker) == 1
-    check_books(stage, jobs, worker)
+    check_registries(scenario, jobs, worker)
 
 
 def test_those_that_come_while_it_runs_share_that_run(scene: Scene) -> None:
-    stage, clients = scene
-    worker = stage.start_worker().begin()
+    scenario, clients = scene
+    worker = scenario.start_worker().begin()
     assert worker.name
 
-    # The run ends amid the submissions, in one round or another at every instant.
+    # The run ends during the submissions; over all rounds, at many different moments.
     rounds = [clients.submit(unique(image), SUBMISSIONS) for image in small_images()[:ROUNDS]]
     jobs = [identifiers(accepted) for accepted in rounds]
     answers = [clients.wait_for_answers(some) for some in jobs]
@@ -140,34 +140,34 @@ def test_those_that_come_while_it_runs_share_that_run(scene: Scene) -> None:
     for some in answers:
         assert [(x["status"], x["result"]) for x in some] == [("COMPLETED", some[0]["result"])] * SUBMISSIONS
     assert count_runs(worker) == ROUNDS
-    check_books(stage, [job_id for some in jobs for job_id in some], worker)
+    check_registries(scenario, [job_id for some in jobs for job_id in some], worker)
 
 
 def test_followers_of_a_job_that_fails_get_its_failure(scene: Scene) -> None:
-    stage, clients = scene
-    worker = stage.start_worker()
+    scenario, clients = scene
+    worker = scenario.start_worker()
 
     accepted = clients.submit(damaged_image(), 10)
     worker.begin()
     answers = clients.wait_for_answers(jobs := identifiers(accepted))
 
     assert [(answer["status"], answer["error"]["code"]) for answer in answers] == [("FAILED", "corrupt_image")] * 10
-    check_books(stage, jobs, worker)
+    check_registries(scenario, jobs, worker)
 
 
-def test_image_that_failed_once_is_run_anew_for_whoever_asks_again(scene: Scene) -> None:
-    stage, clients = scene
-    stage.start_worker().begin()
+def test_image_that_failed_runs_again_when_it_is_resubmitted(scene: Scene) -> None:
+    scenario, clients = scene
+    scenario.start_worker().begin()
 
     answers = [clients.wait_for_answers(identifiers(clients.submit(damaged_image(), 1))) for _ in range(2)]
 
     assert [[answer["status"] for answer in pair] for pair in answers] == [["FAILED"], ["FAILED"]]
-    assert stage.redis.zcard("rq:failed:analysis-vit-tiny-cifar10") == 2
+    assert scenario.redis.zcard("rq:failed:analysis-vit-tiny-cifar10") == 2
 
 
 def test_followers_of_a_killed_worker_get_the_next_ones_result(scene: Scene) -> None:
-    stage, clients = scene
-    first, second = stage.start_worker({"SLOW_S": "2"}).begin(), stage.start_worker({"SLOW_S": "0"})
+    scenario, clients = scene
+    first, second = scenario.start_worker({"SLOW_S": "2"}).begin(), scenario.start_worker({"SLOW_S": "0"})
     first.report("classify")
 
     accepted = clients.submit(image := marked(Marker.IS_SLOW), 10)
@@ -182,4 +182,4 @@ def test_followers_of_a_killed_worker_get_the_next_ones_result(scene: Scene) -> 
 
     assert answers == [answers[0] | {"status": "COMPLETED"}] * 11
     assert recovery_s < RECOVERY_S
-    check_books(stage, jobs, second)
+    check_registries(scenario, jobs, second)

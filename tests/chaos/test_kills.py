@@ -1,4 +1,4 @@
-"""Workers are killed at any instant, again and again, under load: every job ends, with the answer it always has."""
+"""Workers are killed at any moment, many times, under load: every job ends, always with the same answer."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from chaos.books import Books, settled_books
-from chaos.conftest import OpenStage
-from chaos.custody import Custody, Recoveries
+from chaos.conftest import OpenScenario
+from chaos.kill_log import KillLog, Recoveries
 from chaos.killer import Feeder, Killer
-from chaos.stage import Stage
+from chaos.redis_state import RedisState, settled_state
+from chaos.scenario import Scenario
 from chaos.statuses import StatusPoller
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
@@ -23,22 +23,22 @@ from support.images import large_images, small_images, unique
 
 RECOVERY_S = 20
 CONFIDENCE_TOLERANCE = 0.002
-"""How far a confidence may lie from the undisturbed run's: another batch is another order of summing up."""
+"""Largest difference of a confidence from the undisturbed run: the order of summation depends on the batch."""
 
 Answer = tuple[str, float]
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What there is to see when the last job has ended."""
+    """Everything that was observed when the last job has ended."""
 
     records: dict[str, JobRecord]
     expected: dict[str, Answer]
-    custody: Custody
+    kill_log: KillLog
     poller: StatusPoller
     recoveries: Recoveries
-    books: Books
-    balanced_books: Books
+    state: RedisState
+    clean_state: RedisState
     exit_codes: list[int]
 
 
@@ -47,37 +47,37 @@ def answer(record: JobRecord) -> Answer:
     return record.result.label, record.result.confidence
 
 
-def undisturbed_answers(stage: Stage) -> dict[bytes, Answer]:
-    """Run each image once, in peace; every answer must differ from the others, or a mix-up would not show."""
-    worker = stage.start_worker().begin()
+def undisturbed_answers(scenario: Scenario) -> dict[bytes, Answer]:
+    """Run each image once without kills; all answers must differ, or a mix-up would not be noticed."""
+    worker = scenario.start_worker().begin()
     images = [*small_images(), *large_images()]
-    jobs = stage.submit(unique(image) for image in images)
-    records = stage.wait_for_end(jobs)
+    jobs = scenario.submit(unique(image) for image in images)
+    records = scenario.wait_for_end(jobs)
     worker.close()
     answers = [answer(records[job_id]) for job_id in jobs]
     assert len({(label, round(confidence, 2)) for label, confidence in answers}) > len(answers) // 2, answers
-    stage.redis.flushall()
+    scenario.redis.flushall()
     return dict(zip(images, answers, strict=True))
 
 
 @pytest.fixture(scope="module")
-def aftermath(open_stage: OpenStage, kills: int, seed: int, say: Callable[[str], None]) -> Iterator[Aftermath]:
+def aftermath(open_scenario: OpenScenario, kills: int, seed: int, say: Callable[[str], None]) -> Iterator[Aftermath]:
     chance = random.Random(seed)
-    with open_stage("kills") as stage:
-        answers = undisturbed_answers(stage)
-        crew = stage.start_crew()
-        poller = StatusPoller(stage.redis_server.url)
-        feeder = Feeder(stage, poller, chance)
-        custody = Custody(stage.redis)
-        killer = Killer(stage, crew, feeder, poller, custody, chance)
+    with open_scenario("kills") as scenario:
+        answers = undisturbed_answers(scenario)
+        crew = scenario.start_crew()
+        poller = StatusPoller(scenario.redis_server.url)
+        feeder = Feeder(scenario, poller, chance)
+        kill_log = KillLog(scenario.redis)
+        killer = Killer(scenario, crew, feeder, poller, kill_log, chance)
         poller.start()
         feeder.start()
         for aim in killer.plan(kills):
             killer.kill(aim)
         feeder.stop()
-        records = stage.wait_for_end(list(feeder.images), timeout_s=60, crew=crew)
+        records = scenario.wait_for_end(list(feeder.images), timeout_s=60, crew=crew)
         poller.stop()
-        recoveries = custody.recoveries(poller.ended_s)
+        recoveries = kill_log.recoveries(poller.ended_s)
         say(f"{len(records)} jobs, {poller.samples} statuses sampled; {recoveries.summary()}")
         if path := os.environ.get("CHAOS_REPORT"):
             Path(path).write_text(json.dumps(recoveries.report(seed), indent=2) + "\n")
@@ -85,11 +85,11 @@ def aftermath(open_stage: OpenStage, kills: int, seed: int, say: Callable[[str],
         yield Aftermath(
             records=records,
             expected={job_id: answers[image] for job_id, image in feeder.images.items()},
-            custody=custody,
+            kill_log=kill_log,
             poller=poller,
             recoveries=recoveries,
-            books=settled_books(stage.redis, records, living),
-            balanced_books=Books.balanced(records, living),
+            state=settled_state(scenario.redis, records, living),
+            clean_state=RedisState.clean(records, living),
             exit_codes=crew.dismiss(),
         )
 
@@ -117,9 +117,9 @@ def test_only_a_job_whose_workers_were_all_killed_fails(aftermath: Aftermath) ->
     errors = {job: record.error for job, record in aftermath.records.items() if record.status is JobStatus.FAILED}
 
     wrong = {
-        job: (error, aftermath.custody.hits(job))
+        job: (error, aftermath.kill_log.hits(job))
         for job, error in errors.items()
-        if error is None or error.code != "worker_lost" or len(aftermath.custody.hits(job)) < MAX_ATTEMPTS
+        if error is None or error.code != "worker_lost" or len(aftermath.kill_log.hits(job)) < MAX_ATTEMPTS
     }
 
     assert wrong == {}
@@ -148,8 +148,8 @@ def test_no_finished_answer_changes(aftermath: Aftermath) -> None:
     assert aftermath.poller.changed_answers == []
 
 
-def test_books_balance_and_forget_the_dead(aftermath: Aftermath) -> None:
-    assert aftermath.books == aftermath.balanced_books
+def test_redis_is_clean_and_forget_the_dead(aftermath: Aftermath) -> None:
+    assert aftermath.state == aftermath.clean_state
 
 
 def test_workers_of_the_end_stop_in_order(aftermath: Aftermath) -> None:

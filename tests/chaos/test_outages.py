@@ -1,4 +1,4 @@
-"""Redis goes away: the workers wait, say so once, and go on where they were; nobody is blamed for it."""
+"""Redis is down: the workers wait, log it once, and continue where they were; no job loses an attempt."""
 
 import time
 from collections import Counter
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from chaos.books import Books, retries_left, settled_books
-from chaos.conftest import OpenStage
-from chaos.stage import Stage
+from chaos.conftest import OpenScenario
+from chaos.redis_state import RedisState, retries_left, settled_state
+from chaos.scenario import Scenario
 from chaos.workers import Worker
 from support.images import large_images, small_images, unique
 from support.waiting import wait_until
@@ -22,31 +22,33 @@ IDLE_WORKERS = 6
 
 @dataclass(frozen=True)
 class Outage:
-    """What is to be seen after Redis was away in the midst of work."""
+    """What was observed after Redis was down during work."""
 
     final_statuses: Counter[str]
     took_s: float
-    """From the return of Redis to the end of the last job."""
+    """Time from the return of Redis to the end of the last job."""
     exit_codes: list[int | None]
     state_lines: list[list[str]]
-    """For each worker the changes that it told of."""
+    """For each worker, the changes that it logged."""
     completions: Counter[int]
-    """How many jobs were told of as completed once, twice, ..."""
+    """How many jobs were logged as completed once, twice, ..."""
     retries_left: list[int]
     first_retries_left: list[int]
-    books: Books
-    balanced_books: Books
+    state: RedisState
+    clean_state: RedisState
 
 
 def changes(worker: Worker) -> list[str]:
-    """Return what a worker has logged of Redis's absence and return."""
+    """Return a worker's log events at the start and the end of the outage."""
     return [line["event"] for line in worker.log.events("store_unavailable", "store_available")]
 
 
-def observe(stage: Stage, workers: list[Worker], jobs: list[str], retries: list[int], came_back_s: float) -> Outage:
-    records = stage.wait_for_end(jobs, timeout_s=40)
+def observe(
+    scenario: Scenario, workers: list[Worker], jobs: list[str], retries: list[int], came_back_s: float
+) -> Outage:
+    records = scenario.wait_for_end(jobs, timeout_s=40)
     took_s = time.monotonic() - came_back_s
-    # The last job may end on one worker while the other one still waits before it asks Redis again.
+    # The last job may end on one worker while the other one still waits before it retries.
     wait_until(
         lambda: all(changes(worker)[-1:] != ["store_unavailable"] for worker in workers), "all workers are back", 10
     )
@@ -58,10 +60,10 @@ def observe(stage: Stage, workers: list[Worker], jobs: list[str], retries: list[
         exit_codes=[worker.exit_code for worker in workers],
         state_lines=[changes(worker) for worker in workers],
         completions=Counter(ends.values()),
-        retries_left=retries_left(stage.redis, jobs),
+        retries_left=retries_left(scenario.redis, jobs),
         first_retries_left=retries,
-        books=settled_books(stage.redis, records, living),
-        balanced_books=Books.balanced(records, living),
+        state=settled_state(scenario.redis, records, living),
+        clean_state=RedisState.clean(records, living),
     )
 
 
@@ -70,60 +72,60 @@ def wait_for(duration_s: float) -> None:
     wait_until(lambda: time.monotonic() >= until_s, "the outage is over", duration_s + 10)
 
 
-def restart(stage: Stage, _outage_s: float) -> None:
-    stage.redis_server.stop()
-    stage.redis_server.start()
+def restart(scenario: Scenario, _outage_s: float) -> None:
+    scenario.redis_server.stop()
+    scenario.redis_server.start()
 
 
-def stop(stage: Stage, outage_s: float) -> None:
-    stage.redis_server.kill()
+def stop(scenario: Scenario, outage_s: float) -> None:
+    scenario.redis_server.kill()
     wait_for(outage_s)
-    stage.redis_server.start()
+    scenario.redis_server.start()
 
 
-def pause(stage: Stage, outage_s: float) -> None:
-    with stage.redis_server.paused():
+def pause(scenario: Scenario, outage_s: float) -> None:
+    with scenario.redis_server.paused():
         wait_for(outage_s)
 
 
-def interrupt_work(stage: Stage, fault: Callable[[Stage, float], None], outage_s: float) -> Outage:
-    """Two workers, a full queue, and Redis away in the midst of it."""
+def interrupt_work(scenario: Scenario, fault: Callable[[Scenario, float], None], outage_s: float) -> Outage:
+    """Two workers and a full queue; Redis fails during the work."""
     images = [*large_images(), *small_images()]
-    jobs = stage.submit(unique(images[number % len(images)]) for number in range(JOBS))
-    retries = retries_left(stage.redis, jobs)
-    workers = [stage.start_worker(is_program=True).begin() for _ in range(2)]
+    jobs = scenario.submit(unique(images[number % len(images)]) for number in range(JOBS))
+    retries = retries_left(scenario.redis, jobs)
+    workers = [scenario.start_worker(is_program=True).begin() for _ in range(2)]
     assert len({worker.name for worker in workers}) == 2
-    wait_until(lambda: stage.statuses(jobs).count("COMPLETED") > JOBS // 10, "the workers are at work", 60)
-    assert stage.statuses(jobs).count("COMPLETED") < JOBS, "the outage would come after the work"
-    fault(stage, outage_s)
+    wait_until(lambda: scenario.statuses(jobs).count("COMPLETED") > JOBS // 10, "the workers are at work", 60)
+    assert scenario.statuses(jobs).count("COMPLETED") < JOBS, "the outage would come after the work"
+    fault(scenario, outage_s)
     came_back_s = time.monotonic()
-    return observe(stage, workers, jobs, retries, came_back_s)
+    return observe(scenario, workers, jobs, retries, came_back_s)
 
 
-def interrupt_hand_over(stage: Stage, outage_s: float) -> Outage:
-    """Idle workers, and Redis paused within the millisecond in which they take a job each."""
-    workers = [stage.start_worker(is_program=True).begin() for _ in range(IDLE_WORKERS)]
+def interrupt_hand_over(scenario: Scenario, outage_s: float) -> Outage:
+    """Idle workers; Redis is paused within the millisecond in which each takes a job."""
+    workers = [scenario.start_worker(is_program=True).begin() for _ in range(IDLE_WORKERS)]
     assert len({worker.name for worker in workers}) == IDLE_WORKERS
-    jobs = stage.submit(unique(image) for image in small_images()[:IDLE_WORKERS])
-    with stage.redis_server.paused():
+    jobs = scenario.submit(unique(image) for image in small_images()[:IDLE_WORKERS])
+    with scenario.redis_server.paused():
         wait_for(outage_s)
     came_back_s = time.monotonic()
-    return observe(stage, workers, jobs, [], came_back_s)
+    return observe(scenario, workers, jobs, [], came_back_s)
 
 
 @pytest.fixture(scope="module")
-def outages(open_stage: OpenStage, outage_s: float) -> Iterator[dict[str, Future[Outage]]]:
-    """Have them at the same time: most of it is waiting."""
-    scenes: dict[str, Callable[[Stage], Outage]] = {
-        "restarted": lambda stage: interrupt_work(stage, restart, outage_s),
-        "stopped": lambda stage: interrupt_work(stage, stop, outage_s),
-        "paused": lambda stage: interrupt_work(stage, pause, outage_s),
-        "paused at the hand-over": lambda stage: interrupt_hand_over(stage, outage_s),
+def outages(open_scenario: OpenScenario, outage_s: float) -> Iterator[dict[str, Future[Outage]]]:
+    """Run the scenarios at the same time, because most of their time is waiting."""
+    scenes: dict[str, Callable[[Scenario], Outage]] = {
+        "restarted": lambda scenario: interrupt_work(scenario, restart, outage_s),
+        "stopped": lambda scenario: interrupt_work(scenario, stop, outage_s),
+        "paused": lambda scenario: interrupt_work(scenario, pause, outage_s),
+        "paused at the hand-over": lambda scenario: interrupt_hand_over(scenario, outage_s),
     }
 
     def run(name: str) -> Outage:
-        with open_stage("outage") as stage:
-            return scenes[name](stage)
+        with open_scenario("outage") as scenario:
+            return scenes[name](scenario)
 
     with ThreadPoolExecutor(8) as threads:
         yield {name: threads.submit(run, name) for name in scenes}
@@ -151,7 +153,7 @@ def test_each_change_is_one_log_line(outages: dict[str, Future[Outage]], name: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_change_is_told_of_twice(outages: dict[str, Future[Outage]], name: str) -> None:
+def test_no_change_is_logged_twice(outages: dict[str, Future[Outage]], name: str) -> None:
     for lines in outages[name].result().state_lines:
         assert lines == ["store_unavailable", "store_available"] * (len(lines) // 2)
         assert len(lines) <= 2
@@ -168,13 +170,13 @@ def test_each_job_completes_once(outages: dict[str, Future[Outage]], name: str) 
 def test_outage_uses_up_no_attempt(outages: dict[str, Future[Outage]], name: str) -> None:
     outage = outages[name].result()
 
-    # A start whose answer the outage swallowed may have happened: that attempt is gone, and it is the only one.
+    # A start whose answer was lost in the outage may have been executed: it uses up one attempt, and only one.
     used = [first - left for first, left in zip(outage.first_retries_left, outage.retries_left, strict=True)]
     assert set(used) <= ({0, 1} if name == "paused" else {0})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_books_balance_after_an_outage(outages: dict[str, Future[Outage]], name: str) -> None:
+def test_redis_is_clean_after_an_outage(outages: dict[str, Future[Outage]], name: str) -> None:
     outage = outages[name].result()
 
-    assert outage.books == outage.balanced_books
+    assert outage.state == outage.clean_state

@@ -1,4 +1,4 @@
-"""Images that take their worker down, cannot be decoded, or never come to an end: each fails alone."""
+"""Images that kill their worker, cannot be decoded, or never end: each fails alone."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 
 import pytest
 
-from chaos.books import Books, settled_books
-from chaos.conftest import OpenStage
+from chaos.conftest import OpenScenario
+from chaos.redis_state import RedisState, settled_state
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from support.images import Marker, damaged_image, marked, small_images, unique
 from support.waiting import wait_until
 
 NEIGHBORS = 10
-"""On each side of the bad image, so that it shares its batch."""
+"""Good images before and after the bad one, so that it shares its batch."""
 LIMIT_S = 3
 EXIT_STUCK = 70
 
 
 @dataclass(frozen=True)
 class End:
-    """How a bad image among good ones ended, and what it did to the workers."""
+    """How a bad image among good ones ended, and its effect on the workers."""
 
     bad: JobRecord
     neighbors: list[JobStatus]
     exit_codes: list[int | None]
-    books: Books
-    balanced_books: Books
+    state: RedisState
+    clean_state: RedisState
 
     @property
     def verdict(self) -> tuple[JobStatus, str | None]:
@@ -45,15 +45,15 @@ BAD_IMAGES: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.fixture(scope="module")
-def ends(open_stage: OpenStage) -> Iterator[dict[str, Future[End]]]:
-    """Run the five at the same time: most of their time is waiting for a worker to be missed."""
+def ends(open_scenario: OpenScenario) -> Iterator[dict[str, Future[End]]]:
+    """Run all of them at the same time: most of their time is waiting until a dead worker is noticed."""
 
     def run(name: str) -> End:
         good = [unique(small_images()[number]) for number in range(2 * NEIGHBORS)]
-        with open_stage("poison") as stage:
-            jobs = stage.submit([*good[:NEIGHBORS], BAD_IMAGES[name](), *good[NEIGHBORS:]])
-            crew = stage.start_crew(spares=1, JOB_TIMEOUT_SECONDS=str(LIMIT_S))
-            records = stage.wait_for_end(jobs, timeout_s=90, crew=crew)
+        with open_scenario("poison") as scenario:
+            jobs = scenario.submit([*good[:NEIGHBORS], BAD_IMAGES[name](), *good[NEIGHBORS:]])
+            crew = scenario.start_crew(spares=1, JOB_TIMEOUT_SECONDS=str(LIMIT_S))
+            records = scenario.wait_for_end(jobs, timeout_s=90, crew=crew)
             if name.startswith("hangs"):
 
                 def has_replaced() -> bool:
@@ -66,8 +66,8 @@ def ends(open_stage: OpenStage) -> Iterator[dict[str, Future[End]]]:
                 bad=records.pop(jobs[NEIGHBORS]),
                 neighbors=[record.status for record in records.values()],
                 exit_codes=crew.exit_codes,
-                books=settled_books(stage.redis, whole := stage.records(jobs), living),
-                balanced_books=Books.balanced(whole, living),
+                state=settled_state(scenario.redis, whole := scenario.records(jobs), living),
+                clean_state=RedisState.clean(whole, living),
             )
 
     with ThreadPoolExecutor(8) as threads:
@@ -103,7 +103,7 @@ def test_neighbors_of_a_bad_image_complete(ends: dict[str, Future[End]], name: s
 
 
 @pytest.mark.parametrize("name", BAD_IMAGES)
-def test_books_balance_after_a_bad_image(ends: dict[str, Future[End]], name: str) -> None:
+def test_redis_is_clean_after_a_bad_image(ends: dict[str, Future[End]], name: str) -> None:
     end = ends[name].result()
 
-    assert end.books == end.balanced_books
+    assert end.state == end.clean_state

@@ -1,4 +1,4 @@
-"""SIGTERM under load: what is in the model is finished, everything else goes back untouched; a second one is obeyed."""
+"""SIGTERM under load: the batch in the model is finished, all other jobs go back; a second SIGTERM ends at once."""
 
 import signal
 import time
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from chaos.books import QUEUE, Books, eventually, retries_left, settled_books
-from chaos.conftest import OpenStage
-from chaos.stage import Stage
+from chaos.conftest import OpenScenario
+from chaos.redis_state import QUEUE, RedisState, eventually, retries_left, settled_state
+from chaos.scenario import Scenario
 from chaos.workers import Worker
 from support.images import Marker, large_images, marked, unique
 from support.replies import decoded
@@ -21,35 +21,35 @@ BATCH = 4
 JOBS = 24
 SLOW_S = 4.0
 IN_HAND = 24
-"""Jobs that a worker may have taken; those that it is just taking may overtake the others on their way back."""
+"""Jobs that a worker may have taken; those that it is just taking may be returned before the others."""
 STOPPED_S = 15
-"""A batch of large images on a busy machine, and a pop that blocks."""
+"""Longest time for a batch of large images on a busy machine and a blocking pop."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """What a stopped worker left to another one, and what came of it."""
+    """The jobs that a stopped worker left for another one, and their outcome."""
 
     statuses: list[str]
     queue: list[str]
     retries_left: list[int]
     final_statuses: Counter[str]
-    books: Books
-    balanced_books: Books
+    state: RedisState
+    clean_state: RedisState
 
     @classmethod
-    def to_another(cls, stage: Stage, jobs: list[str]) -> "Left":
-        statuses, queue, retries = stage.statuses(jobs), queued(stage), retries_left(stage.redis, jobs)
-        successor = stage.start_worker(is_program=True).begin()
-        records = stage.wait_for_end(jobs)
+    def to_another(cls, scenario: Scenario, jobs: list[str]) -> "Left":
+        statuses, queue, retries = scenario.statuses(jobs), queued(scenario), retries_left(scenario.redis, jobs)
+        successor = scenario.start_worker(is_program=True).begin()
+        records = scenario.wait_for_end(jobs)
         living = frozenset({successor.name})
         return cls(
             statuses=statuses,
             queue=queue,
             retries_left=retries,
             final_statuses=Counter(record.status.value for record in records.values()),
-            books=settled_books(stage.redis, records, living),
-            balanced_books=Books.balanced(records, living),
+            state=settled_state(scenario.redis, records, living),
+            clean_state=RedisState.clean(records, living),
         )
 
 
@@ -63,58 +63,58 @@ class Stop:
     took_s: float
     left: Left
     in_model: int = 0
-    """Jobs that had entered the model, the last batch included."""
+    """Jobs that had entered the model, including the last batch."""
     queued_at_once: int = 0
     """Jobs in the queue while the last batch was still in the model."""
 
 
-def queued(stage: Stage) -> list[str]:
-    return [decoded(job_id) for job_id in stage.redis.lrange(f"rq:queue:{QUEUE}", 0, -1)]
+def queued(scenario: Scenario) -> list[str]:
+    return [decoded(job_id) for job_id in scenario.redis.lrange(f"rq:queue:{QUEUE}", 0, -1)]
 
 
 def count_in_model(worker: Worker) -> int:
     return sum(int(line["images"]) for line in worker.log.events("model_entered"))
 
 
-def stop_program(stage: Stage) -> Stop:
-    """Stop the program itself, as a user starts it, amid large images."""
-    jobs = stage.submit(unique(large_images()[number % 3]) for number in range(80))
-    retries = retries_left(stage.redis, jobs)
-    program = stage.start_program("image_analysis_worker")
-    wait_until(lambda: "COMPLETED" in stage.statuses(jobs), "the program is at work", 60)
+def stop_program(scenario: Scenario) -> Stop:
+    """Stop the program, started as a user starts it, while it runs large images."""
+    jobs = scenario.submit(unique(large_images()[number % 3]) for number in range(80))
+    retries = retries_left(scenario.redis, jobs)
+    program = scenario.start_program("image_analysis_worker")
+    wait_until(lambda: "COMPLETED" in scenario.statuses(jobs), "the program is at work", 60)
     program.process.send_signal(signal.SIGTERM)
-    told_s = time.monotonic()
+    signaled_s = time.monotonic()
     exit_code = program.process.wait(timeout=30)
-    return Stop(jobs, retries, exit_code, time.monotonic() - told_s, Left.to_another(stage, jobs))
+    return Stop(jobs, retries, exit_code, time.monotonic() - signaled_s, Left.to_another(scenario, jobs))
 
 
-def stop_slow(stage: Stage, *, is_second_sent: bool) -> Stop:
-    """Stop a worker whose model takes seconds for a batch, while a batch is in it and more is prefetched."""
-    jobs = stage.submit(marked(Marker.IS_SLOW) for _ in range(JOBS))
-    retries = retries_left(stage.redis, jobs)
-    worker = stage.start_worker({"MAX_BATCH_SIZE": str(BATCH), "SLOW_S": str(SLOW_S)}).begin()
-    wait_until(lambda: "COMPLETED" in stage.statuses(jobs), "the first batch is done")
+def stop_slow(scenario: Scenario, *, is_second_sent: bool) -> Stop:
+    """Stop a worker with a slow model while one batch is in the model and more jobs are prefetched."""
+    jobs = scenario.submit(marked(Marker.IS_SLOW) for _ in range(JOBS))
+    retries = retries_left(scenario.redis, jobs)
+    worker = scenario.start_worker({"MAX_BATCH_SIZE": str(BATCH), "SLOW_S": str(SLOW_S)}).begin()
+    wait_until(lambda: "COMPLETED" in scenario.statuses(jobs), "the first batch is done")
     worker.report("classify")
     assert worker.wait_for_report()
-    wait_until(lambda: len(queued(stage)) < JOBS - count_in_model(worker), "more jobs are prefetched", SLOW_S / 2)
+    wait_until(lambda: len(queued(scenario)) < JOBS - count_in_model(worker), "more jobs are prefetched", SLOW_S / 2)
     worker.signal(signal.SIGTERM)
-    told_s = time.monotonic()
+    signaled_s = time.monotonic()
     in_model = count_in_model(worker)
-    at_once = eventually(lambda: len(queued(stage)), JOBS - in_model, SLOW_S / 4)
+    at_once = eventually(lambda: len(queued(scenario)), JOBS - in_model, SLOW_S / 4)
     if is_second_sent:
-        wait_until(lambda: time.monotonic() > told_s + 1.2, "the second signal is no echo of the first")
+        wait_until(lambda: time.monotonic() > signaled_s + 1.2, "the second signal is no echo of the first")
         worker.signal(signal.SIGTERM)
-        told_s = time.monotonic()
+        signaled_s = time.monotonic()
     exit_code = worker.wait()
-    took_s = time.monotonic() - told_s
-    return Stop(jobs, retries, exit_code, took_s, Left.to_another(stage, jobs), in_model, at_once)
+    took_s = time.monotonic() - signaled_s
+    return Stop(jobs, retries, exit_code, took_s, Left.to_another(scenario, jobs), in_model, at_once)
 
 
 @pytest.fixture(scope="module")
-def stops(open_stage: OpenStage) -> Iterator[dict[str, Future[Stop]]]:
+def stops(open_scenario: OpenScenario) -> Iterator[dict[str, Future[Stop]]]:
     def run(name: str) -> Stop:
-        with open_stage("stopping") as stage:
-            return stop_program(stage) if name == "program" else stop_slow(stage, is_second_sent=name == "twice")
+        with open_scenario("stopping") as scenario:
+            return stop_program(scenario) if name == "program" else stop_slow(scenario, is_second_sent=name == "twice")
 
     with ThreadPoolExecutor(8) as threads:
         yield {name: threads.submit(run, name) for name in ("program", "once", "twice")}
@@ -175,7 +175,7 @@ def test_another_worker_finishes_all(stops: dict[str, Future[Stop]], name: str) 
 
 
 @pytest.mark.parametrize("name", ["program", "once", "twice"])
-def test_books_balance_after_a_stop(stops: dict[str, Future[Stop]], name: str) -> None:
+def test_redis_is_clean_after_a_stop(stops: dict[str, Future[Stop]], name: str) -> None:
     left = stops[name].result().left
 
-    assert left.books == left.balanced_books
+    assert left.state == left.clean_state

@@ -1,4 +1,4 @@
-"""Worker processes: forked warm from a server that imported torch once, or started as a user starts them."""
+"""Worker processes: forked from a server that has imported torch, or started as a user starts them."""
 
 import json
 import os
@@ -13,19 +13,19 @@ from typing import Any
 
 from chaos import misbehaving
 from support.reaper import Reaper
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 LogLine = dict[str, Any]
 
 
 class LogFile:
-    """What a process wrote, one JSON object a line."""
+    """The log of a process, one JSON object a line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def events(self, *names: str) -> list[LogLine]:
-        """Read the lines of these events; of a line that is being written, nothing."""
+        """Read the lines of these events; a line that is still being written is skipped."""
         if not self.path.exists():
             return []
         whole = self.path.read_text().rpartition("\n")[0]
@@ -36,8 +36,8 @@ class LogFile:
 class Worker:
     """One worker process, loaded and waiting for `begin`.
 
-    A fork of a server that has only imported torch is ready in 0.2 s and costs as much; a start from nothing takes
-    7 s of a core, which sixty kills could not afford. Everything after the imports is the worker's own.
+    A fork of a server that has only imported torch is ready after 0.2 s of CPU; a fresh start takes 7 s, too much for
+    sixty kills. Everything after the imports is the same.
     """
 
     def __init__(
@@ -59,29 +59,29 @@ class Worker:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it lives; minus the signal's number if one ended it."""
+        """None while it lives; minus the signal's number if a signal ended it."""
         return self._process.exitcode
 
     @property
     def name(self) -> str:
-        """Its name in RQ's books; waits until it is there."""
+        """Its name in RQ; waits until it is registered."""
         [started] = wait_until(lambda: self.log.events("worker_started"), "the worker has a name")
         return str(started["worker"])
 
     def begin(self) -> "Worker":
-        """Tell it to serve."""
-        assert self._pipe.poll(30), f"the worker is not ready: {self.log.path.read_text()}"
+        """Let it serve."""
+        assert self._pipe.poll(PATIENCE_S), f"the worker is not ready: {self.log.path.read_text()}"
         assert self._pipe.recv() == "ready"
         self._pipe.send("serve")
         self.begun_s = time.monotonic()
         return self
 
     def report(self, method: str) -> None:
-        """Ask it to say when `method` of its model is entered next."""
+        """Ask it to report the next call of `method` of its model."""
         self._pipe.send(method)
 
     def wait_for_report(self, timeout_s: float = 20) -> int:
-        """Return the number of images with which the method was entered, 0 for none in time."""
+        """Return the number of images with which the method was entered; 0 if it was not entered in time."""
         return int(self._pipe.recv()) if self._pipe.poll(timeout_s) else 0
 
     def signal(self, number: signal.Signals) -> None:
@@ -95,7 +95,7 @@ class Worker:
         return self.exit_code
 
     def close(self) -> None:
-        """End it if it lives."""
+        """End it if it still lives."""
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -104,7 +104,7 @@ class Worker:
 
 
 class Program:
-    """A program of the service in a process of its own, as a user starts it."""
+    """A program of the service in a separate process, as a user starts it."""
 
     def __init__(self, reaper: Reaper, module: str, log: Path, environment: Mapping[str, str]) -> None:
         self._reaper = reaper
@@ -123,7 +123,7 @@ class Program:
 
 
 class Crew:
-    """Two workers at work, as a supervisor keeps them: one that dies is replaced at once, by a warm spare."""
+    """Some workers, kept running as by a supervisor: a spare that is already loaded replaces a dead one at once."""
 
     def __init__(self, start: Callable[[], Worker], *, size: int = 2, spares: int = 2) -> None:
         self._start = start
@@ -133,23 +133,23 @@ class Crew:
 
     @property
     def exit_codes(self) -> list[int | None]:
-        """How those ended that are gone, in that order."""
+        """The exit codes of the ended workers, in the order of their ends."""
         return [worker.exit_code for worker in self.gone]
 
     def tend(self) -> None:
-        """Replace whoever has ended since the last time."""
+        """Replace the workers that have ended since the last call."""
         for worker in [worker for worker in self.working if worker.exit_code is not None]:
             self.replace(worker)
 
     def replace(self, worker: Worker) -> None:
-        """Put a spare to work in the place of one that has ended."""
+        """Let a spare take the place of a worker that has ended."""
         worker.wait()
         self.gone.append(worker)
         self.working[self.working.index(worker)] = self._spares.pop(0).begin()
         self._spares.append(self._start())
 
     def dismiss(self) -> list[int]:
-        """Stop everybody as a deploy would; return the exit codes."""
+        """Stop all workers as a deployment does; return the exit codes."""
         for worker in self.working:
             worker.signal(signal.SIGTERM)
         return [worker.wait() for worker in self.working]

@@ -1,4 +1,4 @@
-"""Who had which job in hand when a worker was killed, and how long those jobs took to end after that."""
+"""Records which jobs a worker had when it was killed, and the time from the kill to the end of those jobs."""
 
 import statistics
 from collections.abc import Iterable, Mapping
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from redis import Redis
 
-from chaos.books import QUEUE
+from chaos.redis_state import QUEUE
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One SIGKILL: what it was aimed at, when it came and which jobs it hit."""
+    """One SIGKILL: its aim, its time, and the jobs that it hit."""
 
     aim: str
     at_s: float
@@ -19,18 +19,18 @@ class Kill:
 
 
 @dataclass
-class Custody:
-    """Reads from RQ's books which jobs a kill has hit."""
+class KillLog:
+    """Reads from RQ's registries which jobs a kill has hit."""
 
     redis: Redis
     kills: list[Kill] = field(default_factory=list)
     _between: frozenset[str] = frozenset()
 
     def note(self, aim: str, worker: str, at_s: float, unended: Iterable[str]) -> Kill:
-        """Note a kill, right after it: the jobs that the worker ran, and those between pop and start.
+        """Record a kill right after it: the jobs that the worker ran, and those between pop and start.
 
-        The books do not say who has popped a job before it is started. One that was there at the last kill already
-        is an orphan of that kill, or it would have been started meanwhile.
+        The registries do not say which worker has popped a job before it is started. A popped job that was there at the
+        last kill belongs to that kill: otherwise it would have been started by now.
         """
         with self.redis.pipeline() as pipeline:
             pipeline.lrange(f"rq:queue:{QUEUE}:intermediate", 0, -1)
@@ -54,7 +54,7 @@ class Custody:
         return [kill for kill in self.kills if job_id in kill.jobs]
 
     def recoveries(self, ended_s: Mapping[str, float]) -> "Recoveries":
-        """Measure the time from each kill to the end of the last job that it hit; a later hit starts anew."""
+        """Measure the time from each kill to the end of the last job that it hit; of several kills, the last counts."""
         slowest: dict[Kill, float] = {}
         for job_id in {job_id for kill in self.kills for job_id in kill.jobs}:
             last = self.hits(job_id)[-1]
@@ -65,7 +65,7 @@ class Custody:
 
 @dataclass(frozen=True)
 class Recoveries:
-    """For each kill its aim, the number of jobs it hit, and the slowest of their recoveries; None where it hit none."""
+    """For each kill its aim, the number of jobs that it hit, and their slowest recovery; None if it hit none."""
 
     kills: list[tuple[str, int, float | None]]
 
@@ -78,12 +78,12 @@ class Recoveries:
         by_aim = {aim: sum(1 for other, _, _ in self.kills if other == aim) for aim, _, _ in self.kills}
         return (
             f"{len(self.kills)} kills ({', '.join(f'{count} {aim}' for aim, count in sorted(by_aim.items()))}), "
-            f"{len(self.times_s)} of them with jobs in hand; recovery min {times_s[0]:.1f} s, "
+            f"{len(self.times_s)} of them hit jobs; recovery min {times_s[0]:.1f} s, "
             f"median {statistics.median(times_s):.1f} s, max {times_s[-1]:.1f} s"
         )
 
     def report(self, seed: int) -> dict[str, object]:
-        """Return what a program wants to know of it."""
+        """Return the report for `CHAOS_REPORT`."""
         times_s = self.times_s
         return {
             "seed": seed,

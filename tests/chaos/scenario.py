@@ -1,4 +1,4 @@
-"""One scenario's own world: a Redis, its workers, and a way to queue jobs as the API queues them."""
+"""The processes of one scenario: a Redis, its workers, and a way to queue jobs as the API does."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ FINAL = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class Submitter:
-    """Queues images as the API does, without its HTTP; belongs to one thread."""
+    """Queues images as the API does, without HTTP; only for one thread."""
 
     def __init__(self, redis_url: str) -> None:
         self._runner = asyncio.Runner()
@@ -52,8 +52,8 @@ class Submitter:
         self._runner.close()
 
 
-class Stage:
-    """Everything that a scenario starts, gone when the block is left."""
+class Scenario:
+    """Everything that a scenario starts; all of it ends with the block."""
 
     def __init__(self, context: ForkServerContext, reaper: Reaper, directory: Path) -> None:
         self._context = context
@@ -85,14 +85,14 @@ class Stage:
         return self._submitter.submit(images)
 
     def start_worker(self, environment: Mapping[str, str] = {}, *, is_program: bool = False) -> Worker:
-        """Start a worker that waits for `begin`; it misbehaves on marked images unless it is the program itself."""
+        """Start a worker that waits for `begin`. It misbehaves on marked images, unless `is_program`."""
         variables = self._variables(environment)
         worker = Worker(self._context, self._reaper, self._next_log(), variables, is_program=is_program)
         self._workers.append(worker)
         return worker
 
     def close_workers(self) -> None:
-        """End those that still live."""
+        """End the workers that still live."""
         while self._workers:
             self._workers.pop().close()
 
@@ -116,7 +116,7 @@ class Stage:
         return [record.status.value for record in self.records(jobs).values()]
 
     def wait_for_end(self, jobs: list[str], timeout_s: float = 60, crew: Crew | None = None) -> dict[str, JobRecord]:
-        """Wait until all jobs have ended, a crew being tended meanwhile; return their records, ended or not."""
+        """Wait until all jobs have ended, and replace dead workers of the crew; return the records, ended or not."""
 
         def have_ended() -> bool:
             if crew is not None:
@@ -126,7 +126,7 @@ class Stage:
         try:
             wait_until(have_ended, "all jobs end", timeout_s)
         except AssertionError:
-            return self.records(jobs)  # what is missing shows in the test's own assertion
+            return self.records(jobs)  # the test's own assertion shows what is missing
         return self.records(jobs)
 
     def _variables(self, environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""RQ's books and Redis's keys, as they must be when all is over."""
+"""RQ's lists and registries and Redis's keys, as they must be after all jobs have ended."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from support.waiting import wait_until
 
 QUEUE = tasks.queue_name(BUNDLED_MODEL)
 FORGOTTEN_S = 30
-"""In this time the lists of workers must be true: a dead one's last words have expired, and somebody has swept."""
+"""After this time, the lists of workers must be correct: dead workers' keys have expired and are cleaned up."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Books:
-    """What the books say."""
+class RedisState:
+    """The content of the state."""
 
     waiting: Mapping[str, list[str]]
-    """Every list under the queue's name that is not empty: the queue, the intermediate queue, whatever there is."""
+    """Every list under the queue's name that is not empty: the queue, the intermediate queue, and any other."""
     sighted: list[str]
     """Notes that a job was seen between pop and start: one that stays makes the job's next pop look like a loss."""
     started: list[str]
@@ -34,7 +34,7 @@ class Books:
     workers: frozenset[str]
     heard_workers: frozenset[str]
     everlasting: list[str]
-    """Keys that would stay for ever and may not."""
+    """Keys without an expiry that should have one."""
 
     @classmethod
     def read(cls, redis: Redis, jobs: Mapping[str, JobRecord]) -> Self:
@@ -56,8 +56,8 @@ class Books:
         )
 
     @classmethod
-    def balanced(cls, jobs: Mapping[str, JobRecord], workers: frozenset[str] = frozenset()) -> Self:
-        """What the books must say of ended jobs, while `workers` live."""
+    def clean(cls, jobs: Mapping[str, JobRecord], workers: frozenset[str] = frozenset()) -> Self:
+        """The correct content when all jobs have ended and `workers` live."""
         completed = frozenset(job for job, record in jobs.items() if record.status is JobStatus.COMPLETED)
         return cls(
             waiting={},
@@ -72,13 +72,13 @@ class Books:
         )
 
 
-def settled_books(redis: Redis, jobs: Mapping[str, JobRecord], workers: frozenset[str] = frozenset()) -> Books:
-    """Return the books once they balance, or as they are when that takes too long."""
-    return eventually(lambda: Books.read(redis, jobs), Books.balanced(jobs, workers), FORGOTTEN_S)
+def settled_state(redis: Redis, jobs: Mapping[str, JobRecord], workers: frozenset[str] = frozenset()) -> RedisState:
+    """Return the state as soon as it is clean, or as it is after the timeout."""
+    return eventually(lambda: RedisState.read(redis, jobs), RedisState.clean(jobs, workers), FORGOTTEN_S)
 
 
 def eventually(read: Callable[[], T], expected: T, timeout_s: float) -> T:
-    """Return what `read` gives as soon as that is `expected`, or the last of it, for an assertion on the whole."""
+    """Return the value of `read` as soon as it is `expected`, or the last value, for an assertion on the whole."""
     try:
         wait_until(lambda: read() == expected, "the expected value", timeout_s)
     except AssertionError:
@@ -101,7 +101,9 @@ def _everlasting(redis: Redis) -> list[str]:
             pipeline.ttl(name)
         lifetimes = pipeline.execute()
     forever = [name.decode() for name, ttl_s in zip(names, lifetimes, strict=True) if ttl_s == -1]
-    return sorted(name for name in forever if not name.startswith(rq_keys.PERMANENT_PREFIXES))
+    return sorted(
+        name for name in forever if not name.startswith((*keys.PERMANENT_PREFIXES, *rq_keys.PERMANENT_PREFIXES))
+    )
 
 
 def _texts(values: object) -> list[str]:
