@@ -1,6 +1,6 @@
-"""The composition of `infra/compose.yaml` under a name of its own, and what the engine says of it.
+"""Runs the composition of `infra/compose.yaml` under a separate name, and reads its state from the engine.
 
-Knows docker's command line; nothing of images, jobs or answers.
+Knows docker's command line, but neither images to classify nor jobs.
 """
 
 import json
@@ -26,7 +26,7 @@ class Composition:
         return Composition({**self._environment, **variables})
 
     def docker(self, *arguments: str, timeout_s: float = 120) -> str:
-        """Run docker and return what it prints; fail with what it complains about."""
+        """Run docker and return its output; fail with its error message."""
         run = subprocess.run(
             ["docker", *arguments],
             cwd=ROOT,
@@ -44,7 +44,7 @@ class Composition:
         return self.docker("compose", *files, *arguments, timeout_s=timeout_s)
 
     def up(self, *, workers: int = 2) -> None:
-        """Have every service healthy, whatever was done to it before."""
+        """Start every service, or repair it, until all are healthy."""
         options = ("--detach", "--wait", "--no-build", "--scale", f"worker={workers}")
         self.compose("up", *options, timeout_s=START_S)
 
@@ -62,7 +62,7 @@ class Composition:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def exit_codes(self, since_s: float) -> dict[str, str]:
-        """Return how the composition's containers have ended since then, by their names."""
+        """Return the exit codes of the containers that have ended since then, by name."""
         filters = ("--filter", f"label=com.docker.compose.project={PROJECT}", "--filter", "event=die")
         window = ("--since", f"{since_s:.3f}", "--until", f"{time.time():.3f}")
         lines = self.docker("events", *window, *filters, "--format", "{{json .Actor.Attributes}}").splitlines()

@@ -1,6 +1,6 @@
-"""Image tests: the images as they are shipped, in a real engine; one composition for all of them.
+"""Image tests: the shipped images in a real container engine; all tests share one composition.
 
-Where the CPU wheel of torch cannot be fetched from its usual source, `TORCH_WHEELS` names a folder that holds it.
+If the CPU wheel of torch cannot be fetched from its usual source, set `TORCH_WHEELS` to a folder that contains it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from support.waiting import wait_until
 
 PASSWORD = "open, sesame"
 BUILD_S = 600
+WITHOUT_TORCH = {"WORKER_TARGET": "worker-openvino"}
 Submit = Callable[[bytes], str]
 Ask = Callable[[str], dict[str, Any]]
 
@@ -27,7 +28,7 @@ def addresses() -> Addresses:
 
 @pytest.fixture(scope="session")
 def built(addresses: Addresses) -> Composition:
-    """The images, built from this checkout; nothing runs yet."""
+    """The images, built from this checkout; no container runs yet."""
     composition = Composition(
         {
             "API_PORT": str(addresses.api_port),
@@ -37,6 +38,7 @@ def built(addresses: Addresses) -> Composition:
         }
     )
     composition.compose("build", timeout_s=BUILD_S)
+    composition.extend(WITHOUT_TORCH).compose("build", "worker", timeout_s=BUILD_S)
     return composition
 
 
@@ -57,13 +59,13 @@ def composition(started: Composition) -> Composition:
 
 @pytest.fixture
 def client(composition: Composition, addresses: Addresses) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{addresses.api_port}", timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{addresses.api_port}", trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
 def dashboard(composition: Composition, addresses: Addresses) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://127.0.0.1:{addresses.dashboard_port}", timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{addresses.dashboard_port}", trust_env=False) as client:
         yield client
 
 

@@ -1,4 +1,4 @@
-"""The composed service: what it does with images, and that it loses none when its containers die or stop."""
+"""The composed service classifies images, and loses none when its containers die or stop."""
 
 import time
 
@@ -49,7 +49,7 @@ def test_jobs_of_a_killed_worker_finish_elsewhere(composition: Composition, subm
     killed, other = composition.containers("worker")
 
     job_ids = [submit(unique(large_images()[0])) for _ in range(16)]
-    composition.docker("pause", killed)  # so that it dies with jobs in hand
+    composition.docker("pause", killed)  # so that it has jobs when it dies
     job_ids += [submit(unique(large_images()[0])) for _ in range(16)]
     composition.docker("kill", killed)
     statuses = {ask(job_id)["status"] for job_id in job_ids}
@@ -75,11 +75,11 @@ def test_waiting_jobs_and_answers_survive_a_restart_of_redis(
     assert [ask(job_id)["status"] for job_id in waiting] == ["COMPLETED"] * len(waiting)
 
 
-def test_worker_that_gets_nowhere_is_unhealthy_though_its_process_is_there(composition: Composition) -> None:
+def test_worker_without_progress_is_unhealthy_although_its_process_lives(composition: Composition) -> None:
     worker, _ = composition.containers("worker")
 
     def check() -> str:
-        """Return what the health check complains about."""
+        """Return the health check's error message."""
         code = f"import subprocess as s; print(s.run({HEALTH_CHECK}, capture_output=True, text=True).stderr)"
         return composition.docker("exec", worker, "python", "-c", code).strip()
 
@@ -92,7 +92,7 @@ def test_worker_that_gets_nowhere_is_unhealthy_though_its_process_is_there(compo
     assert (before, complaint) == ("", "No worker of vit-tiny-cifar10 on this host has reported in the last 10 s.")
 
 
-def test_containers_may_do_no_more_than_they_need(composition: Composition) -> None:
+def test_containers_have_only_the_rights_that_they_need(composition: Composition) -> None:
     names = [
         name
         for service in ("redis", "api", "deliverer", "worker", "dashboard")
@@ -107,7 +107,7 @@ def test_containers_may_do_no_more_than_they_need(composition: Composition) -> N
     assert (ports, addresses) == ({"8000/tcp", "9181/tcp"}, {"127.0.0.1"})
 
 
-def test_down_at_work_ends_every_container_well(composition: Composition, submit: Submit) -> None:
+def test_down_under_load_ends_every_container_cleanly(composition: Composition, submit: Submit) -> None:
     begun_s = time.time()
     for _ in range(20):
         submit(unique(large_images()[1]))

@@ -1,4 +1,4 @@
-"""The dashboard's container: who gets in, and what its pages are drawn from."""
+"""The dashboard's container: its password, and its pages."""
 
 import httpx
 import pytest
@@ -11,13 +11,13 @@ QUEUE = "analysis-vit-tiny-cifar10"
 
 
 @pytest.mark.parametrize("login", [None, ("admin", ""), ("admin", "guess")], ids=["no login", "empty", "wrong"])
-def test_nobody_gets_in_without_the_password(dashboard: httpx.Client, login: tuple[str, str] | None) -> None:
+def test_request_without_the_password_is_refused(dashboard: httpx.Client, login: tuple[str, str] | None) -> None:
     answers = [dashboard.get(path, auth=login) for path in ("/", "/0/data/queues.json", "/0/view/workers")]
 
     assert [answer.status_code for answer in answers] == [401] * 3
 
 
-def test_every_page_is_there_for_those_who_know_it(dashboard: httpx.Client, submit: Submit, ask: Ask) -> None:
+def test_every_page_is_served_with_the_password(dashboard: httpx.Client, submit: Submit, ask: Ask) -> None:
     finished, failed = submit(unique(small_images()[0])), submit(damaged_image())
     assert (ask(finished)["status"], ask(failed)["status"]) == ("COMPLETED", "FAILED")
     dashboard.auth = httpx.BasicAuth("admin", PASSWORD)
@@ -39,7 +39,7 @@ def test_every_page_is_there_for_those_who_know_it(dashboard: httpx.Client, subm
     assert "corrupt_image" in bad["exc_info"]
 
 
-def test_page_of_another_site_changes_nothing_for_those_who_know_it(dashboard: httpx.Client) -> None:
+def test_page_of_another_site_changes_nothing_even_with_the_password(dashboard: httpx.Client) -> None:
     dashboard.auth = httpx.BasicAuth("admin", PASSWORD)
     changes = [f"/queue/{QUEUE}/failed/empty", f"/requeue/{QUEUE}"]
 
@@ -50,7 +50,7 @@ def test_page_of_another_site_changes_nothing_for_those_who_know_it(dashboard: h
     assert dashboard.get(changes[1]).status_code == 405
 
 
-def test_it_can_have_a_name_where_it_has_a_password(dashboard: httpx.Client) -> None:
+def test_any_host_name_is_served_with_a_password(dashboard: httpx.Client) -> None:
     dashboard.auth = httpx.BasicAuth("admin", PASSWORD)
 
     assert dashboard.get("/", headers={"Host": "dashboard.example"}).status_code == 200
@@ -59,5 +59,5 @@ def test_it_can_have_a_name_where_it_has_a_password(dashboard: httpx.Client) -> 
 def test_composition_refuses_to_start_without_a_password(built: Composition) -> None:
     without = Composition({"DASHBOARD_PASSWORD": ""})
 
-    with pytest.raises(AssertionError, match=r"DASHBOARD_PASSWORD.*set it in infra/.env"):
+    with pytest.raises(AssertionError, match=r"set DASHBOARD_PASSWORD in infra/.env"):
         without.compose("config", "--quiet")

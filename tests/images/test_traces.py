@@ -1,4 +1,4 @@
-"""The images with the variables of OpenTelemetry: every service tells the collector that they name."""
+"""The images with the variables of OpenTelemetry: every service sends traces to the collector."""
 
 from collections.abc import Iterator
 
@@ -33,7 +33,7 @@ NAME = f"{PROJECT}-collector"
 
 @pytest.fixture
 def collector(composition: Composition) -> Iterator[str]:
-    """A container that prints what it is told of; API and workers have its address."""
+    """A container that prints what it receives; API and workers have its address."""
     network = ("--network", f"{PROJECT}_inside", "--network-alias", "collector")
     composition.docker("run", "--detach", "--name", NAME, *network, "image-analysis-api", "python", "-c", COLLECTOR)
     try:
@@ -56,4 +56,4 @@ def test_api_and_worker_tell_the_collector_of_one_trace(
         lines = composition.docker("logs", collector).splitlines()
         return {service for path, service, of in map(str.split, lines) if (path, of) == ("/v1/traces", trace_id)}
 
-    wait_until(lambda: services() == {"image-analysis-api", "image-analysis-worker"}, "both have told")
+    wait_until(lambda: services() == {"image-analysis-api", "image-analysis-worker"}, "both services have sent spans")
