@@ -1,7 +1,7 @@
-"""Measures the service beside its rivals, in one run on the same photos and weights: what `just bench` does.
+"""Compares the service with alternatives, in one run with the same photos and weights; run by `just bench`.
 
-Prints tables, and writes `bench.json` and `bench.svg`. Ends with 0 whether the aims are met or not: figures depend on
-the machine, and on 2 shared cores they differ by up to a half from run to run; 1 when a part of ours does not work.
+Prints tables, and writes `bench.json` and `bench.svg`. Exits with 0 even if the aims are missed, because figures depend
+on the machine, and on 2 shared cores they vary by up to a half between runs; with 1 if a part of ours does not work.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from rich.console import Console
 
 from perf.calls import measure_calls
 from perf.chart import draw_chart
+from perf.engines import measure_engines
+from perf.gpu import find_gpu, measure_gpu
 from perf.load import LoadError
 from perf.machine import describe_machine
 from perf.overhead import measure_overhead
@@ -26,24 +28,26 @@ from perf.report import make_tables, to_document
 from perf.rows import Results, Turns
 from perf.throughput import measure_throughput
 
-PARTS = ("throughput", "overhead", "calls")
+PARTS = ("throughput", "engines", "overhead", "calls")
 ROUNDS = 2
 
 SLOW_PART_S, QUICK_PARTS_S = 140.0, 250.0
-"""When it is too late, after the start, for another round: the whole takes under five minutes."""
+"""No round starts later than this after the start, so that the whole run takes about seven minutes."""
 
 LINE_WIDTH = 120
 
 
 def main() -> int:
-    """Run the parts that were asked for, print and write what came of them."""
+    """Run the requested parts, print and write the results."""
     arguments = read_arguments()
-    # SIGTERM as Ctrl-C: every program that was started is ended.
+    # SIGTERM works like Ctrl-C: every started program is ended.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else LINE_WIDTH)
     started_s = time.monotonic()
     try:
         with TemporaryDirectory(prefix="image-analysis-bench-", ignore_cleanup_errors=True) as folder:
+            if arguments.gpu:
+                return measure_on_gpu(Path(folder), arguments.rounds, console)
             results = measure(Path(folder), arguments.only or PARTS, arguments.rounds, console)
     except (ProgramError, LoadError) as error:
         console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
@@ -67,7 +71,7 @@ def main() -> int:
 
 
 def measure(folder: Path, parts: Sequence[str], rounds: int, console: Console) -> Results:
-    """Run the parts one after the other, each with its own processes.
+    """Run the parts one after another, each with separate processes.
 
     Raises:
         ProgramError, LoadError: a part of ours does not work.
@@ -83,6 +87,10 @@ def measure(folder: Path, parts: Sequence[str], rounds: int, console: Console) -
     with redis:
         if "throughput" in parts:
             results = measure_throughput(redis_url, folder, slow, say)
+        if "engines" in parts:
+            found = measure_engines(redis_url, folder, quick, say, has_litserve="throughput" not in parts)
+            speeds, missing = [*results.speeds, *found.speeds], {**results.missing, **found.missing}
+            results = replace(results, speeds=speeds, missing=missing)
         if "overhead" in parts:
             results = replace(results, costs=measure_overhead(redis_url, folder, quick, say))
         if "calls" in parts:
@@ -90,11 +98,26 @@ def measure(folder: Path, parts: Sequence[str], rounds: int, console: Console) -
     return results
 
 
+def measure_on_gpu(folder: Path, rounds: int, console: Console) -> int:
+    """Print what the worker reaches on this machine's GPU.
+
+    Raises:
+        ProgramError, LoadError: there is no GPU, or a part of ours does not work.
+    """
+    console.print(find_gpu(), markup=False)
+    redis, redis_url = start_redis(folder)
+    with redis:
+        turns = Turns(rounds, time.monotonic() + QUICK_PARTS_S)
+        measure_gpu(redis_url, folder, turns, lambda line: console.print(line, markup=False, soft_wrap=True))
+    return 0
+
+
 def read_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure the service beside its rivals.")
+    parser = argparse.ArgumentParser(description="Compare the service with alternatives.")
     parser.add_argument("--output", type=Path, default=Path(), help="folder for bench.json and bench.svg")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of every row; the median counts")
     parser.add_argument("--only", action="append", choices=PARTS, help="run this part alone; can be given again")
+    parser.add_argument("--gpu", action="store_true", help="measure our worker on a GPU only; writes no files")
     return parser.parse_args()
 
 

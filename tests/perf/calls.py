@@ -1,7 +1,7 @@
-"""The rows of calls: what one API process answers a second, and how long callers wait at half that rate.
+"""The rows of calls: how many calls one API process answers a second, and the latencies at half that rate.
 
-Beside it stands an empty FastAPI handler that reads the same body, on the same uvicorn with the same loop and parser.
-No worker runs: the queue takes everything in, and is emptied before each load.
+For comparison, an empty FastAPI handler reads the same body, on the same uvicorn with the same loop and parser.
+No worker runs: the queue accepts everything, and is emptied before each load.
 """
 
 import sys
@@ -30,7 +30,7 @@ WARM_UP_S = 0.5
 PEAK_S = 2.0
 HALF_S = 2.5
 KNOWN_PHOTOS = 64
-NO_LIMIT = "1000000000000"
+NO_LIMIT = "1000000000"
 
 MODEL = {"id": BUNDLED_MODEL, "revision": "bench", "preprocessing": "1"}
 BELIEF = {"label": "cat", "confidence": 0.2}
@@ -58,7 +58,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked of whom, and the answer that it must get."""
+    """A request, its server, and the expected answer."""
 
     row: CallRow
     server: Server
@@ -67,7 +67,7 @@ class Call:
 
 
 def measure_calls(redis_url: str, folder: Path, turns: Turns, say: Say) -> list[CallRow]:
-    """Load one process of the API, and the empty handler beside it.
+    """Measure one process of the API and the empty handler.
 
     Raises:
         ProgramError, LoadError: a server does not work.
@@ -120,7 +120,7 @@ def measure(call: Call, reset: Callable[[], None]) -> None:
 
 
 def check(call: Call, load: Load) -> None:
-    """Raise LoadError if any answer is another one than it should be."""
+    """Raise LoadError if any answer is not the expected one."""
     if set(load.statuses) != {call.status}:
         raise LoadError(f"{call.row.call}: answered {dict(load.statuses)} instead of {call.status}")
 
@@ -146,7 +146,7 @@ def start_servers(stack: ExitStack, redis_url: str, folder: Path) -> tuple[Serve
 
 
 def prepare(redis: Any, known: list[bytes], job_ids: list[str]) -> None:
-    """Empty Redis; then there is a model, the results of the known photos, and a completed job for each."""
+    """Empty Redis, then add a model, the results of the known photos, and a completed job for each."""
     redis.flushall()
     record = JobRecord(status=JobStatus.COMPLETED, image_hash="0" * 64, result=RESULT, processing_time_ms=10.0)
     cached = CachedResult(result=RESULT, processing_time_ms=10.0)
@@ -160,6 +160,6 @@ def prepare(redis: Any, known: list[bytes], job_ids: list[str]) -> None:
 
 
 def post(body: bytes) -> bytes:
-    """Write a submission as it goes over the wire."""
+    """Return a submission as the bytes of an HTTP request."""
     head = b"POST /analyze-image HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     return b"%b%d\r\n\r\n%b" % (head, len(body), body)

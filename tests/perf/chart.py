@@ -1,10 +1,10 @@
-"""The chart of a run as plain SVG: a panel of horizontal bars for each group of rows that can be compared."""
+"""Draws the chart of a run as SVG: a panel of horizontal bars for each group of comparable rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from perf.rows import BARE_LOOP, EMPTY_HANDLER, Results
+from perf.rows import BARE_LOOP, EMPTY_HANDLER, FORWARD_PASS, FULL_LOOP, Results
 
 WIDTH_PX = 760
 LABEL_PX = 130
@@ -17,7 +17,7 @@ MARGIN_PX = 24
 OURS, OTHERS, LIMIT = "#1f6feb", "#b8bfc6", "#6e7781"
 TEXT = "#1f2328"
 
-LIMITS = (BARE_LOOP, EMPTY_HANDLER)
+LIMITS = (FORWARD_PASS, BARE_LOOP, FULL_LOOP, EMPTY_HANDLER)
 RIVALS = ("SimpleWorker", "Worker", "FastAPI", "LitServe")
 
 
@@ -70,7 +70,7 @@ def find_panels(results: Results) -> list[Panel]:
 
 
 def draw_panel(panel: Panel, top_px: int) -> list[str]:
-    """Draw a title and its bars; the longest one takes the whole width."""
+    """Draw a title and its bars; the longest bar has the whole width."""
     longest = max(value for _, value in panel.bars)
     lines = [f'<text x="{MARGIN_PX}" y="{top_px + 14}" font-weight="600">{escape(panel.title)}</text>']
     for index, (name, value) in enumerate(panel.bars):

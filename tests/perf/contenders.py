@@ -1,17 +1,17 @@
-"""Who runs in the throughput rows: what a contender is, and those behind a queue, ours and RQ's own workers.
+"""The contenders of the throughput rows: their interface, and those behind a queue, our worker and RQ's.
 
-A contender takes photos and returns when the first was begun and when each ended. How many photos are enough, and what
-is made of the times, is `throughput`'s business.
+A contender runs photos and returns the time of the start and of each photo's end. `throughput` chooses the number of
+photos and computes rates from the times.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from redis import Redis
 
@@ -20,16 +20,18 @@ from perf.programs import Program
 from perf.queues import OurQueue, RqQueue, drain
 
 START_S = 240.0
-"""The first start of LitServe puts torch into its environment."""
+"""Long enough for the first start of LitServe, which installs torch."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that everybody runs."""
+    """A checkpoint that every contender runs."""
 
     name: str
     model_id: str
     folder: Path
+    variables: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """The settings of our worker."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +44,24 @@ class Window:
 
 
 class Contender(Protocol):
-    """One way to get photos through the models."""
+    """One way to run photos through the models."""
 
     name: str
     keeps_model: bool
-    """Whether the model stays loaded between photos."""
+    """True if the model stays loaded between photos."""
 
     def ready(self) -> None:
-        """Wait until it takes photos.
+        """Wait until it accepts photos.
 
         Raises:
-            ProgramError: it does not.
+            ProgramError: it did not in time.
         """
 
     def setting(self, model: Model) -> str:
-        """Say what runs, and at which settings."""
+        """Describe what runs, with its settings."""
 
     def window(self, model: Model) -> Window:
-        """Say which part of a run counts."""
+        """Return which part of a run counts."""
 
     def run(self, model: Model, photos: Sequence[bytes]) -> tuple[float, list[float]]:
         """Return the start and the end of each photo.
@@ -69,24 +71,24 @@ class Contender(Protocol):
         """
 
     def stop(self) -> None:
-        """End its programs, before the end of all."""
+        """End its programs, before the others end."""
 
 
 class OurWorker:
-    """For each model one process of ours on a full queue."""
+    """One of our workers for each model, on a full queue."""
 
     name, keeps_model = "ours", True
 
     def __init__(self, stack: ExitStack, models: Sequence[Model], redis_url: str, folder: Path) -> None:
         self._redis = Redis.from_url(redis_url)
-        self._queues = {model: OurQueue(redis_url, model.model_id) for model in models}
+        self._queues = {model: OurQueue(redis_url, tasks.model_name(model.model_id)) for model in models}
         self._programs = {
             model: stack.enter_context(
                 Program(
                     f"ours-{model.folder.name}",
                     [sys.executable, "-m", "image_analysis_worker"],
                     folder,
-                    {"REDIS_URL": redis_url, "MODEL_ID": model.model_id},
+                    {"REDIS_URL": redis_url, "MODEL_ID": model.model_id, **model.variables},
                 )
             )
             for model in models
@@ -99,17 +101,23 @@ class OurWorker:
 
     def precision(self, model: Model) -> tuple[str, int]:
         """Read the type of the weights and the batch size from the worker's announcement."""
-        announced = json.loads(self._redis.get(keys.announcement(tasks.model_name(model.model_id))) or "{}")
+        announced = self._announced(model)
         return str(announced["dtype"]).removeprefix("torch."), int(announced.get("max_batch_size", 1))
+
+    def engine(self, model: Model) -> str:
+        return str(self._announced(model)["backend"])
+
+    def _announced(self, model: Model) -> dict[str, Any]:
+        return dict(json.loads(self._redis.get(keys.announcement(tasks.model_name(model.model_id))) or "{}"))
 
     def setting(self, model: Model) -> str:
         dtype, batch_size = self.precision(model)
-        return f"image_analysis_worker at its defaults: {dtype}, batches of up to {batch_size}"
+        return f"image_analysis_worker at its defaults: {self.engine(model)} {dtype}, batches of up to {batch_size}"
 
     def window(self, model: Model) -> Window:
         _, batch_size = self.precision(model)
-        # Decoding runs beside the model: nothing is in the model at first, and behind the last two batches (one in
-        # the model, one decoded) nothing is decoded any more.
+        # Decoding runs in parallel with the model. At first nothing is in the model, and after the last two batches
+        # (one in the model, one decoded) nothing is decoded.
         return Window(batch_size, lead=batch_size, tail=2 * batch_size)
 
     def run(self, model: Model, photos: Sequence[bytes]) -> tuple[float, list[float]]:
@@ -121,7 +129,7 @@ class OurWorker:
 
 
 class RqWorker:
-    """A worker of RQ's own on a full queue; the model is loaded when a job first asks for it."""
+    """One of RQ's workers on a full queue; the first job of a model loads it."""
 
     def __init__(self, stack: ExitStack, worker_class: str, redis_url: str, folder: Path) -> None:
         self.name = worker_class
@@ -130,7 +138,7 @@ class RqWorker:
         self.keeps_model = worker_class != "Worker"
 
     def ready(self) -> None:
-        """Nothing to wait for: its first job comes when it is up."""
+        """Do nothing: its first job waits until it has started."""
 
     def setting(self, model: Model) -> str:
         where = "kept between jobs" if self.keeps_model else "loaded in the fork, for each job"
@@ -148,6 +156,6 @@ class RqWorker:
 
 
 def start_rq(worker_class: str, redis_url: str, folder: Path) -> Program:
-    """Start a stock worker on the queue that has its class's name."""
+    """Start an RQ worker on the queue that has the name of its class."""
     command = ["-m", "rq.cli", "worker", "-S", "json", "-w", f"rq.{worker_class}", "-u", redis_url, worker_class]
     return Program(f"rq-{worker_class.lower()}", [sys.executable, *command], folder, {"REDIS_URL": redis_url})

@@ -1,8 +1,8 @@
-"""A load generator for HTTP/1.1 on loopback: requests go out as ready bytes, of an answer only status and length count.
+"""A load generator for HTTP/1.1 on loopback. Requests are prepared bytes; of an answer, it reads status and length.
 
-Knows two shapes of load. Closed: each connection sends its next request when the last one is answered, which finds
-the peak. Open: requests are due at times of their own, and a latency counts from then, however long the request had to
-wait for a free connection: a slow server cannot hide behind requests that it kept from being sent.
+There are two kinds of load. Closed: each connection sends its next request when the last one is answered, which finds
+the peak rate. Open: each request is due at a fixed time, and its latency counts from then, including the wait for a
+free connection. So requests that a slow server delays count as slow.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ import uvloop
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"\r\ncontent-length: "
 SILENCE_S = 60.0
-"""No answer for so long: the server hangs."""
+"""After this time without an answer, the server is considered to hang."""
 
 
 class LoadError(Exception):
-    """The server hung up, or went silent."""
+    """The server closed a connection, or stopped answering."""
 
 
 @dataclass
 class Load:
-    """What came of a load: when calls ended, how long they took, what was answered."""
+    """The result of a load: when calls ended, how long they took, and the answers."""
 
     started_s: float = 0.0
     ends_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
     client_share: float = 0.0
-    """The part of one core that the generator used; near 1, it was the bottleneck itself."""
+    """The share of one core that the generator used; near 1, the generator was the bottleneck."""
 
     @property
     def calls_per_s(self) -> float:
@@ -47,7 +47,7 @@ class Load:
 
 
 def closed_loop(port: int, requests: Iterator[bytes], *, connections: int, duration_s: float = float("inf")) -> Load:
-    """Keep every connection busy until the requests or the time run out.
+    """Keep every connection busy until all requests are sent or the time is over.
 
     Raises:
         LoadError
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.due_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own class derives from none of asyncio's
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's class is not a subclass of asyncio's
 
     def send(self, request: bytes, due_s: float) -> None:
         assert self._transport is not None
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._pool.on_answer(self, int(head[9:12]))
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if self._is_waiting:  # servers close connections that rest
+        if self._is_waiting:  # servers close idle connections
             self._pool.on_loss()
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
 
 
 class Pool:
-    """The connections of one load, and what they have seen."""
+    """The connections of one load, and their results."""
 
     def __init__(self, port: int, size: int) -> None:
         self._port = port
@@ -132,9 +132,9 @@ class Pool:
             self._idle.append(connection)
 
     async def measure(self, send: Callable[[], Awaitable[None]]) -> Load:
-        """Send, wait for the last answer, hang up."""
+        """Send, wait for the last answer, close the connections."""
         gc.collect()
-        gc.disable()  # a pause here would look like one of the server's
+        gc.disable()  # a pause here would look like a pause of the server
         try:
             cpu_s = time.process_time()
             self._load.started_s = time.perf_counter()

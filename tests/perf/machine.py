@@ -1,4 +1,4 @@
-"""What the figures hold for: the machine and its software, and how much of it other programs took meanwhile."""
+"""Describes the machine and its software, and measures how much of it other programs used during the run."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("torch", "transformers", "pillow", "rq", "redis", "fastapi", "uvicor
 
 
 def describe_machine() -> dict[str, object]:
-    """Name the processor, the system and the versions."""
+    """Return the processor, the system and the versions."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
@@ -28,7 +28,7 @@ def count_cores() -> int:
 
 
 def busy_s() -> float:
-    """Return the seconds that all cores together were busy since the start; 0 where the system does not say."""
+    """Return the seconds that all cores together were busy since the start; 0 if the system does not report it."""
     if not (PROC / "stat").exists():
         return 0.0
     user, nice, system, _idle, _wait, *interrupts = (PROC / "stat").read_text().split("\n", 1)[0].split()[1:9]
@@ -36,11 +36,11 @@ def busy_s() -> float:
 
 
 def cpu_s(process_id: int) -> float:
-    """Return the seconds of one core that a process has used, in all its threads; 0 where the system does not say."""
+    """Return the CPU seconds of a process, in all its threads; 0 if the system does not report it."""
     path = PROC / str(process_id) / "stat"
     if not path.exists():
         return 0.0
-    # The program's name stands in brackets and may hold anything; user and system time come 14th and 15th.
+    # The program's name is in brackets and can contain anything; user and system time are the 14th and 15th fields.
     user, system = path.read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 

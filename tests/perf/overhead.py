@@ -1,4 +1,4 @@
-"""The overhead rows: what a job costs a worker when the model does nothing, ours beside RQ's own."""
+"""The overhead rows: the CPU time of a job without a model, in our worker and in RQ's."""
 
 import sys
 from contextlib import ExitStack
@@ -17,20 +17,20 @@ from perf.rows import CostRow, Say, Turns
 NOOP_MODEL = "noop"
 
 COUNTS = {"ours": 2000, "SimpleWorker": 1000, "Worker": 150}
-"""Jobs in a round: three to five seconds each."""
+"""Jobs in a round, which takes three to five seconds."""
 
 LEAD = 50
 
 
 def measure_overhead(redis_url: str, folder: Path, turns: Turns, say: Say) -> list[CostRow]:
-    """Drain queues of tiny images, a worker at a time.
+    """Let one worker after another empty a queue of tiny images.
 
     Raises:
         ProgramError: a worker does not work.
     """
     photos = Photos("tiny", TINY_PX)
     rows = {
-        "ours": CostRow("ours", "image_analysis_worker: records, cache and books, without decoding"),
+        "ours": CostRow("ours", "image_analysis_worker: records, cache and RQ's bookkeeping, without decoding"),
         "SimpleWorker": CostRow("SimpleWorker", "rq worker -S json -w rq.SimpleWorker; a task that takes the bytes"),
         "Worker": CostRow("Worker", "rq worker -S json, RQ's default: forks for each job; a task that takes the bytes"),
     }

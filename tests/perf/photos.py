@@ -1,4 +1,4 @@
-"""The photos that every contender gets: small and large JPEGs made from one photo, no two files alike."""
+"""The photos for every contender: small and large JPEGs made from one photo, no two files equal."""
 
 import base64
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ TINY_PX = (8, 8)
 SMALL_PX = (224, 224)
 LARGE_PX = (4000, 3000)
 NOISE = 5.0
-"""Standard deviation of the sensor's noise, of 255: a 12-megapixel file comes out at 2.9 MB, as a camera's does."""
+"""Standard deviation of the sensor's noise (0 to 255): with it, a 12-megapixel file has 2.9 MB, like a camera's."""
 
 DISTINCT = 8
-"""Photos of a size: each is used more than once, under another comment and so with another digest."""
+"""Number of photos of a size. Each is used several times with different comments, so with different digests."""
 
 COMMENT_BYTES = 18
-"""With the start marker and the segment's head 24, a multiple of 3: base64 of the two parts can be joined."""
+"""Together with the start marker and the segment's head 24, a multiple of 3: base64 of the two parts can be joined."""
 
 BODY_START, BODY_END = b'{"image_data": "', b'"}'
 
 
 class Photos:
-    """JPEGs of one size; the stream of them never gives the same bytes twice."""
+    """An endless stream of JPEGs of one size, all with different bytes."""
 
     def __init__(self, name: str, size_px: tuple[int, int]) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Photos:
         return [_comment(next(self._serial)) + photo[2:] for photo in islice(cycle(self._files), number)]
 
     def bodies(self) -> Iterator[bytes]:
-        """Give the JSON bodies that submit the next files, joined from parts that are encoded before."""
+        """Return the JSON bodies that submit the next files, joined from parts that were encoded before."""
         ends = [base64.b64encode(photo[2:]) + BODY_END for photo in self._files]
         for end in cycle(ends):
             yield b"%b%b%b" % (BODY_START, base64.b64encode(_comment(next(self._serial))), end)
@@ -52,12 +52,12 @@ def to_body(photo: bytes) -> bytes:
 
 
 def _comment(serial: int) -> bytes:
-    """Begin a JPEG: the start marker and a comment segment, by which two files of one photo differ."""
+    """Make the start of a JPEG: the start marker and a comment segment, which differs between files of one photo."""
     return b"\xff\xd8\xff\xfe" + (COMMENT_BYTES + 2).to_bytes(2, "big") + b"%0*d" % (COMMENT_BYTES, serial)
 
 
 def _make_photo(seed: int, size_px: tuple[int, int]) -> bytes:
-    """Cut a piece out of the original, enlarge it and put a sensor's noise over it."""
+    """Cut a piece out of the original, enlarge it and add a sensor's noise."""
     random = np.random.default_rng(seed)
     with Image.open(ORIGINAL) as original:
         height_px = int(random.integers(200, 300))

@@ -1,6 +1,6 @@
-"""The processes that the benchmark starts, and the Redis among them; nothing that runs here outlives the benchmark.
+"""Starts the processes of the benchmark, including its Redis, and ends them with the benchmark.
 
-Each program leads a process group of its own, so that it can be paused and ended together with what it starts.
+Each program has a separate process group, so that it can be paused and ended together with its children.
 """
 
 import os
@@ -28,11 +28,11 @@ T = TypeVar("T")
 
 
 class ProgramError(Exception):
-    """A program did not start, died or stood still; the message ends with the last lines of its log."""
+    """A program did not start, died or hung; the message ends with the last lines of its log."""
 
 
 class Program:
-    """One child process, its log in `folder`; leave the block to end it."""
+    """One child process with its log in `folder`; it ends with the block."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Program:
         self.name = name
         self._log = folder / f"{name}.log"
         self._is_stopped = False
-        # What a program writes is kept for the case that it fails; tasks of RQ's are found by the path.
+        # The output is kept in case the program fails; RQ finds its tasks by the path.
         environment = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **(variables or {})}
         path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(SCRIPTS)]))
         with self._log.open("wb") as log:
@@ -69,7 +69,7 @@ class Program:
         self.stop()
 
     def stop(self) -> None:
-        """End the program and whatever is left of its group; a second time does nothing."""
+        """End the program and the rest of its group; a second call does nothing."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -81,7 +81,7 @@ class Program:
         self._process.wait()
 
     def pause(self) -> None:
-        """Take the program off the processor."""
+        """Pause the program and its children."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -96,18 +96,18 @@ class Program:
             self.resume()
 
     def cpu_s(self) -> float:
-        """Return the seconds of one core that the program itself has used."""
+        """Return the CPU seconds of the program itself."""
         return cpu_s(self._process.pid)
 
     def ask(self, line: str) -> str:
-        """Send a line to a program with pipes and wait for the line that it answers."""
+        """Send a line to a program with pipes; return the line that it answers."""
         if self._process.stdin is None or self._process.stdout is None:
             raise ProgramError(f"{self.name} has no pipes")
         try:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # it has ended: no line comes
+            pass  # the program has ended
         answer = self._process.stdout.readline()
         if not answer:
             raise ProgramError(f"{self.name} has ended:\n{self._tail()}")
@@ -129,7 +129,7 @@ class Program:
         return value
 
     def finish(self, timeout_s: float = 120.0) -> None:
-        """Wait until the program has done its work.
+        """Wait until the program ends.
 
         Raises:
             ProgramError: not in time, or it failed.
@@ -176,7 +176,7 @@ def start_redis(folder: Path) -> tuple[Program, str]:
 
     listener = folder / "redis.sock"
     options = ["--port", "0", "--unixsocket", str(listener), "--dir", str(folder)]
-    # Rewriting the append-only file takes a core for a second or two, at whichever row it happens to come.
+    # Rewriting the append-only file uses a core for a second or two, which would slow a random row.
     options += ["--auto-aof-rewrite-percentage", "0"]
     server = Program(
         "redis",

@@ -1,4 +1,4 @@
-"""Queues with a worker behind each: ours and RQ's own, filled while the worker is paused, then watched until empty."""
+"""Queues with one worker each, ours and RQ's: filled while the worker is paused, then observed until empty."""
 
 import asyncio
 import time
@@ -19,13 +19,13 @@ from perf.programs import Program, ProgramError
 from support.direct import DirectQueue
 
 STUCK_S = 60.0
-"""No job ends for so long: the worker hangs."""
+"""After this time without an ended job, the worker is considered to hang."""
 
 JOBS = "bench:jobs"
 IMAGE_TTL_S = 600
 NO_LIMIT = 1_000_000_000_000
 
-# Takes the completed jobs from the front of the list; says how many are left, or -1 when one did not complete.
+# Removes the completed jobs from the front of the list; returns how many are left, or -1 if a job did not complete.
 SWEEP = """
 while true do
   local job = redis.call('LINDEX', KEYS[1], 0)
@@ -48,7 +48,7 @@ class WorkQueue(Protocol):
         """Count the jobs that have not ended.
 
         Raises:
-            ProgramError: one has ended badly.
+            ProgramError: one has failed.
         """
 
 
@@ -83,7 +83,7 @@ class OurQueue:
 
 
 class RqQueue:
-    """A plain queue of RQ's with JSON jobs: the image's bytes under a key, everything else RQ's default."""
+    """A plain RQ queue with JSON jobs: the image's bytes are under a key; everything else is RQ's default."""
 
     def __init__(self, redis_url: str, name: str, task: str, **arguments: str) -> None:
         self._redis = Redis.from_url(redis_url)
@@ -105,14 +105,14 @@ class RqQueue:
             pipeline.execute()
 
     def left(self) -> int:
-        # The registry's own count would sweep it first: a round trip or two more.
+        # The registry's `count` first cleans it up, which takes one or two more round trips.
         if self._redis.zcard(self._queue.failed_job_registry.key):
             raise ProgramError("A job of RQ's worker failed")
         return self._target - int(self._redis.zcard(self._queue.finished_job_registry.key))
 
 
 def drain(worker: Program, queue: WorkQueue, images: Sequence[bytes]) -> tuple[float, list[float]]:
-    """Fill the queue, let the worker empty it; return the time of the start and of each job's end.
+    """Fill the queue, let the worker empty it; return the times of the start and of each job's end.
 
     Raises:
         ProgramError: a job failed, or the worker hangs or has ended.

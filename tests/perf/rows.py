@@ -1,20 +1,30 @@
-"""The rows that a run is made of, with the figure of every round; the median counts."""
+"""The rows of a run, with the figure of every round; the median counts."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+VIT_BASE, BUNDLED = "ViT-base", "bundled"
+REFUSED = " (refused by the gate)"
+"""Ends the name of a model whose answers differ too much, so that a worker does not use it by itself."""
+
+FORWARD_PASS = "forward pass"
+"""The model alone, on ready tensors."""
+
 BARE_LOOP = "bare loop"
+FULL_LOOP = "bare loop, full decoding"
+"""The same work without a service, from the photos' bytes to the labels; the first decodes JPEGs reduced, as ours."""
+
 EMPTY_HANDLER = "empty handler"
 
 Say = Callable[[str], None]
-"""Tells whoever waits what is going on."""
+"""Prints the progress."""
 
 
 @dataclass(frozen=True)
 class Turns:
-    """The rounds of a part: as many as are wanted, but after the first none begins when `until_s` has passed."""
+    """The rounds of a part: at least one, at most `wanted`, and no further one starts after `until_s`."""
 
     wanted: int
     until_s: float
@@ -44,7 +54,7 @@ class SpeedRow:
 
 @dataclass
 class CostRow:
-    """What a job costs one worker when the model does nothing."""
+    """The time that one worker takes for a job without a model."""
 
     worker: str
     setting: str
@@ -65,9 +75,9 @@ class CallRow:
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    """What a call costs the server's process at the peak: the figure that other programs disturb least."""
+    """CPU time of the server's process for a call at the peak: other programs affect this figure least."""
     client_share: list[float] = field(default_factory=list)
-    """The part of a core that the load generator used at the peak; near 1, it was the limit itself."""
+    """The share of a core that the load generator used at the peak; near 1, the generator was the bottleneck."""
 
     @property
     def rate(self) -> float:
@@ -80,11 +90,11 @@ class CallRow:
 
 @dataclass(frozen=True)
 class Results:
-    """Every row of a run; a part that was not asked for is empty, a rival that did not run is missing for a reason."""
+    """Every row of a run. A part that was not requested is empty; for a rival that did not run, there is a reason."""
 
     speeds: Sequence[SpeedRow] = ()
     costs: Sequence[CostRow] = ()
     calls: Sequence[CallRow] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
     foreign_cores: Sequence[float] = ()
-    """How many cores other programs kept busy, each time the bare loop ran."""
+    """How many cores other programs used, each time that the forward pass ran."""

@@ -1,4 +1,4 @@
-"""The contenders behind HTTP: a plain FastAPI endpoint, and LitServe in an environment of its own."""
+"""The contenders behind HTTP: a plain FastAPI endpoint, and LitServe in a separate environment."""
 
 import shutil
 import sys
@@ -17,11 +17,11 @@ LITSERVE = "0.2.19"
 LITSERVE_BATCH_SIZE = 8
 LITSERVE_BATCH_TIMEOUT_S = 0.05
 LITSERVE_CONNECTIONS = 2 * LITSERVE_BATCH_SIZE
-"""A batch in the model and one that waits: the timeout never runs out."""
+"""One batch in the model and one that waits: so the batch timeout never expires."""
 
 
 class Endpoint:
-    """FastAPI in one process, the pipeline called from its thread pool."""
+    """FastAPI in one process that calls the pipeline in its thread pool."""
 
     name, keeps_model = "FastAPI", True
 
@@ -49,7 +49,7 @@ class Endpoint:
 
 
 class LitServe:
-    """For each model a LitServe; paused while others run, for it looks into its empty queue 1000 times a second."""
+    """A LitServe for each model; paused while others run, because it polls its empty queue 1000 times a second."""
 
     name, keeps_model = "LitServe", True
 

@@ -1,7 +1,7 @@
-"""Holds twice the capacity for `SOAK_SECONDS` (600) on a stack of its own: what `just soak` does.
+"""Sends twice the capacity for `SOAK_SECONDS` (600) to a separate stack; run by `just soak`.
 
-Ends with 0 where nothing broke: every answer 202 or 503, every accepted job ended, and no process grew. What an ended
-job leaves in Redis for an hour is not growth; it is counted for each job.
+Exits with 0 if every answer is a 202 or 503, every accepted job ended, and no process grew. What an ended job keeps in
+Redis for an hour is not counted as growth.
 """
 
 import os
@@ -31,7 +31,7 @@ CONNECTIONS = 64
 SLICES = 20
 MB = 2**20
 GROWTH_BYTES = {"api": 24 * MB, "worker": 64 * MB}
-"""Between the end of the first quarter, when all buffers have been as full as they get, and the end."""
+"""Growth between the end of the first quarter, when all buffers have been full once, and the end."""
 KEPT_BYTES_PER_JOB = 12 * 1024
 MAX_DEPTH = 500
 ENVIRONMENT = {
@@ -46,7 +46,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Sample:
-    """What was to be seen at the end of a slice of time."""
+    """What was observed at the end of a time slice."""
 
     at_s: float
     statuses: Counter[int]
@@ -57,7 +57,7 @@ class Sample:
 
 
 class Soak:
-    """A stack under more than it can do."""
+    """A stack under overload."""
 
     def __init__(self, stack: Stack, redis: Redis) -> None:
         self._redis = redis
@@ -67,7 +67,7 @@ class Soak:
         self._requests = _requests()
 
     def find_capacity(self) -> float:
-        """Run some jobs, and return how many end in a second."""
+        """Run some jobs, and return how many end per second."""
         started_s = time.monotonic()
         requests = (next(self._requests) for _ in range(TRIAL_JOBS))
         closed_loop(self._port, requests, connections=8)
@@ -75,7 +75,7 @@ class Soak:
         return TRIAL_JOBS / (time.monotonic() - started_s)
 
     def hold(self, rate_per_s: float, duration_s: float) -> Iterator[Sample]:
-        """Send so many images a second, and look at the end of each slice."""
+        """Send images at a rate, and take a sample at the end of each time slice."""
         started_s = time.monotonic()
         for _ in range(SLICES):
             load: Load = open_loop(
@@ -98,7 +98,7 @@ class Soak:
         return sum(count for status, count in self.ends().items() if status not in ("COMPLETED", "FAILED"))
 
     def ends(self) -> Counter[str]:
-        """Count every job that was ever accepted by its status: records stay for an hour."""
+        """Count all accepted jobs by status; records stay for an hour."""
         ends: Counter[str] = Counter()
         jobs = list(self._redis.scan_iter(keys.job("*"), count=1000))
         for start in range(0, len(jobs), 1000):
@@ -118,7 +118,7 @@ def _requests() -> Iterator[bytes]:
 
 
 def main() -> int:
-    """Print a table, and what was broken."""
+    """Print a table, and the faults."""
     duration_s = float(os.environ.get("SOAK_SECONDS") or 600)
     console = Console(highlight=False)
     with TemporaryDirectory(prefix="image-analysis-soak-") as folder:

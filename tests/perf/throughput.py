@@ -1,6 +1,6 @@
-"""The throughput rows: photos per second of each contender, on each checkpoint and size of photo, round after round.
+"""The throughput rows: photos per second of each contender, for each checkpoint and size of photo, in rounds.
 
-The limit is a bare loop over the model, at the precision and batch size that our worker has chosen.
+The upper limit is the model's forward pass, with the precision and batch size that our worker has chosen.
 """
 
 import json
@@ -17,20 +17,20 @@ from perf.machine import busy_s
 from perf.photos import LARGE_PX, SMALL_PX, Photos
 from perf.programs import SCRIPTS, Program, ProgramError
 from perf.rates import steady_rate
-from perf.rows import BARE_LOOP, Results, Say, SpeedRow, Turns
+from perf.rows import FORWARD_PASS, Results, Say, SpeedRow, Turns
 from perf.servers import Endpoint, LitServe
 
 WINDOW_S = 2.0
-"""How long a measurement takes about, as far as the one before has shown the pace."""
+"""Approximate time of a measurement, estimated from the pace of the one before."""
 
 MAX_COUNT = 1000
 
 RELOADED_COUNT = 1
-"""Photos for a contender that loads the model for each one, for several seconds; it gets a single round."""
+"""Photos for a contender that loads the model for each photo, which takes seconds; it gets a single round."""
 
 
 def measure_throughput(redis_url: str, folder: Path, turns: Turns, say: Say) -> Results:
-    """Return the rows, and for a rival that has none the reason.
+    """Return the rows, and the reason for each rival without a row.
 
     Raises:
         ProgramError, LoadError: our own part does not work.
@@ -54,7 +54,7 @@ def measure_throughput(redis_url: str, folder: Path, turns: Turns, say: Say) -> 
 
 
 class Race:
-    """The contenders while they run, and the rows that they have so far."""
+    """The running contenders, and their rows so far."""
 
     def __init__(self, stack: ExitStack, models: list[Model], redis_url: str, folder: Path, say: Say) -> None:
         self._say = say
@@ -71,15 +71,15 @@ class Race:
             self._rivals.append(LitServe(stack, models, folder))
         except ProgramError as error:
             self.missing[LitServe.name] = str(error)
-        # On a busy machine, a thread that spins while it waits keeps the core from the thread that it waits for.
+        # On a busy machine, a thread that spins while it waits blocks the thread that it waits for.
         variables = {"OMP_WAIT_POLICY": "PASSIVE"}
-        script = str(SCRIPTS / "bare_loop.py")
-        self._bare = stack.enter_context(
-            Program("bare-loop", [sys.executable, script], folder, variables, has_pipes=True)
+        script = str(SCRIPTS / "forward_pass.py")
+        self._limit = stack.enter_context(
+            Program("forward-pass", [sys.executable, script], folder, variables, has_pipes=True)
         )
 
     def wait(self) -> None:
-        """Wait until everybody is up; a rival that fails is left out."""
+        """Wait until all contenders are ready; a rival that fails is left out."""
         self._ours.ready()
         for rival in list(self._rivals):
             try:
@@ -88,7 +88,7 @@ class Race:
                 self._leave_out(rival, error)
 
     def measure(self, model: Model, photos: Photos) -> None:
-        """Give every contender its turn, the bare loop first; a rival that fails is left out from here on."""
+        """Measure every contender, after the forward pass alone; a rival that fails is left out from then on."""
         self._measure_limit(model, photos)
         self._take_turn(self._ours, model, photos)
         for rival in list(self._rivals):
@@ -98,21 +98,23 @@ class Race:
                 self._leave_out(rival, error)
 
     def _measure_limit(self, model: Model, photos: Photos) -> None:
-        """Run the model alone: once for each size of photo, though it sees none, so that it is near ours in time."""
+        """Run only the model, without photos; once for each size, so that it is near our worker's run in time."""
         dtype, batch_size = self._ours.precision(model)
-        request = {"folder": str(model.folder), "dtype": dtype, "batch_size": batch_size, "duration_s": WINDOW_S}
-        started_s, busy_before_s, own_s = time.monotonic(), busy_s(), self._bare.cpu_s()
-        speed = float(self._bare.ask(json.dumps(request)))
-        foreign_s = busy_s() - busy_before_s - (self._bare.cpu_s() - own_s)
+        engine = self._ours.engine(model)
+        request = {"folder": str(model.folder), "engine": engine, "dtype": dtype, "batch_size": batch_size}
+        request |= {"duration_s": WINDOW_S}
+        started_s, busy_before_s, own_s = time.monotonic(), busy_s(), self._limit.cpu_s()
+        speed = float(self._limit.ask(json.dumps(request)))
+        foreign_s = busy_s() - busy_before_s - (self._limit.cpu_s() - own_s)
         self.foreign_cores.append(foreign_s / (time.monotonic() - started_s))
-        setting = f"the forward pass alone, on ready tensors: {dtype}, batches of {batch_size}"
-        self._note(BARE_LOOP, model, photos, setting, speed)
+        setting = f"alone, on ready tensors: {engine} {dtype}, batches of {batch_size}"
+        self._note(FORWARD_PASS, model, photos, setting, speed)
 
     def _take_turn(self, contender: Contender, model: Model, photos: Photos) -> None:
         window = contender.window(model)
         row = self.rows.get((contender.name, model.name, photos.name))
         if contender.keeps_model:
-            # The very first photos load the model and show the pace.
+            # The first photos load the model and show the pace.
             pace = row.images_per_s[-1] if row else pace_of(contender, model, photos.take(window.batch_size))
             batches = max(round(pace * WINDOW_S / window.batch_size), 2)
             counted = min(batches * window.batch_size, MAX_COUNT)
@@ -137,6 +139,6 @@ class Race:
 
 
 def pace_of(contender: Contender, model: Model, photos: list[bytes]) -> float:
-    """Run a few photos from a standing start."""
+    """Measure the pace of a few photos."""
     started_s, ends_s = contender.run(model, photos)
     return len(ends_s) / (ends_s[-1] - started_s)

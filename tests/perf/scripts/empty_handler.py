@@ -1,4 +1,4 @@
-"""What a FastAPI handler costs that reads the same body and does nothing with it; served by uvicorn's own program."""
+"""A FastAPI handler that reads the same body and does nothing with it; served by uvicorn's command."""
 
 from fastapi import FastAPI, Request
 

@@ -1,4 +1,4 @@
-"""A plain endpoint that runs the pipeline, as FastAPI's documentation has a blocking call: a function without async.
+"""A plain endpoint that runs the pipeline in a function without async, as FastAPI's documentation recommends.
 
 Arguments: the port, then the checkpoints' folders; each answers under its folder's name.
 """

@@ -1,4 +1,4 @@
-"""The same model behind LitServe with batching, as its documentation has it; runs in an environment of its own.
+"""The same model behind LitServe with batching, as in its documentation; runs in a separate environment.
 
 Arguments: the port, the checkpoint's folder, max_batch_size, batch_timeout in seconds.
 """

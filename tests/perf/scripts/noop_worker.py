@@ -1,4 +1,4 @@
-"""Our worker around a model that does nothing: what is left is what the worker costs by itself."""
+"""Our worker with a model that does nothing, to measure the worker's own time."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from image_analysis_common.logs import configure_logs
 from image_analysis_common.models import TOP_K, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_worker.__main__ import serve
+from image_analysis_worker.engines.engine import Decoder
+from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.settings import WorkerSettings
 
 MAX_BATCH_SIZE = 8
@@ -16,11 +18,11 @@ class NoDecoder:
     """Decodes nothing."""
 
     def decode(self, body: bytes) -> None:
-        """Leave the image as it is."""
+        """Return the image unchanged."""
 
 
 class NoModel:
-    """Answers at once, whatever the image."""
+    """Answers at once with the same result for every image."""
 
     def __init__(self, name: str, max_batch_size: int) -> None:
         self.ref = ModelRef(id=name, revision="1", preprocessing="1")
@@ -28,6 +30,9 @@ class NoModel:
 
     def open_decoder(self) -> NoDecoder:
         return NoDecoder()
+
+    def prepare(self, job: Job, decoder: Decoder) -> None:
+        """Take nothing of the image."""
 
     def classify(self, inputs: Sequence[None], top_k: int = TOP_K) -> list[list[Prediction]]:
         return [ANSWER] * len(inputs)

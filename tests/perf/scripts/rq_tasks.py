@@ -1,4 +1,4 @@
-"""Tasks for RQ's own workers: what somebody writes who follows RQ's and transformers' documentation."""
+"""Tasks for RQ's workers, written as RQ's and transformers' documentation show."""
 
 import os
 from functools import cache
@@ -27,13 +27,13 @@ def fetch(key: str) -> bytes:
 
 
 def classify(*, key: str, folder: str) -> list[dict[str, Any]]:
-    """Run the plain pipeline over one image."""
+    """Run the plain pipeline on one image."""
     from PIL import Image
 
     return list(load(folder)(Image.open(BytesIO(fetch(key)))))
 
 
 def do_nothing(*, key: str) -> list[dict[str, Any]]:
-    """Give an answer of the usual form without looking at the image."""
+    """Return an answer of the usual form without reading the image."""
     fetch(key)
     return [BELIEF] * 5
