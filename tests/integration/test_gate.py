@@ -11,6 +11,7 @@ import pytest
 from image_analysis_common.models import EngineReport
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, find_checkpoint
+from image_analysis_worker.engines.cores import has_vnni
 from image_analysis_worker.engines.gate import REPORT, Report, judge, read_report
 from image_analysis_worker.engines.images import cut_photos
 from image_analysis_worker.optimize import optimize
@@ -98,6 +99,19 @@ def test_report_of_other_weights_counts_for_nothing(tmp_path: Path) -> None:
 
     assert read_report(find_checkpoint(str(folder))) is None
     assert (announced.backend, announced.engines) == ("torch", [])
+
+
+def test_report_of_int8_counts_for_nothing_on_a_cpu_that_adds_otherwise(optimized: Path, tmp_path: Path) -> None:
+    folder = Path(copytree(optimized, tmp_path / "pets"))
+    rewrite(folder, agreement=1.0, confidence_difference=0.0, images_per_s=1e6)
+    assert load(folder).warm_up().dtype == "int8"
+
+    report = json.loads((folder / REPORT).read_text())
+    (folder / REPORT).write_text(json.dumps(report | {"has_vnni": not has_vnni()}))
+
+    announced = load(folder).warm_up()
+    assert announced.dtype != "int8"
+    assert "openvino int8" not in [found.name for found in announced.engines]
 
 
 def test_report_names_the_precision_and_the_speed_of_each_engine(optimized: Path) -> None:

@@ -18,7 +18,7 @@ from image_analysis_common.models import EXACT
 from image_analysis_common.startup import StartupError, refuse_to_start
 from image_analysis_worker.decoding.timm import is_timm
 from image_analysis_worker.engines.checkpoint import Checkpoint, find_checkpoint
-from image_analysis_worker.engines.cores import has_bfloat16
+from image_analysis_worker.engines.cores import has_bfloat16, has_vnni
 from image_analysis_worker.engines.engine import Inputs
 from image_analysis_worker.engines.gate import REPORT, Report, answer, compare, decode_all, judge
 from image_analysis_worker.engines.images import cut_photos, read_images
@@ -87,7 +87,9 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
         if str(choice) != candidates[0].name:
             network = source_networks.make(choice)
             candidates.append(compare(network, answer(network, inputs, pixels, is_timed=True), exact))
-    report = Report(revision=checkpoint.revision, images=len(pixels), source=source, candidates=candidates)
+    report = Report(
+        revision=checkpoint.revision, has_vnni=has_vnni(), images=len(pixels), source=source, candidates=candidates
+    )
     (output / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
     return report
 

@@ -39,6 +39,11 @@ def has_bfloat16() -> bool:
     return has_cpu_flag("avx512_bf16", "amx_bf16")
 
 
+def has_vnni() -> bool:
+    """Return whether the CPU sums products of int8 in 32 bits; otherwise, large sums are cut to 16 bits."""
+    return has_cpu_flag("avx512_vnni", "avx_vnni", "amx_int8")
+
+
 def has_gpu(devices: Path = Path("/dev")) -> bool:
     """Return whether this machine seems to have an NVIDIA GPU; asking torch would import it."""
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()

@@ -19,6 +19,7 @@ from image_analysis_common.job_errors import JobError
 from image_analysis_common.models import EngineReport, FrozenModel
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.engines.checkpoint import Checkpoint
+from image_analysis_worker.engines.cores import has_vnni
 from image_analysis_worker.engines.engine import Inputs, Network
 
 MAX_CONFIDENCE_DIFFERENCE = 0.02
@@ -34,6 +35,8 @@ class Report(FrozenModel):
     """What `optimize` has measured for one revision of a model."""
 
     revision: str
+    has_vnni: bool
+    """Whether the CPU that measured it has VNNI. An int8 model gives other answers on a CPU that differs in it."""
     images: int
     source: str
     candidates: list[EngineReport]
@@ -46,16 +49,25 @@ class Report(FrozenModel):
 
 
 def read_report(checkpoint: Checkpoint) -> Report | None:
-    """Read the report next to a checkpoint; None if there is none, or if the checkpoint's weights have changed."""
+    """Read what the report next to a checkpoint says of CPUs like this one.
+
+    None if there is no report, or if the checkpoint's weights have changed.
+    """
     try:
         report = Report.model_validate_json((checkpoint.folder / REPORT).read_bytes())
     except (OSError, ValidationError):
         return None
-    return None if checkpoint.has_weights and report.revision != checkpoint.revision else report
+    if checkpoint.has_weights and report.revision != checkpoint.revision:
+        return None
+    if report.has_vnni == has_vnni():
+        return report
+    return report.model_copy(update={"candidates": [found for found in report.candidates if found.precision != "int8"]})
 
 
 def judge(candidate: EngineReport, min_agreement: float) -> str | None:
-    """Return why an engine may not be used; None if it may."""
+    """Return why an engine may not be used; None if it may, as any may with a `min_agreement` of 0."""
+    if min_agreement == 0:
+        return None
     if candidate.agreement < min_agreement:
         return f"{candidate.name} agrees on {candidate.agreement:.1%} of the images, MIN_AGREEMENT is {min_agreement}"
     if candidate.confidence_difference > MAX_CONFIDENCE_DIFFERENCE:
