@@ -105,9 +105,10 @@ def api_that_does_not_hear_redis_accepts_an_image_once(scenario: Scenario) -> No
     with link_to(scenario) as link, api_behind(link) as client, ThreadPoolExecutor(1) as thread:
         client.submit(unique(small_images()[0]))
         for step in STEPS.values():
+            before = client.refusals["store_unavailable"]
             with link.deaf(since=step):
                 submission = thread.submit(client.submit, unique(small_images()[1]))
-                pause(DEAF_S)
+                wait_until(lambda before=before: client.refusals["store_unavailable"] > before, "the API gives up")  # type: ignore[misc]
             submission.result()
     ended = wait_for_end(scenario, [*client.jobs.values()])
 

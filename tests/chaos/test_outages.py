@@ -1,5 +1,6 @@
 """Redis is down: the workers wait, log it once, and continue where they were; no job loses an attempt."""
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -43,6 +44,11 @@ def changes(worker: Worker) -> list[str]:
     return [line["event"] for line in worker.log.events("store_unavailable", "store_available")]
 
 
+def count_ends(workers: list[Worker]) -> Counter[str]:
+    """Count how often each job was logged as completed."""
+    return Counter(line["job_id"] for worker in workers for line in worker.log.events("job_completed"))
+
+
 def observe(
     scenario: Scenario, workers: list[Worker], jobs: list[str], retries: list[int], came_back_s: float
 ) -> Outage:
@@ -52,14 +58,16 @@ def observe(
     wait_until(
         lambda: all(changes(worker)[-1:] != ["store_unavailable"] for worker in workers), "all workers are back", 10
     )
+    completed = {job_id for job_id, record in records.items() if record.status.value == "COMPLETED"}
+    # A worker reports an end after it has written it.
+    wait_until(lambda: completed <= count_ends(workers).keys(), "the ends are reported")
     living = frozenset(worker.name for worker in workers)
-    ends = Counter(line["job_id"] for worker in workers for line in worker.log.events("job_completed"))
     return Outage(
         final_statuses=Counter(record.status.value for record in records.values()),
         took_s=took_s,
         exit_codes=[worker.exit_code for worker in workers],
         state_lines=[changes(worker) for worker in workers],
-        completions=Counter(ends.values()),
+        completions=Counter(count_ends(workers).values()),
         retries_left=retries_left(scenario.redis, jobs),
         first_retries_left=retries,
         state=settled_state(scenario.redis, records, living),
@@ -72,12 +80,19 @@ def wait_for(duration_s: float) -> None:
     wait_until(lambda: time.monotonic() >= until_s, "the outage is over", duration_s + 10)
 
 
+def hold_writes(scenario: Scenario) -> None:
+    """Let Redis run no more scripts: it could end before it answers one, and an unanswered start is an attempt."""
+    scenario.redis.client_pause(30_000, all=False)
+
+
 def restart(scenario: Scenario, _outage_s: float) -> None:
+    hold_writes(scenario)
     scenario.redis_server.stop()
     scenario.redis_server.start()
 
 
 def stop(scenario: Scenario, outage_s: float) -> None:
+    hold_writes(scenario)
     scenario.redis_server.kill()
     wait_for(outage_s)
     scenario.redis_server.start()
@@ -91,10 +106,14 @@ def pause(scenario: Scenario, outage_s: float) -> None:
 def interrupt_work(scenario: Scenario, fault: Callable[[Scenario, float], None], outage_s: float) -> Outage:
     """Two workers and a full queue; Redis fails during the work."""
     images = [*large_images(), *small_images()]
-    jobs = scenario.submit(unique(images[number % len(images)]) for number in range(JOBS))
-    retries = retries_left(scenario.redis, jobs)
     workers = [scenario.start_worker(is_program=True).begin() for _ in range(2)]
     assert len({worker.name for worker in workers}) == 2
+    for worker in workers:
+        worker.signal(signal.SIGSTOP)  # all jobs are in the queue before the first one is taken
+    jobs = scenario.submit(unique(images[number % len(images)]) for number in range(JOBS))
+    retries = retries_left(scenario.redis, jobs)
+    for worker in workers:
+        worker.signal(signal.SIGCONT)
     wait_until(lambda: scenario.statuses(jobs).count("COMPLETED") > JOBS // 10, "the workers are at work", 60)
     assert scenario.statuses(jobs).count("COMPLETED") < JOBS, "the outage would come after the work"
     fault(scenario, outage_s)

@@ -102,7 +102,8 @@ def stop_slow(scenario: Scenario, *, is_second_sent: bool) -> Stop:
     in_model = count_in_model(worker)
     at_once = eventually(lambda: len(queued(scenario)), JOBS - in_model, SLOW_S / 4)
     if is_second_sent:
-        wait_until(lambda: time.monotonic() > signaled_s + 1.2, "the second signal is no echo of the first")
+        handled_s = time.monotonic()  # the jobs are back
+        wait_until(lambda: time.monotonic() > handled_s + 1.2, "the second signal is no echo of the first")
         worker.signal(signal.SIGTERM)
         signaled_s = time.monotonic()
     exit_code = worker.wait()

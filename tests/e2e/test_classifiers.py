@@ -77,7 +77,7 @@ def wait(client: httpx.Client, job_id: str) -> dict[str, Any]:
         status = client.get(f"/analysis-status/{job_id}", params={"wait": 10}).raise_for_status().json()
         return status if status["status"] in ENDED else None
 
-    return wait_until(ended, f"job {job_id} ends", 120)
+    return wait_until(ended, f"job {job_id} ends")
 
 
 def train(client: httpx.Client, name: str, images: Mapping[str, Sequence[bytes]]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def ask(client: httpx.Client, images: Sequence[bytes], name: str = "textiles") -
         found = client.get(batch, params={"wait": 20}).json()
         return found["jobs"] if all(job["status"] in ENDED for job in found["jobs"]) else None
 
-    jobs = wait_until(ended, "the batch ends", 180)
+    jobs = wait_until(ended, "the batch ends")
     return [{found["label"]: found["confidence"] for found in job["result"]["predictions"]} for job in jobs]
 
 
@@ -240,7 +240,7 @@ class Waiting:
         return decoded(self._redis.hget(keys.job(self.job_id), "status"))
 
     def wait_for(self, status: str) -> None:
-        wait_until(lambda: self.status == status, f"the training is {status}", 90)
+        wait_until(lambda: self.status == status, f"the training is {status}")
 
     def end_example(self) -> None:
         announced = json.loads(self._redis.get(keys.announcement("vit-tiny-cifar10")) or b"{}")
@@ -274,7 +274,7 @@ def test_training_of_a_killed_worker_is_done_again(
     training = Waiting(client, redis, "killed", photos)
 
     os.kill(stack.pid("worker"), signal.SIGKILL)
-    wait_until(lambda: redis.hget(f"rq:job:{training.job_id}", "retries_left") == b"2", "it is taken for lost", 90)
+    wait_until(lambda: redis.hget(f"rq:job:{training.job_id}", "retries_left") == b"2", "it is taken for lost")
     training.end_example()
 
     ended = wait(client, training.job_id)
@@ -303,7 +303,7 @@ def test_answers_are_the_same_after_a_restart_of_everything(
     for program in ("redis", "worker", "api"):
         stack.restart(program)
     stack.wait_until_ready()
-    wait_until(lambda: client.get("/health/ready").status_code == 200, "the other API is ready", 60)
+    wait_until(lambda: client.get("/health/ready").status_code == 200, "the other API is ready")
     for image in images:
         redis.delete(keys.result(image_digest(image)), keys.embedding(image_digest(image)))
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from redis import Redis
 
+from image_analysis_api.store.client import TIMEOUT_S
 from image_analysis_common import keys
 from support.api_processes import api_process
 from support.cores import Stopwatch
@@ -210,4 +211,5 @@ def test_many_callers_at_once_wait_no_longer(
         statuses, slowest_s = ask_at_once()
 
     assert (usual, statuses) == ({200}, {503})
-    assert slowest_s < ANSWERED_S + usual_s  # the test's 40 threads use the 2 cores too
+    # Two that wait for one another would take two timeouts. The test's 40 threads use the 2 cores too.
+    assert slowest_s < 2 * TIMEOUT_S + usual_s

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 from pytest_httpserver import HTTPServer
 from redis import Redis
@@ -14,6 +15,7 @@ from redis import Redis
 from image_analysis_common import keys
 from stack import Stack
 from support.api_processes import one_api
+from support.classifiers import forget_classifiers
 from support.samples import make_png
 
 EXAMPLES = 50
@@ -38,6 +40,8 @@ def api(request: pytest.FixtureRequest, stack: Stack) -> Iterator[tuple[str, str
     """An API's URL, and the configuration with which a caller is authorized."""
     if request.param == "open":
         yield stack.api_url, ""
+        with httpx.Client(base_url=stack.api_url, trust_env=False) as client:
+            forget_classifiers(client)
         return
     variables = {"WEBHOOK_SECRET": stack.webhook_secret}
     variables |= {"API_KEYS": f"tester:{sha256(KEY.encode()).hexdigest()}", "RATE_LIMIT_MAX_REQUESTS": "1000000"}

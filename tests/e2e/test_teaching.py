@@ -11,6 +11,7 @@ from PIL import Image
 from image_analysis_api.settings import ApiSettings
 from image_analysis_client import AsyncClient, Client, ExamplesFailed, NotFound
 from stack import Stack
+from support.classifiers import forget_classifiers
 from support.samples import CHELSEA, encode, make_image, make_png
 from support.terminals import run_in_terminal, run_piped
 
@@ -37,11 +38,6 @@ def forgotten(client: httpx.Client) -> Iterator[None]:
     forget_classifiers(client)
     yield
     forget_classifiers(client)
-
-
-def forget_classifiers(client: httpx.Client) -> None:
-    for classifier in client.get("/classifiers").json()["classifiers"]:
-        client.delete(f"/classifiers/{classifier['name']}").raise_for_status()
 
 
 def examples(folder: Path) -> dict[str, list[Path]]:

@@ -8,6 +8,7 @@ from images.composition import Composition
 from images.conftest import WITHOUT_TORCH, Ask, Submit
 from support.images import small_images, unique
 from support.samples import CHELSEA
+from support.waiting import wait_until
 
 STARTS = 5
 """The fastest of these counts, because other programs use the machine too."""
@@ -81,6 +82,12 @@ print(os.getuid(), os.getgid())
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges:true"])
 
 
+def find_end(composition: Composition, worker: str, job_id: str) -> list[str]:
+    """Return the log line of a job's end, which comes after the end itself; empty until then."""
+    lines = composition.docker("logs", "--timestamps", worker).splitlines()
+    return [line for line in lines if "job_completed" in line and job_id in line]
+
+
 def test_first_answer_comes_soon_after_the_start(
     composition: Composition, worker: str, submit: Submit, ask: Ask
 ) -> None:
@@ -91,8 +98,7 @@ def test_first_answer_comes_soon_after_the_start(
         composition.docker("start", worker)
         assert ask(job_id)["status"] == "COMPLETED"
         [inspected] = composition.inspect(worker)
-        lines = composition.docker("logs", "--timestamps", worker).splitlines()
-        [ended] = [line for line in lines if "job_completed" in line and job_id in line]
+        [ended] = wait_until(lambda job_id=job_id: find_end(composition, worker, job_id), "the end is logged")  # type: ignore[misc]
         elapsed = read_time(ended) - read_time(inspected["State"]["StartedAt"])
         took_s.append(elapsed.total_seconds() / float(composition.docker("exec", worker, "python", "-c", SLOWDOWN)))
 

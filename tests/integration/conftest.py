@@ -30,7 +30,7 @@ def redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("redis")
     socket = directory / "redis.sock"
     command = [str(find_redis_server(os.environ["PATH"])), str(CONFIGURATION)]
-    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(directory)]
+    options = ["--appendonly", "no", "--port", "0", "--unixsocket", str(socket), "--dir", str(directory)]
     with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL) as server:
         wait_until(socket.exists, "Redis listens")
         yield socket

@@ -140,7 +140,9 @@ def test_attempts_are_counted_and_nothing_of_the_api(
 
     start(DELIVERER_METRICS_PORT=str(port))
     wait_until(lambda: is_delivered(redis), "the webhook is delivered")
-    found = scrape(f"http://127.0.0.1:{port}/metrics")
+    url = f"http://127.0.0.1:{port}/metrics"
+    wait_until(lambda: values(scrape(url), "webhook_attempts_total")[("delivered",)], "the attempt is counted")
+    found = scrape(url)
 
     given_up = {(outcome,): 0 for outcome in ("retried", "rejected", "refused", "expired")}
     assert values(found, "webhook_attempts_total") == {("delivered",): 1, **given_up}

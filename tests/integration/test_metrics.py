@@ -78,7 +78,15 @@ def busy_service(service: Service) -> Service:
             submit({"image_data": "one too many"}),
         ]
     assert answers == ["PENDING", "COMPLETED", "PENDING", "PENDING", "400", "400", "429"]
+    wait_until(lambda: has_counted(service), "everything is counted")
     return service
+
+
+def has_counted(service: Service) -> bool:
+    """Whether the last answer and the last end, which are counted after they are sent and written, are counted."""
+    api, worker = scrape(service.api_metrics), scrape(service.worker_metrics)
+    is_last_answered = ("POST", "/analyze-image", "429") in values(api, "http_requests_total")
+    return is_last_answered and values(worker, "job_duration_seconds_count") == {(): 3}
 
 
 def test_counters_add_up_to_the_requests_made(busy_service: Service) -> None:

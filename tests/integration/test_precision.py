@@ -67,6 +67,7 @@ def make_large(folder: Path, bias: list[float]) -> Checkpoint:
     """Write a model with random weights, large enough for bfloat16; `bias` is added to its three logits."""
     config = ViTConfig(image_size=32, num_hidden_layers=2)
     config.num_labels = 3
+    torch.manual_seed(7)
     large = ViTForImageClassification(config)
     large.classifier.bias.data = torch.tensor(bias)
     large.save_pretrained(folder)

@@ -77,6 +77,8 @@ def test_waiting_jobs_and_answers_survive_the_loss_of_the_volume(tmp_path: Path)
                 wait_until(lambda: ask(api, ended)["status"] == "COMPLETED", "a job ends", 120)
             answer = ask(api, ended)
             waiting = [submit(api, seed) for seed in range(1, 1 + WAITING)]
+            with Redis.from_url(server.url) as redis:  # while it syncs its file, it writes to it later
+                wait_until(lambda: not redis.info("persistence")["aof_buffer_length"], "the jobs are in the file")
             machine.run(back_up)
             late = submit(api, 100)
         server.kill()

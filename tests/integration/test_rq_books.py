@@ -6,7 +6,7 @@ import re
 import time
 import zlib
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -32,6 +32,7 @@ from image_analysis_worker.jobs.outcomes import describe
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import QUEUE, DirectQueue, take
+from support.redis_server import run_redis
 from support.steps import RESULT
 
 JOB_ID = "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
@@ -43,6 +44,13 @@ OUTCOMES: dict[str, AnalysisResult | Exception] = {
     "retry": RuntimeError("a fault"),
 }
 STEPS = ("start", "complete", "fail", "retry", "give back", "abandon", "end without a start")
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of its own: all keys of RQ are compared, and the workers of other tests write some."""
+    with run_redis(tmp_path_factory.mktemp("rq_books")) as server:
+        yield server.url
 
 
 class ByOurScript:

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from support.api_processes import one_api
-from support.raw_http import Answer, connection, exchange, receive_all
+from support.raw_http import ANSWERED_S, Answer, connection, exchange, receive_all
 from support.samples import base64_body, make_png
 from support.steps import Steps
 from support.waiting import wait_until
@@ -142,7 +142,7 @@ def test_handshake_is_refused_after_the_answers_before_it(api: str) -> None:
 def test_client_that_sends_data_before_the_handshakes_answer_is_disconnected(api: str, packets: int) -> None:
     sent = head(start=b"GET /ws/analysis-status/x HTTP/1.1", body=b"\x89\x80\0\0\0\0")
     middle = len(sent) - 6 if packets == 2 else 0
-    with connection(api) as opened:
+    with connection(api, 3 * ANSWERED_S) as opened:  # uvicorn waits 10 s for the answer to its close frame
         opened.sendall(sent[:middle])
         opened.sendall(sent[middle:])
         received = receive_all(opened)

@@ -45,11 +45,18 @@ class StartPage:
     def drop(self, *paths: Path) -> None:
         """Drop files or folders from outside of the browser onto the page."""
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
+
+        def drag(kind: str) -> None:
             self.protocol.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
-            if kind == "dragOver":
-                expect(self.page.get_by_text("Drop to analyze")).to_be_visible()
-                self.shoot("veil")
+
+        def shows_veil() -> bool:
+            drag("dragOver")  # browsers repeat it while the files are held over the page
+            return bool(self.page.get_by_text("Drop to analyze").is_visible())
+
+        drag("dragEnter")
+        wait_until(shows_veil, "the page says that it takes the files")
+        self.shoot("veil")
+        drag("drop")
 
     @cached_property
     def protocol(self) -> CDPSession:

@@ -1,6 +1,7 @@
 """The page at `/` in a browser, for everybody: light and dark, narrow and wide, by keyboard, screen reader, at rest."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from werkzeug import Request, Response
 from operators.start_page import StartPage, make_upload
 from stack import Stack
 from support.samples import CHELSEA, make_png
+from support.waiting import wait_until
 
 LONG_NAME = f"{'a very long name of a photo ' * 8}{'x' * 200}.png"
 LOOKS: dict[str, dict[str, Any]] = {
@@ -103,7 +105,12 @@ def test_ends_are_announced(open_start: Callable[..., StartPage]) -> None:
     start.choose(make_upload("notes.png", b"no image"))
     expect(start.announced).to_contain_text("notes.png failed: These bytes are not a supported image")
 
+    start.page.clock.install()
+    start.page.clock.pause_at(time.time() + 1)  # all six end before the page says anything
     start.choose(*[make_upload(f"{number}.png", make_png(number)) for number in range(6)])
+    for number in range(6):
+        start.has_ended(f"{number}.png")
+    start.page.clock.resume()
     expect(start.announced).to_have_text("8 of 8 images done, 1 failed.")
 
 
@@ -116,6 +123,8 @@ def test_page_moves_only_for_those_who_do_not_mind(
     start.choose(CHELSEA)
     start.has_ended("chelsea.png")
     expect(start.page.get_by_role("heading", name="Results")).to_be_in_viewport()
+    if not is_still:
+        wait_until(lambda: start.page.evaluate("window.scrolls") > 2, "the page moves")
 
     assert (start.page.evaluate("window.scrolls") <= 2) == is_still
     duration = start.cards.first.evaluate("(card) => parseFloat(getComputedStyle(card).animationDuration)")

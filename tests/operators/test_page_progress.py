@@ -3,9 +3,10 @@
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
+from threading import Event
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Route, expect
@@ -17,10 +18,10 @@ from operators.conftest import PAGE_LIMIT
 from operators.start_page import StartPage, make_upload
 from stack import Stack
 from support.samples import encode, make_png
+from support.waiting import PATIENCE_S, wait_until
 
 RECOVERED_MS = 60_000
-SLOW_BYTES_PER_S = 150_000
-LATE_S = 3
+SLOW_BYTES_PER_S = 20_000
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_upload_shows_its_bar(start: StartPage) -> None:
     expect(start.card("large.png")).to_contain_text(re.compile(r"Uploading [1-9]\d?%, \d+ kB of \d+ kB"))
     assert 0 < float(bar.get_attribute("value") or 0) < 1
     start.shoot("upload")
+    start.protocol.send("Network.emulateNetworkConditions", limits | {"uploadThroughput": -1})
     start.has_ended("large.png")
 
 
@@ -76,7 +78,9 @@ def test_processing_is_shown(start: StartPage) -> None:
     assert [request for request in start.requests if request.url.endswith("/events")]
 
 
-def test_what_exceeds_the_limit_waits_in_the_page_and_goes_on_by_itself(open_start: Callable[..., StartPage]) -> None:
+def test_what_exceeds_the_limit_waits_in_the_page_and_goes_on_by_itself(
+    open_start: Callable[..., StartPage], held_page_worker: Callable[[], None]
+) -> None:
     start = open_start(refusals={429})
     start.choose(*make_uploads(PAGE_LIMIT + 4))
 
@@ -86,6 +90,7 @@ def test_what_exceeds_the_limit_waits_in_the_page_and_goes_on_by_itself(open_sta
     )
     expect(start.announced).to_contain_text("They are sent later, without any action of yours.")
     start.shoot("limit")
+    held_page_worker()  # before, an end would be announced instead
 
     expect(start.page.locator("#cards [data-state=completed]")).to_have_count(PAGE_LIMIT + 4, timeout=RECOVERED_MS)
     expect(notice).to_be_hidden()
@@ -141,7 +146,7 @@ def test_job_is_cancelled_where_it_waits(
 
 
 def test_upload_is_cancelled_on_its_way(start: StartPage) -> None:
-    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 20_000}
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": SLOW_BYTES_PER_S}
     start.protocol.send("Network.emulateNetworkConditions", limits)
     start.choose(make_upload("large.png", make_noise()))
     expect(start.card("large.png")).to_contain_text("Uploading")
@@ -155,26 +160,33 @@ def test_upload_is_cancelled_on_its_way(start: StartPage) -> None:
 
 
 def test_image_that_the_service_has_not_answered_for_is_cancelled_there(
-    start: StartPage, httpserver: HTTPServer
+    page_stack: Stack, start: StartPage, httpserver: HTTPServer
 ) -> None:
+    asked, may_answer = Event(), Event()
+
     def answer_late(_request: Request) -> Response:
-        time.sleep(LATE_S)
+        asked.set()
+        may_answer.wait(PATIENCE_S)
         return Response(make_noise(), content_type="image/png")
 
     httpserver.expect_request("/late.png").respond_with_handler(answer_late)
 
     def delay(route: Route) -> None:
-        time.sleep(1)
+        """Let the job end before it is cancelled."""
+        job_id = route.request.url.rpartition("/")[2]
+        httpx.get(f"{page_stack.api_url}/analysis-status/{job_id}", params={"wait": 60}, trust_env=False)
         route.continue_()
 
     start.page.route("**/analysis/*", delay)
     start.page.get_by_label("Address of an image").fill(httpserver.url_for("/late.png"))
     start.press("Analyze URL")
     expect(start.card("late.png")).to_contain_text("The service fetches the image")
+    wait_until(asked.is_set, "the service has the whole request")
 
     start.press("Cancel late.png")
-
     expect(start.card("late.png")).to_contain_text("Cancelling")
+    may_answer.set()
+
     expect(start.card("late.png")).to_have_attribute("data-state", "cancelled")
     assert [request for request in start.requests if request.method == "DELETE"]
     # The job has ended before its cancellation, which deleted it: to follow it would be an error.

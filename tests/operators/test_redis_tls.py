@@ -132,10 +132,17 @@ def test_every_service_works_over_tls(redis: TlsRedis) -> None:
         wait_until(
             lambda: subprocess.run(check, env=variables, check=False).returncode == 0, "the deliverer is healthy"
         )
-        page = httpx.get(f"http://{LOOPBACK}:{port}/0/data/queues.json", trust_env=False)
+        queues = wait_until(lambda: fetch(f"http://{LOOPBACK}:{port}/0/data/queues.json"), "the dashboard answers")
 
     assert (answer.status_code, answer.json()["status"]) == (200, "COMPLETED")
-    assert "analysis-vit-tiny-cifar10" in page.text
+    assert "analysis-vit-tiny-cifar10" in queues
+
+
+def fetch(url: str) -> str:
+    try:
+        return httpx.get(url, trust_env=False).raise_for_status().text
+    except httpx.HTTPError:
+        return ""
 
 
 @pytest.mark.parametrize("fault", ["another authority", "no certificate"])

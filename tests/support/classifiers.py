@@ -1,10 +1,11 @@
-"""Classifiers and their examples, made without images."""
+"""Classifiers and their examples, made without images, and a service without any."""
 
 from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 
+import httpx
 import numpy as np
 from redis import Redis
 
@@ -19,6 +20,12 @@ from support.announcements import MODEL
 DIMENSION = 16
 FOREVER_S = float("inf")
 PLAN = TrainingPlan(examples=(), max_classifiers=20, max_bytes=64_000_000)
+
+
+def forget_classifiers(client: httpx.Client) -> None:
+    """Delete all classifiers that a service has."""
+    for classifier in client.get("/classifiers").json()["classifiers"]:
+        client.delete(f"/classifiers/{classifier['name']}").raise_for_status()
 
 
 def make_vectors(labels: Sequence[str], *, noise: float = 0.3, seed: int = 0) -> Vectors:

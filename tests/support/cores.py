@@ -16,10 +16,12 @@ class Stopwatch:
 
     @property
     def elapsed_s(self) -> float:
-        took_s = time.monotonic() - self._started_s
+        return time.monotonic() - self._started_s - self.waited_s
+
+    @property
+    def waited_s(self) -> float:
         # A thread that has ended has taken its waits with it.
-        waits_s = (max(0.0, now - before) for now, before in zip(self._waits(), self._waits_s, strict=True))
-        return took_s - sum(waits_s)
+        return sum(max(0.0, now - before) for now, before in zip(self._waits(), self._waits_s, strict=True))
 
     def _waits(self) -> tuple[float, float]:
         return _read_waits(f"{self._process}/task/*"), _read_waits(self._ours)

@@ -71,8 +71,7 @@ class ReplicatedRedis:
 
     def find_primary(self) -> RedisServer:
         """Return the primary that the first sentinel knows."""
-        with _connect(next(iter(self._sentinels))) as sentinel:
-            port = sentinel.sentinel_master(SERVICE)["port"]
+        port = wait_until(self._ask_for_primary, "the first sentinel answers")
         return next(server for server in self.servers if server.address[1] == port)
 
     def find_replicas(self) -> list[RedisServer]:
@@ -115,6 +114,11 @@ class ReplicatedRedis:
             and [(replica["flags"], replica["master-link-status"]) for replica in replicas] == [("slave", "ok")] * 2
             for state, replicas in states
         )
+
+    def _ask_for_primary(self) -> int | None:
+        with suppress(RedisError), _connect(next(iter(self._sentinels))) as sentinel:
+            return int(sentinel.sentinel_master(SERVICE)["port"])
+        return None
 
     def _ask(self, port: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         with _connect(port) as sentinel:

@@ -119,12 +119,12 @@ async def send_nothing(message: Message) -> None:
 
 async def test_garbage_is_collected_after_many_bytes_of_bodies() -> None:
     collections = list[str]()
+    gc.disable()
     gc.callbacks.append(lambda phase, _info: collections.append(phase))
 
     async def fetch(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"]["hold"](COLLECT_BYTES // 2)
 
-    gc.disable()
     bound = BodyBudget(fetch, max_bytes=COLLECT_BYTES)
     counts = []
     for _ in range(4):

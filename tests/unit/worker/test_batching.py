@@ -8,7 +8,9 @@ import pytest
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_worker.jobs import batching
 from image_analysis_worker.jobs.batching import FULL_BATCH_WAIT_S, InFlight, Job
+from support.waiting import PATIENCE_S
 
 
 def make_job(job_id: str, *, attempts_left: int = 3) -> Job:
@@ -68,7 +70,8 @@ def test_batch_of_one_waits_for_more_jobs_no_longer_than_its_limit() -> None:
     assert in_flight.next_batch(8, 0.05) == [job]
 
 
-def test_batch_is_filled_while_more_jobs_wait_in_the_queue() -> None:
+def test_batch_is_filled_while_more_jobs_wait_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "FULL_BATCH_WAIT_S", PATIENCE_S)
     in_flight, jobs = InFlight(4), [make_job(name) for name in "abcd"]
     in_flight.add(jobs, has_more=True)
     in_flight.mark_ready(jobs[0])
@@ -76,6 +79,7 @@ def test_batch_is_filled_while_more_jobs_wait_in_the_queue() -> None:
 
     decoder.start()
     full = in_flight.next_batch(2, 0)
+    monkeypatch.undo()
     in_flight.mark_ready(jobs[2])
     started_s = time.monotonic()
     partial = in_flight.next_batch(2, 0)
@@ -85,7 +89,8 @@ def test_batch_is_filled_while_more_jobs_wait_in_the_queue() -> None:
     decoder.join()
 
 
-def test_batch_does_not_wait_if_the_queue_is_empty_or_every_job_is_ready() -> None:
+def test_batch_does_not_wait_if_the_queue_is_empty_or_every_job_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "FULL_BATCH_WAIT_S", PATIENCE_S)
     in_flight, jobs = InFlight(4), [make_job(name) for name in "abc"]
     started_s = time.monotonic()
     in_flight.add(jobs[:1], has_more=True)
@@ -96,7 +101,7 @@ def test_batch_does_not_wait_if_the_queue_is_empty_or_every_job_is_ready() -> No
     first = in_flight.next_batch(8, 0)
 
     assert (every, first) == (jobs[:1], jobs[1:2])
-    assert time.monotonic() - started_s < FULL_BATCH_WAIT_S
+    assert time.monotonic() - started_s < PATIENCE_S
 
 
 def test_close_returns_the_jobs_that_are_not_in_the_model() -> None:
