@@ -100,7 +100,7 @@ def test_main_job_needs_no_mouse(start: StartPage) -> None:
 def test_ends_are_announced(open_start: Callable[..., StartPage]) -> None:
     start = open_start(refusals={400})
     start.choose(CHELSEA)
-    expect(start.announced).to_have_text("chelsea.png: cat, 98.9%.")
+    expect(start.announced).to_have_text("chelsea.png: cat, 97.3%.")
 
     start.choose(make_upload("notes.png", b"no image"))
     expect(start.announced).to_contain_text("notes.png failed: These bytes are not a supported image")
