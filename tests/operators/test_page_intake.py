@@ -153,7 +153,27 @@ def test_bad_file_fails_alone_and_says_why(open_start: Callable[..., StartPage])
     start.has_ended("chelsea.png")
     expect(start.card("notes.png")).to_have_attribute("data-state", "failed")
     expect(start.card("notes.png")).to_contain_text("unsupported_image")
+    expect(start.page.get_by_role("button", name="Try notes.png again")).to_be_hidden()
     expect(start.page.get_by_text("2 of 2 images done, 1 failed.", exact=False).first).to_be_visible()
+
+
+def test_url_is_tried_again_where_it_may_give_another_image(
+    open_start: Callable[..., StartPage], httpserver: HTTPServer
+) -> None:
+    start = open_start(refusals={400})
+    httpserver.expect_request("/page.png").respond_with_data(b"no image", content_type="image/png")
+    address = start.page.get_by_label("Address of an image")
+    address.fill(httpserver.url_for("/page.png"))
+    start.press("Analyze URL")
+    expect(start.card("page.png")).to_contain_text("unsupported_image")
+    problem = {"code": "labels_not_supported", "detail": "The model has labels of its own."}
+    start.page.route("**/analyze-image", lambda route: route.fulfill(status=400, json=problem))
+    address.fill(httpserver.url_for("/labels.png"))
+    start.press("Analyze URL")
+
+    expect(start.card("labels.png")).to_contain_text("labels_not_supported")
+    expect(start.page.get_by_role("button", name="Try labels.png again")).to_be_hidden()
+    expect(start.page.get_by_role("button", name="Try page.png again")).to_be_visible()
 
 
 @pytest.mark.parametrize("body", ["<h1>Welcome</h1>", "null"])

@@ -50,7 +50,7 @@ export class Card {
     const { code, retry, cancel, remove } = this.#buttons;
     const hadFocus = cancel.contains(document.activeElement);
     code.hidden = item.state !== "completed";
-    retry.hidden = !(item.state === "failed" || item.state === "cancelled") || !(item.file || item.url);
+    retry.hidden = !item.canBeRetried;
     cancel.hidden = item.hasEnded;
     cancel.disabled = item.isStopping && !item.hasEnded;
     remove.hidden = !item.hasEnded;

@@ -10,6 +10,11 @@ const STATES_OF_JOBS = {
   CANCELLED: "cancelled",
 };
 
+// Errors that the same request gives again: its options do not change.
+const LASTING = ["file_unreadable", "invalid_request", "labels_not_supported", "embeddings_not_supported"];
+// Errors that the same file gives again. A URL may give another image.
+const LASTING_OF_FILES = ["unsupported_image", "image_too_large", "corrupt_image", "unsupported_dimensions", "worker_lost"];
+
 let made = 0;
 
 export class Item extends EventTarget {
@@ -34,6 +39,14 @@ export class Item extends EventTarget {
 
   get hasEnded() {
     return STATES.indexOf(this.state) >= STATES.indexOf("completed");
+  }
+
+  /** Whether it may end in another way if it is sent again. */
+  get canBeRetried() {
+    if (this.state !== "failed" && this.state !== "cancelled") return false;
+    const code = this.error?.code;
+    if (!this.file) return Boolean(this.url) && !LASTING.includes(code);
+    return ![...LASTING, ...LASTING_OF_FILES].includes(code);
   }
 
   get isInService() {
