@@ -41,16 +41,23 @@ def replace_badge(page: Page) -> None:
 
 @contextmanager
 def open_page(
-    browser: Browser, *, refusals: Collection[int] = (), is_service_stable: bool = True, **context: Any
+    browser: Browser,
+    *,
+    refusals: Collection[int] = (),
+    failures: Collection[str] = (),
+    is_service_stable: bool = True,
+    **context: Any,
 ) -> Iterator[Page]:
     """Open an empty page; at the end of the block, fail with every script, request and answer that went wrong.
 
-    `refusals` are the statuses of errors that belong to the test; `context` is as for a context of Playwright.
+    `refusals` are the statuses of errors that belong to the test, `failures` the browser's names of failed requests;
+    `context` is as for a context of Playwright.
     """
     faults: list[str] = []
 
     def is_expected(text: str) -> bool:
-        return not is_service_stable and any(name in text for name in NO_CONNECTION)
+        names = [*failures, *(() if is_service_stable else NO_CONNECTION)]
+        return any(name in text for name in names)
 
     def note_message(message: ConsoleMessage) -> None:
         is_refusal = any(f"responded with a status of {status} " in message.text for status in refusals)

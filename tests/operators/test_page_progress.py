@@ -4,6 +4,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 
 import httpx
@@ -22,6 +23,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 RECOVERED_MS = 60_000
 SLOW_BYTES_PER_S = 20_000
+FILE_IS_GONE = "net::ERR_FILE_NOT_FOUND"
 
 
 @pytest.fixture
@@ -157,6 +159,27 @@ def test_upload_is_cancelled_on_its_way(start: StartPage) -> None:
     start.press("Try large.png again")
 
     start.has_ended("large.png")
+
+
+def test_file_that_is_deleted_while_it_waits_fails_alone(open_start: Callable[..., StartPage], tmp_path: Path) -> None:
+    start = open_start(refusals={503}, failures={FILE_IS_GONE})
+    paths = [tmp_path / name for name in ("gone.png", "kept.png")]
+    for path in paths:
+        path.write_bytes(make_noise())
+    busy = {"status": 503, "headers": {"Retry-After": "3"}, "json": {"code": "queue_full", "detail": "Full."}}
+    start.page.route("**/analyze-image", lambda route: route.fulfill(**busy))
+    with start.page.expect_file_chooser() as chooser:
+        start.press("Choose images")
+    chooser.value.set_files(paths)
+    expect(start.page.locator("#pause")).to_contain_text("The service is busy. 2 images wait in this page")
+
+    paths[0].unlink()
+    start.page.unroute("**/analyze-image")
+
+    expect(start.card("gone.png")).to_contain_text("The file has changed or is gone: choose it again.")
+    expect(start.page.get_by_role("button", name="Try gone.png again")).to_be_hidden()
+    start.has_ended("kept.png")
+    expect(start.page.locator("#pause-text")).not_to_contain_text("cannot be reached")
 
 
 def test_image_that_the_service_has_not_answered_for_is_cancelled_there(

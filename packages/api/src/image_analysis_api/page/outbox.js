@@ -59,6 +59,7 @@ export class Outbox extends EventTarget {
 
   async #send(item) {
     this.#active += 1;
+    const { signal } = item.controller;
     item.update({ state: "uploading", loaded: 0, startedMs: performance.now(), note: "" });
     try {
       const answer = await submit(item);
@@ -66,7 +67,8 @@ export class Outbox extends EventTarget {
       item.apply(answer);
       if (!item.hasEnded) this.#onAccepted(item);
     } catch (error) {
-      this.#handle(item, error);
+      // The item may have been cancelled, and even sent again, before the reason of the error was known.
+      if (!signal.aborted) this.#handle(item, error);
     } finally {
       this.#active -= 1;
       this.#advance();

@@ -8,7 +8,12 @@ const TIMEOUT_MS = 180_000;
 /** Where nothing answers: the network, or a service that restarts. */
 export class Unreachable extends Error {}
 
-/** Send an item; return the body of a 200 or a 202. Throws a Problem, Unreachable, or AbortError. */
+/** The browser cannot read the file any more: it was edited, moved or deleted after it was chosen. */
+export class UnreadableFile extends Error {
+  code = "file_unreadable";
+}
+
+/** Send an item; return the body of a 200 or a 202. Throws a Problem, Unreachable, UnreadableFile, or AbortError. */
 export function submit(item) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -26,13 +31,30 @@ export function submit(item) {
       else reject(readProblem(request.status, request.responseText, request.getResponseHeader("Retry-After"), headers));
     });
     for (const event of ["error", "timeout"]) {
-      request.addEventListener(event, () => reject(new Unreachable("The service cannot be reached.")));
+      request.addEventListener(event, async () => reject(await explain(item)));
     }
     request.addEventListener("abort", () => reject(new DOMException("Cancelled", "AbortError")));
     request.addEventListener("loadend", () => signal.removeEventListener("abort", abort));
     signal.addEventListener("abort", abort);
     request.send(makeForm(item));
   });
+}
+
+/** Say why nothing was answered: browsers report a file that they cannot read like a lost connection. */
+async function explain({ file }) {
+  try {
+    if (file) await readStart(file);
+    return new Unreachable("The service cannot be reached.");
+  } catch {
+    return new UnreadableFile("The file has changed or is gone: choose it again.");
+  }
+}
+
+/** Read the first bytes of a file. A slice would not do: of a file that is gone, it is empty, but no error. */
+async function readStart(file) {
+  const reader = file.stream().getReader();
+  await reader.read();
+  await reader.cancel();
 }
 
 function makeForm(item) {
