@@ -20,6 +20,19 @@ PASTE_IMAGE = """async (data) => {
   await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) })]);
 }"""
 
+UNREADABLE_ENTRIES = """
+const { file } = FileSystemFileEntry.prototype;
+const { createReader } = FileSystemDirectoryEntry.prototype;
+FileSystemFileEntry.prototype.file = function (onFile, onError) {
+  if (this.name === "gone.png") onError(new DOMException("", "NotFoundError"));
+  else file.call(this, onFile, onError);
+};
+FileSystemDirectoryEntry.prototype.createReader = function () {
+  if (this.name === "locked") return { readEntries: (_, onError) => onError(new DOMException("", "NotReadableError")) };
+  return createReader.call(this);
+};
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -76,6 +89,21 @@ def test_folder_becomes_a_grid_with_a_card_for_each_image(start: StartPage, fold
     for name in ("photo 9.jpg", "photo 10.jpg", "beach.png"):
         start.has_ended(name)
     expect(start.page.get_by_text("2 files of the folder are not images and were left out.")).to_be_visible()
+    for picture in start.cards.locator("img").all():
+        expect(picture).to_have_attribute("loading", "lazy")
+
+
+def test_what_cannot_be_read_in_a_dropped_folder_is_left_out_and_counted(start: StartPage, folder: Path) -> None:
+    start.page.evaluate(f"() => {{ {UNREADABLE_ENTRIES} }}")
+    (folder / "gone.png").write_bytes(make_png(6))
+    (folder / "day 2" / "locked").mkdir()
+
+    start.drop(folder)
+
+    expect(start.page.get_by_text("2 files or folders cannot be read and were left out. 2 files")).to_be_visible()
+    expect(start.page.get_by_role("heading", level=3)).to_have_text(["beach.png", "photo 9.jpg", "photo 10.jpg"])
+    for name in ("photo 9.jpg", "photo 10.jpg", "beach.png"):
+        start.has_ended(name)
 
 
 def test_pasted_picture_is_analyzed(start: StartPage) -> None:

@@ -114,7 +114,7 @@ function makePicture(item) {
   // The service fetches a URL. The page does not: its host would learn who looks.
   const source = item.file ? URL.createObjectURL(item.file) : item.thumbnail;
   if (!source) return make("div", { className: "picture" }, placeholder);
-  const picture = make("img", { alt: "", decoding: "async" });
+  const picture = make("img", { alt: "", loading: "lazy", decoding: "async" });
   picture.addEventListener("error", () => picture.replaceWith(placeholder), { once: true });
   picture.src = source;
   item.addEventListener("removed", () => URL.revokeObjectURL(source), { once: true });

@@ -2,7 +2,7 @@
 
 import { offerCamera } from "./camera.js";
 import { byId, setText } from "./dom.js";
-import { pickImages, readDrop } from "./folders.js";
+import { describeUnreadable, pickImages, readDrop } from "./folders.js";
 import { address } from "./service.js";
 import { count } from "./words.js";
 
@@ -11,10 +11,11 @@ export function openIntake(onSources) {
   const takeFiles = (files) => {
     if (files.length) onSources(files.map((file) => ({ name: file.name, file })));
   };
-  const takeFolder = (files) => {
+  const takeFolder = (files, unreadable = 0) => {
     const { images, skipped } = pickImages(files);
-    byId("skipped").hidden = !skipped && images.length > 0;
-    setText(byId("skipped-text"), describeSkipped(images.length, skipped));
+    const text = describeSkipped(images.length, skipped, unreadable);
+    byId("skipped").hidden = !text;
+    setText(byId("skipped-text"), text);
     takeFiles(images);
   };
   const takeUrl = (url) => onSources([{ name: nameUrl(url), url: url.href }]);
@@ -31,9 +32,11 @@ export function openIntake(onSources) {
   offerCamera((photo) => takeFiles([photo]));
 }
 
-function describeSkipped(images, skipped) {
-  if (!images) return "There is no image in this folder.";
-  return `${count(skipped, "file")} of the folder ${skipped === 1 ? "is not an image and was" : "are not images and were"} left out.`;
+function describeSkipped(images, skipped, unreadable) {
+  const texts = [describeUnreadable(unreadable)];
+  if (!images && !unreadable) texts.push("There is no image in this folder.");
+  else if (skipped) texts.push(`${count(skipped, "file")} of the folder ${skipped === 1 ? "is not an image and was" : "are not images and were"} left out.`);
+  return texts.filter(Boolean).join(" ");
 }
 
 function watchInput(id, button, onFiles) {
@@ -65,10 +68,10 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
     veil.classList.remove("open");
     if (isDialogOpen()) return;
     const url = readUrl(event.dataTransfer.getData("text/uri-list"));
-    const { files, fromFolder } = await readDrop(event.dataTransfer);
-    if (fromFolder.length) takeFolder(fromFolder);
+    const { files, fromFolder, unreadable } = await readDrop(event.dataTransfer);
+    if (fromFolder.length || unreadable) takeFolder(fromFolder, unreadable);
     if (files.length) takeFiles(files);
-    else if (url && !fromFolder.length) takeUrl(url);
+    else if (url && !fromFolder.length && !unreadable) takeUrl(url);
   });
 }
 

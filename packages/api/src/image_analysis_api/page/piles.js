@@ -1,7 +1,7 @@
 // The piles of photos that a classifier learns from, one for each label. The labels stay in this tab, the photos in this page.
 
 import { byId, icon, make, setText } from "./dom.js";
-import { pickImages, readDrop } from "./folders.js";
+import { describeUnreadable, pickImages, readDrop } from "./folders.js";
 import { count } from "./words.js";
 
 const LEAST = 5;
@@ -40,11 +40,12 @@ class Pile extends EventTarget {
     return Math.max(0, LEAST - this.photos.length);
   }
 
-  add(files) {
+  add(files, unreadable = 0) {
     const taken = pickImages(files).images.slice(0, MOST - this.photos.length);
     this.photos.push(...taken.map((file) => ({ file, url: URL.createObjectURL(file) })));
     const left = files.length - taken.length;
-    setText(byId("pile-error"), left ? `Left out ${count(left, "file")}: only images count, at most ${MOST} of a label.` : "");
+    const leftOut = left ? `Left out ${count(left, "file")}: only images count, at most ${MOST} of a label.` : "";
+    setText(byId("pile-error"), `${leftOut} ${describeUnreadable(unreadable)}`.trim());
     this.#draw();
   }
 
@@ -66,8 +67,8 @@ class Pile extends EventTarget {
       event.preventDefault();
       event.stopPropagation();
       over(false);
-      const { files, fromFolder } = await readDrop(event.dataTransfer);
-      this.add([...files, ...fromFolder]);
+      const { files, fromFolder, unreadable } = await readDrop(event.dataTransfer);
+      this.add([...files, ...fromFolder], unreadable);
     });
   }
 
@@ -84,7 +85,7 @@ class Pile extends EventTarget {
 
   #drawPhoto(photo) {
     const attributes = { "aria-label": `Remove ${photo.file.name} from ${this.label}` };
-    const picture = make("img", { src: photo.url, alt: "", decoding: "async" });
+    const picture = make("img", { alt: "", loading: "lazy", decoding: "async", src: photo.url });
     return make("button", { type: "button", title: `Remove ${photo.file.name}`, onclick: () => this.remove([photo]), attributes }, picture);
   }
 }
