@@ -161,6 +161,20 @@ def test_upload_is_cancelled_on_its_way(start: StartPage) -> None:
     start.has_ended("large.png")
 
 
+def test_upload_that_takes_too_long_is_not_sent_again_by_itself(open_start: Callable[..., StartPage]) -> None:
+    start = open_start(refusals={408})
+    problem = {"code": "request_timeout", "detail": "The body did not arrive within 60 s: send a smaller one."}
+    start.page.route("**/analyze-image", lambda route: route.fulfill(status=408, json=problem))
+    start.choose(make_upload("large.png", make_noise()))
+
+    expect(start.card("large.png")).to_contain_text(problem["detail"])
+    expect(start.page.locator("#pause")).to_be_hidden()
+    start.page.unroute("**/analyze-image")
+    start.press("Try large.png again")
+    start.has_ended("large.png")
+    assert len(start.submissions) == 2
+
+
 def test_file_that_is_deleted_while_it_waits_fails_alone(open_start: Callable[..., StartPage], tmp_path: Path) -> None:
     start = open_start(refusals={503}, failures={FILE_IS_GONE})
     paths = [tmp_path / name for name in ("gone.png", "kept.png")]
@@ -180,6 +194,25 @@ def test_file_that_is_deleted_while_it_waits_fails_alone(open_start: Callable[..
     expect(start.page.get_by_role("button", name="Try gone.png again")).to_be_hidden()
     start.has_ended("kept.png")
     expect(start.page.locator("#pause-text")).not_to_contain_text("cannot be reached")
+
+
+def test_proxy_that_finds_no_service_ends_no_job(
+    open_start: Callable[..., StartPage], held_page_worker: Callable[[], None]
+) -> None:
+    start = open_start(refusals={404})
+    start.page.route("**/analyze-image", lambda route: route.fulfill(status=404, body="404 page not found"))
+    start.choose(*make_uploads(1))
+    expect(start.page.locator("#pause")).to_contain_text("The service cannot be reached.")
+    start.page.unroute("**/analyze-image")
+    expect(start.card("image 0.png")).to_contain_text("Waiting in the queue")
+
+    start.page.route("**/analysis-status/**", lambda route: route.fulfill(status=404, body="404 page not found"))
+    start.page.reload()
+    expect(start.card("image 0.png")).to_contain_text("Connection lost. Reconnecting")
+    start.page.unroute("**/analysis-status/**")
+    held_page_worker()
+
+    start.has_ended("image 0.png")
 
 
 def test_image_that_the_service_has_not_answered_for_is_cancelled_there(

@@ -84,7 +84,8 @@ export class Outbox extends EventTarget {
     if (error instanceof Problem && error.status === 401) {
       this.#hold(item);
     } else if (error instanceof Problem && error.isTemporary) {
-      this.#pause(error.status === 429 ? "limit" : "busy", error.retryAfterMs);
+      const reason = error.status === 429 ? "limit" : "busy";
+      this.#pause(error.isUnrouted ? "offline" : reason, error.retryAfterMs);
       this.#hold(item);
     } else if (error instanceof Unreachable) {
       this.#pause("offline");

@@ -1,25 +1,32 @@
 // Calls to the service. Owns the API key: it is in this tab's storage and in a header, and nowhere else.
 
 const KEY = "image-analysis-key";
+const UNKNOWN = "unknown"; // the code of an answer that has none
 
 /** An answer that is an error, in the words of the service. */
 export class Problem extends Error {
   constructor(status, body, retryAfterMs) {
     super(body.detail ?? `The service answered ${status}.`);
     this.status = status;
-    this.code = body.code ?? "unknown";
+    this.code = body.code ?? UNKNOWN;
     this.retryAfterMs = retryAfterMs;
   }
 
   /** Whether the same request can succeed later. */
   get isTemporary() {
     if (this.status === 409) return this.code === "request_in_progress";
-    return [408, 429, 502, 503, 504].includes(this.status);
+    // A 408 is no such answer: the same body would take too long again.
+    return this.isUnrouted || [429, 502, 503, 504].includes(this.status);
+  }
+
+  /** Whether a proxy finds no service at the moment, as while it restarts. The service's own 404 has a code. */
+  get isUnrouted() {
+    return this.status === 404 && this.code === UNKNOWN;
   }
 
   /** Whether asking for the same job again is useless, such as for one that has expired. */
   get isFinal() {
-    return !this.isTemporary && this.status !== 401 && this.status < 500;
+    return !this.isTemporary && ![401, 408].includes(this.status) && this.status < 500;
   }
 }
 
