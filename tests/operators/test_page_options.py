@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Route, expect
 
@@ -70,6 +71,43 @@ def test_page_says_that_no_worker_serves_a_model(start: StartPage, stopped_secon
     expect(start.card("waits.png")).to_contain_text("No worker serves its model now")
     start.shoot("no-worker")
     start.press("Cancel waits.png")
+
+
+def test_page_says_that_no_worker_has_ever_joined(start: StartPage) -> None:
+    start.page.route("**/models", lambda route: route.fulfill(json={"models": []}))
+
+    start.page.reload()
+
+    expect(start.page.locator("#workers")).to_have_text("No worker")
+    expect(start.page.get_by_text("No worker serves this model now.")).to_be_visible()
+
+
+def test_card_says_that_its_model_has_no_worker_from_when_that_is_known_until_one_joins(
+    page_stack: Stack, start: StartPage, held_page_worker: Callable[[], None]
+) -> None:
+    models = httpx.get(f"{page_stack.api_url}/models", trust_env=False).json()["models"]
+    card = start.card("waits.png")
+
+    def ask_again(workers: int) -> None:
+        answer = {"models": [model | {"workers": workers} for model in models]}
+        start.page.unroute("**/models")
+        start.page.route("**/models", lambda route: route.fulfill(json=answer))
+        start.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+    start.page.route("**/models", lambda _route: None)
+    start.page.reload()
+    start.choose(make_upload("waits.png", make_png(int.from_bytes(os.urandom(3)))))
+    expect(card).to_contain_text("Waiting in the queue")
+    expect(card).not_to_contain_text("No worker")
+
+    ask_again(0)
+    expect(card).to_contain_text("No worker serves its model now")
+
+    ask_again(1)
+    expect(card).not_to_contain_text("No worker")
+    expect(card).to_contain_text("Waiting in the queue")
+    held_page_worker()
+    start.has_ended("waits.png")
 
 
 def test_options_are_sent_and_kept(start: StartPage) -> None:

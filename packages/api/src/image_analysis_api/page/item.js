@@ -28,6 +28,7 @@ export class Item extends EventTarget {
   note = "";
   isAlone = false;
   isStopping = false;
+  lacksWorker = false; // as far as the page knows
   thumbnail = "";
   startedMs = 0;
   tookMs = null;

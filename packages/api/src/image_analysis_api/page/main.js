@@ -27,7 +27,7 @@ const options = new Options();
 const labels = new Labels((text) => announcer.say(text));
 const tracker = new Tracker();
 const outbox = new Outbox(async (item) => {
-  item.update({ lacksWorker: !models.hasWorker(item.options.model) });
+  noteWorkers([item]);
   if (item.isStopping) await cancel(item);
   if (!item.hasEnded) tracker.track(item); // a job that ended before its cancellation is gone
 });
@@ -73,6 +73,14 @@ function takeIn(sources) {
   show(items);
   gallery.reveal();
   for (const item of items) outbox.add(item);
+}
+
+/** Let the cards of jobs say whether a worker serves their model. */
+function noteWorkers(items) {
+  for (const item of items) {
+    const lacksWorker = models.lacksWorker(item.options.model);
+    if (!item.hasEnded && item.lacksWorker !== lacksWorker) item.update({ lacksWorker });
+  }
 }
 
 /** Cancel wherever the item is: in this page, on its way, or in the service. */
@@ -123,7 +131,10 @@ for (const button of document.querySelectorAll("[data-close]")) {
 addEventListener("beforeunload", (event) => {
   if (gallery.hasUnsent || teaching.isBusy) event.preventDefault();
 });
-models.addEventListener("change", () => classifiers.show(models.chosen));
+models.addEventListener("change", () => {
+  classifiers.show(models.chosen);
+  noteWorkers(gallery.items);
+});
 for (const part of [models, classifiers]) part.addEventListener("change", () => labels.show(needsLabels()));
 offerKeyForm();
 showPauses(outbox, (text) => announcer.say(text));

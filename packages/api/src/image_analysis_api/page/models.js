@@ -14,6 +14,7 @@ const CHOSEN = "image-analysis-model";
 export class Models extends EventTarget {
   #picker = byId("model");
   #found = new Map();
+  #isKnown = false; // whether the service has said which models there are
   #details = new Map();
   #timer = 0;
 
@@ -46,10 +47,10 @@ export class Models extends EventTarget {
     return this.chosen?.task === ZERO_SHOT;
   }
 
-  /** Whether a worker serves a model, or the default one. */
-  hasWorker(id) {
+  /** Whether no worker serves a model, or the default one; false while that is not known. */
+  lacksWorker(id) {
     const models = [...this.#found.values()];
-    return models.some((model) => model.workers > 0 && (id ? model.id === id : model.is_default));
+    return this.#isKnown && !models.some((model) => model.workers > 0 && (id ? model.id === id : model.is_default));
   }
 
   async refresh() {
@@ -63,6 +64,7 @@ export class Models extends EventTarget {
       const { models } = await get("models", { signal: AbortSignal.timeout(REFRESH_MS) });
       models.sort((one, other) => other.is_default - one.is_default);
       this.#found = new Map(models.map((model) => [model.id, model]));
+      this.#isKnown = true;
       this.#drawPicker();
     } catch (error) {
       if (error.status === 401) return; // another key is asked for, or there is one already
@@ -83,7 +85,7 @@ export class Models extends EventTarget {
       this.#picker.replaceChildren(...options);
       if (options.some((option) => option.value === chosen)) this.#picker.value = chosen;
     }
-    if (this.#found.size) this.#describe();
+    if (this.#isKnown) this.#describe();
   }
 
   async #describe() {
