@@ -139,6 +139,7 @@ def test_job_is_cancelled_where_it_waits(
     start.press("Cancel image 2.png")
     expect(start.card("image 2.png")).to_have_attribute("data-state", "cancelled")
     start.press("Cancel all")
+    expect(start.page.get_by_role("heading", name="Results")).to_be_focused()
     held_page_worker()  # it has been given the first one
 
     expect(start.page.locator("#cards [data-state=cancelled]")).to_have_count(3)
@@ -158,6 +159,7 @@ def test_upload_is_cancelled_on_its_way(start: StartPage) -> None:
     expect(start.card("large.png")).to_contain_text("Cancelled.")
     start.press("Try large.png again")
 
+    expect(start.page.get_by_role("heading", name="large.png")).to_be_focused()
     start.has_ended("large.png")
 
 
@@ -241,9 +243,14 @@ def test_image_that_the_service_has_not_answered_for_is_cancelled_there(
 
     start.press("Cancel late.png")
     expect(start.card("late.png")).to_contain_text("Cancelling")
+    cancel = start.page.get_by_role("button", name="Cancel late.png")
+    expect(cancel).to_be_focused()
+    expect(cancel).to_have_attribute("aria-disabled", "true")
+    start.page.keyboard.press("Enter")
     may_answer.set()
 
     expect(start.card("late.png")).to_have_attribute("data-state", "cancelled")
+    expect(start.page.get_by_role("button", name="Remove late.png")).to_be_focused()
     assert [request for request in start.requests if request.method == "DELETE"]
     # The job has ended before its cancellation, which deleted it: to follow it would be an error.
     assert not [request for request in start.requests if request.url.endswith("/events")]

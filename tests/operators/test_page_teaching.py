@@ -258,9 +258,10 @@ def test_stopped_training_sends_what_is_left_later(
     def is_stopped(text: str, at: str) -> None:
         lesson.press("Train")
         expect(lesson.page.locator("#teach-progress")).to_contain_text(at)
-        lesson.press("Stop")
+        expect(lesson.page.get_by_role("button", name="Stop", exact=True)).to_be_focused()
+        lesson.page.keyboard.press("Enter")
         expect(lesson.page.get_by_role("alert").filter(has_text=text)).to_be_visible()
-        expect(lesson.page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+        expect(lesson.page.get_by_role("button", name="Train", exact=True)).to_be_focused()
 
     busy = {"status": 503, "headers": {"Retry-After": "1"}, "json": {"code": "queue_full", "detail": "Full."}}
     add_labels(lesson, *photos)
@@ -325,6 +326,7 @@ def test_wrong_answers_become_examples(
         lesson.page.get_by_label(f"Right label of {name}").select_option(label=label)
         lesson.shoot("correction")
         lesson.card(name).get_by_role("button", name="Teach it").click()
+        expect(lesson.card(name).get_by_role("status")).to_be_focused()
 
     for name, label in other.items():
         learned = f"Learned as {label}. In cross-validation, {NAME} is now right for "

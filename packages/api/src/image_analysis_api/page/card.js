@@ -1,6 +1,6 @@
 // One image on the page: its picture, its steps, and in the end its labels or its error.
 
-import { icon, make, setText } from "./dom.js";
+import { icon, keepFocus, make } from "./dom.js";
 import { drawPredictions } from "./predictions.js";
 import { Stages } from "./stages.js";
 import { duration } from "./words.js";
@@ -11,6 +11,7 @@ export class Card {
   #actions;
   #shown = "";
   #stages;
+  #name;
   #outcome = make("div", { className: "outcome" });
   #meta = make("p", { className: "meta" });
   #buttons;
@@ -22,18 +23,18 @@ export class Card {
     this.#buttons = {
       code: makeButton("code", "Code", `Code for ${item.name}`, () => actions.code(item)),
       retry: makeButton("retry", "Try again", `Try ${item.name} again`, () => actions.retry(item)),
-      cancel: makeButton("close", "Cancel", `Cancel ${item.name}`, () => actions.cancel(item)),
+      cancel: makeButton("close", "Cancel", `Cancel ${item.name}`, () => item.isStopping || actions.cancel(item)),
       remove: makeButton("close", "", `Remove ${item.name}`, () => actions.remove(item)),
     };
-    const name = make("h3", { className: "name", title: item.name, id: `image-${item.number}`, tabIndex: -1 }, item.name);
+    this.#name = make("h3", { className: "name", title: item.name, id: `image-${item.number}`, tabIndex: -1 }, item.name);
     this.element = make(
       "li",
-      { className: "card", attributes: { "aria-labelledby": name.id } },
+      { className: "card", attributes: { "aria-labelledby": this.#name.id } },
       makePicture(item),
       make(
         "div",
         { className: "card-body" },
-        make("div", { className: "card-head" }, name, make("div", { className: "card-actions" }, ...Object.values(this.#buttons))),
+        make("div", { className: "card-head" }, this.#name, make("div", { className: "card-actions" }, ...Object.values(this.#buttons))),
         this.#stages.element,
         this.#outcome,
         this.#meta,
@@ -47,18 +48,22 @@ export class Card {
     const item = this.#item;
     this.element.dataset.state = item.state;
     this.element.classList.toggle("alone", item.isAlone);
-    const { code, retry, cancel, remove } = this.#buttons;
-    const hadFocus = cancel.contains(document.activeElement);
-    code.hidden = item.state !== "completed";
-    retry.hidden = !item.canBeRetried;
-    cancel.hidden = item.hasEnded;
-    cancel.disabled = item.isStopping && !item.hasEnded;
-    remove.hidden = !item.hasEnded;
-    if (hadFocus && cancel.hidden) remove.focus();
+    // The name, not Cancel, follows Try again: Enter held down a moment too long would cancel.
+    keepFocus(() => this.#drawButtons(item), this.#buttons.remove, this.#name);
     this.#stages.element.hidden = item.hasEnded;
     if (!item.hasEnded) this.#stages.draw(item);
     if (this.#shown !== item.state) this.#drawEnd(item);
     this.#shown = item.state;
+  }
+
+  #drawButtons(item) {
+    const { code, retry, cancel, remove } = this.#buttons;
+    code.hidden = item.state !== "completed";
+    retry.hidden = !item.canBeRetried;
+    cancel.hidden = item.hasEnded;
+    // A disabled button would lose the focus.
+    cancel.setAttribute("aria-disabled", String(item.isStopping));
+    remove.hidden = !item.hasEnded;
   }
 
   #drawEnd(item) {

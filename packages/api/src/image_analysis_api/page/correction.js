@@ -1,6 +1,6 @@
 // Below the answer of a classifier: another label. The picture becomes an example of it, and the classifier learns it.
 
-import { make, setText } from "./dom.js";
+import { keepFocus, make, setText } from "./dom.js";
 import { Item } from "./item.js";
 import { percent } from "./words.js";
 
@@ -12,7 +12,7 @@ export class Correction {
   #parts;
   #shown = "";
   #isSent = false;
-  #text = make("p", { className: "muted", attributes: { role: "status" } });
+  #text = make("p", { className: "muted", tabIndex: -1, attributes: { role: "status" } });
   #picker = make("select");
   #button = make("button", { type: "button", className: "button small", hidden: true }, "Teach it");
   #field = make("div", { className: "correction-field" }, make("span", { className: "muted" }, "Wrong? It is"), this.#picker, this.#button);
@@ -40,8 +40,11 @@ export class Correction {
       this.#picker.replaceChildren(make("option", { value: "" }, "…"), ...options);
       this.#shown = shown;
     }
-    this.#button.hidden = !this.#picker.value;
-    this.#field.hidden = !labels.length || this.#isSent;
+    const hide = () => {
+      this.#button.hidden = !this.#picker.value;
+      this.#field.hidden = !labels.length || this.#isSent;
+    };
+    keepFocus(hide, this.#picker, this.#text);
   }
 
   #correct(label) {

@@ -47,6 +47,21 @@ export function drawIcons(root = document) {
   for (const place of root.querySelectorAll("[data-icon]")) place.replaceChildren(icon(place.dataset.icon));
 }
 
+/**
+ * Make a change. If it hides or disables the element that has the focus, the first of `others` that can take the focus
+ * gets it: otherwise the browser would send the keyboard back to the top of the page.
+ */
+export function keepFocus(change, ...others) {
+  const focused = document.activeElement;
+  const hadFocus = canHaveFocus(focused);
+  change();
+  if (hadFocus && !canHaveFocus(focused)) others.find(canHaveFocus)?.focus();
+}
+
+function canHaveFocus(element) {
+  return !element.disabled && !element.closest("[hidden]");
+}
+
 /** Set a text only where it differs: screen readers and selections notice each change. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

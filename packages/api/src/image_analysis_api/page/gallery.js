@@ -1,7 +1,7 @@
 // All images of this tab: the cards, the newest first, and what concerns all of them.
 
 import { Card, focusCard } from "./card.js";
-import { byId, setText } from "./dom.js";
+import { byId, keepFocus, setText } from "./dom.js";
 import { save, toCsv, toJson } from "./export.js";
 import { count } from "./words.js";
 
@@ -89,14 +89,18 @@ export class Gallery {
     this.#drawing = 0;
     const active = this.items.filter((item) => !item.hasEnded).length;
     const ended = this.items.length - active;
+    keepFocus(() => this.#drawActions(active, ended), byId("results-title"));
     byId("empty").hidden = this.items.length > 0;
-    byId("results-actions").hidden = !this.items.length;
-    byId("cancel-all").hidden = active < 2;
-    for (const id of ["save-csv", "save-json", "clear"]) byId(id).disabled = !ended;
     const overall = byId("overall");
     overall.hidden = this.items.length < 2 || !active;
     overall.value = ended / (this.items.length || 1);
     const progress = this.items.length > 1 ? `${this.describeProgress()} ` : "";
     setText(byId("summary"), `${progress}Kept in this tab until you close it.`);
+  }
+
+  #drawActions(active, ended) {
+    byId("results-actions").hidden = !this.items.length;
+    byId("cancel-all").hidden = active < 2;
+    for (const id of ["save-csv", "save-json", "clear"]) byId(id).disabled = !ended;
   }
 }

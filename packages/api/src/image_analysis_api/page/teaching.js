@@ -1,6 +1,6 @@
 // The dialog that teaches a classifier: its photos are sent like all others, then a job of their own trains it.
 
-import { byId, setText } from "./dom.js";
+import { byId, keepFocus, setText } from "./dom.js";
 import { Item } from "./item.js";
 import { REASONS } from "./pause_notice.js";
 import { Piles } from "./piles.js";
@@ -111,8 +111,13 @@ export class Teaching {
 
   #setBusy(isBusy) {
     this.isBusy = isBusy;
-    byId("train").disabled = isBusy;
-    byId("stop-training").hidden = !isBusy;
+    const train = byId("train");
+    const stop = byId("stop-training");
+    const draw = () => {
+      train.disabled = isBusy;
+      stop.hidden = !isBusy;
+    };
+    keepFocus(draw, train, stop);
     byId("teach-running").hidden = !isBusy;
   }
 
