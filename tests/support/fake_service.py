@@ -69,6 +69,7 @@ class FakeService:
         self.classifiers: dict[str, dict[str, Any]] = {}
         self.trainings: list[httpx.Request] = []
         self._trained: dict[UUID, str] = {}
+        self._training_of: dict[str, UUID] = {}
         self._jobs_of: dict[str, list[UUID]] = {}
         self._batch_of: dict[str, str] = {}
 
@@ -115,14 +116,21 @@ class FakeService:
         if request.method == "DELETE":
             del self.classifiers[name]
             return httpx.Response(204)
+        return httpx.Response(202, json=self._train(request, name, known) | {"classifier": name})
+
+    def _train(self, request: httpx.Request, name: str, known: dict[str, Any] | None) -> dict[str, Any]:
+        key = request.headers["Idempotency-Key"]
+        if key in self._training_of:
+            return self._status(self._training_of[key], ends=False)
         self.trainings.append(request)
         counts = Counter(example["label"] for example in json.loads(request.read())["examples"])
         if known and request.method == "POST":
             counts.update(known["examples"])
         self.classifiers[name] = make_classifier(name, counts)
         job = self._add()
-        self._trained[UUID(job["job_id"])] = name
-        return httpx.Response(202, json=job | {"classifier": name})
+        job_id = self._training_of[key] = UUID(job["job_id"])
+        self._trained[job_id] = name
+        return job
 
     def _take(self, request: httpx.Request) -> httpx.Response:
         content, key = request.read(), request.headers["Idempotency-Key"]

@@ -10,6 +10,9 @@ import pytest
 from support.fake_service import FakeService, Run, make_classifier, problem
 
 BATCH = ("POST", "analyze-images")
+MAY_BE_TRAINED = (
+    "Stopped, but pets may have been trained: the training was over already, or the service did not answer in time."
+)
 
 
 @pytest.fixture
@@ -158,6 +161,31 @@ def test_interrupt_cancels_what_waits_and_trains_nothing(
 
     assert (code, service.trainings, set(service.statuses.values())) == (130, [], {"CANCELLED"})
     assert said.splitlines()[-1] == "Stopped: nothing is trained. What still waited is cancelled."
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "last"),
+    [
+        ([], "CANCELLED", "Stopped: nothing is trained. What still waited is cancelled."),
+        (
+            [httpx.Response(204)],
+            "PENDING",
+            f"{MAY_BE_TRAINED} To see when it was trained: image-analysis classifiers --url http://service.test:80",
+        ),
+    ],
+)
+def test_interrupt_of_the_training_says_whether_it_was_cancelled(
+    service: FakeService, run: Run, folder: Path, fault: list[httpx.Response], status: str, last: str
+) -> None:
+    def interrupt(_: httpx.Request) -> httpx.Response:
+        raise KeyboardInterrupt
+
+    service.fail("GET", "analysis-status", interrupt)
+    service.fail("DELETE", "analysis", *fault)
+
+    code, _, said = run("teach", "pets", folder, "--url", "http://service.test:80")
+
+    assert (code, [*service.statuses.values()][-1], said.splitlines()[-1]) == (130, status, last)
 
 
 def test_classifiers_are_listed_and_deleted(service: FakeService, run: Run) -> None:

@@ -108,6 +108,8 @@ class AsyncClient:
         training is waited for, `wait_timeout` seconds at most. `on_outcome` is called when an image has been analyzed.
 
         Raises:
+        Cancelling the task, or an interrupt, cancels what still waits and the training; a warning is logged if
+        something may be left.
             ValueError: there are too few or too many labels or examples; nothing was sent.
             ExamplesFailed: some of the examples cannot be used; nothing was trained.
             APIError: the name, the model or the key is refused.

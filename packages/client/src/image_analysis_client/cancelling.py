@@ -1,15 +1,18 @@
-"""The end of a run that is left early: its jobs that still wait are cancelled, in a few seconds."""
+"""The end of a run or a training that is left early: what still waits is cancelled, in a few seconds."""
 
 import logging
 from contextlib import suppress
 from dataclasses import replace
+from uuid import UUID
+
+import httpx
 
 from image_analysis_client import requests
 from image_analysis_client.answers import parse
 from image_analysis_client.deadline import Deadline
 from image_analysis_client.errors import APIError, ImageAnalysisError, NotFound, NotNow
 from image_analysis_client.requests import Request
-from image_analysis_client.responses import BatchStatus
+from image_analysis_client.responses import BatchStatus, TrainingJob
 from image_analysis_client.retries import is_transient
 from image_analysis_client.session import Session
 from image_analysis_client.submissions import Batch, Submissions
@@ -18,6 +21,7 @@ from image_analysis_common.models import JobStatus
 CANCELLING_S = 5.0
 REPEAT_PAUSE_S = 0.2
 LEFT_BEHIND = "jobs_left_behind"
+TRAINING_LEFT_BEHIND = "training_left_behind"
 
 log = logging.getLogger("image_analysis_client")
 
@@ -59,12 +63,44 @@ def note_left_behind(submissions: Submissions) -> None:
         )
 
 
+async def cancel_training(session: Session, request: Request, job_id: UUID | None) -> None:
+    """Cancel a training. If its classifier may have been trained, log that; programs read the record's `code`.
+
+    A training without an answer may have been accepted: it is sent again, as the same one, to learn its job.
+    """
+    is_cancelled = False
+    try:
+        is_cancelled = await _cancel_training(session, request, job_id)
+    finally:
+        if not is_cancelled:
+            log.warning(
+                "The training could not be cancelled: the classifier may have been trained.",
+                extra={"code": TRAINING_LEFT_BEHIND},
+            )
+
+
+async def _cancel_training(session: Session, request: Request, job_id: UUID | None) -> bool:
+    """Cancel a training, and return whether it is certain that nothing is trained."""
+    deadline = Deadline(CANCELLING_S)
+    if job_id is None and not request.delivery.is_unanswered:
+        return True
+    with suppress(ImageAnalysisError):
+        if job_id is None:
+            job_id = parse(await _call(session, request, deadline), TrainingJob).job_id
+        answer = await _call(session, requests.cancel_job(job_id), deadline)
+        return answer.status_code != httpx.codes.NO_CONTENT
+    return False
+
+
 async def _ask(session: Session, request: Request, deadline: Deadline) -> BatchStatus:
-    """Get a batch. While its submission is still being read, or for a short `Retry-After`, it is asked for again."""
+    return parse(await _call(session, request, deadline), BatchStatus)
+
+
+async def _call(session: Session, request: Request, deadline: Deadline) -> httpx.Response:
+    """Send a request. While its submission is still being read, or for a short `Retry-After`, it is sent again."""
     while True:
         try:
-            answer = await session.call(replace(request, deadline=deadline), is_retried=False)
-            return parse(answer, BatchStatus)
+            return await session.call(replace(request, deadline=deadline), is_retried=False)
         except APIError as error:
             pause_s = (error.retry_after if isinstance(error, NotNow) else None) or REPEAT_PAUSE_S
             if not is_transient(error) or pause_s >= deadline.left_s():

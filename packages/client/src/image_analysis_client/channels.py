@@ -170,16 +170,17 @@ class AsyncChannel:
 
 def _build(request: Request, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
     built = client.build_request(**_arguments(request, client))
-    if request.form:
-        built.stream = _Body(built, request)
-    return built
+    if not request.form and request.json is None:
+        return built
+    body = _Body(built, request)
+    return httpx.Request(built.method, built.url, headers=built.headers, stream=body, extensions=built.extensions)
 
 
 class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
     """A request's body that notes when its last byte is sent, and ends at the deadline."""
 
     def __init__(self, built: httpx.Request, request: Request) -> None:
-        self._chunks = cast("Iterable[bytes]", built.stream)  # a form is in memory: reading it never waits
+        self._chunks = cast("Iterable[bytes]", built.stream)  # a body is in memory: reading it never waits
         self._size_bytes = int(built.headers["Content-Length"])
         self._request = request
 

@@ -9,10 +9,12 @@ from uuid import UUID
 
 from image_analysis_client import requests
 from image_analysis_client.answers import failure_of, parse
+from image_analysis_client.cancelling import cancel_training
 from image_analysis_client.deadline import Deadline
 from image_analysis_client.errors import BadRequest, ExamplesFailed, NotFound
 from image_analysis_client.many import classify_many
-from image_analysis_client.responses import Classifier, TrainingJob
+from image_analysis_client.requests import Request
+from image_analysis_client.responses import AnalysisStatus, Classifier, TrainingJob
 from image_analysis_client.session import Session
 from image_analysis_client.values import Examples, Options, Outcome, Source
 from image_analysis_common.classifiers import EXAMPLES_OF_LABEL, LABELS
@@ -35,7 +37,7 @@ class Training:
 
 
 async def teach(session: Session, training: Training, timeout_s: float | None) -> Classifier:
-    """Send the examples, train, and wait `timeout_s` at most for the end of the training.
+    """Send the examples, train, and wait `timeout_s` at most for the end of the training; an interrupt cancels it.
 
     Raises:
         ValueError: there are too few or too many examples or labels; nothing was sent.
@@ -56,8 +58,7 @@ async def teach(session: Session, training: Training, timeout_s: float | None) -
     jobs = await _send(session, training, examples, model)
     named = [{"label": label, "job_id": str(job_id)} for (label, _), job_id in zip(examples, jobs, strict=True)]
     request = requests.train(training.name, named, model, adds=training.adds)
-    job = parse(await session.call(request), TrainingJob)
-    ended = await session.end(job.job_id, Deadline(timeout_s))
+    ended = await _train(session, request, timeout_s)
     if ended.classifier is None:
         raise failure_of(ended)
     return ended.classifier
@@ -101,6 +102,20 @@ def check_counts(counts: Mapping[str, int], *, adds: bool) -> None:
 def count_values(label: str) -> int:
     """Return how many values the API counts in an example: 3, and each comma and bracket of its label."""
     return 3 + sum(map(label.count, ",[{"))
+
+
+async def _train(session: Session, request: Request, timeout_s: float | None) -> AnalysisStatus:
+    """Submit a training and wait for its end; an interrupt cancels it, an error does not."""
+    job_id = None
+    try:
+        job_id = parse(await session.call(request), TrainingJob).job_id
+        return await session.end(job_id, Deadline(timeout_s))
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException:
+        with session.channel.closing():
+            await cancel_training(session, request, job_id)
+        raise
 
 
 async def _send(

@@ -12,12 +12,13 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from image_analysis_client.cancelling import TRAINING_LEFT_BEHIND
 from image_analysis_client.cli.escaping import visible
 
 CLIENT_LOG = logging.getLogger("image_analysis_client")
 """Where the client says that it waits, with the seconds as `retry_after_s` and the reason as `code`.
 
-It also says how many `images` it has left behind in the service.
+It also says how many `images` it has left behind in the service, or that it could not cancel a training.
 """
 
 
@@ -30,11 +31,12 @@ class Screen:
     """Writes above a progress bar.
 
     The bar is drawn where standard error is a terminal and `quiet` is not set. `left_behind` is how many images the
-    client may have left in the service.
+    client may have left in the service, `may_be_trained` whether a training that it left may have ended well.
     """
 
     def __init__(self, total: int, *, quiet: bool) -> None:
         self.left_behind = 0
+        self.may_be_trained = False
         self._is_quiet = quiet
         self._messages = console(stderr=True)
         # On one terminal, the console that draws the bar has to know what is written above it.
@@ -61,6 +63,7 @@ class Screen:
         if isinstance(wait_s, int | float):
             self._bar.wait(visible(str(getattr(record, "code", ""))).replace("_", " "), wait_s)
         self.left_behind += getattr(record, "images", 0)
+        self.may_be_trained |= getattr(record, "code", "") == TRAINING_LEFT_BEHIND
 
     def advance(self, *, is_failed: bool) -> None:
         self._bar.advance_by_one(is_failed=is_failed)

@@ -64,7 +64,7 @@ def teach(lesson: Lesson, *, as_json: bool) -> int:
         with terminated_like_interrupted(), screen.drawn(), lesson.service.connect() as client:
             classifier = client.teach(lesson.name, examples, model=lesson.model, adds=lesson.adds, on_outcome=advance)
     except KeyboardInterrupt:
-        screen.say(f"Stopped: nothing is trained. {left_behind(lesson.service, screen)}")
+        screen.say(_stopped(lesson, screen))
         return INTERRUPTED
     except ExamplesFailed as error:
         for _, outcome in error.failed:
@@ -91,6 +91,16 @@ def find_examples(folder: Path) -> dict[str, Found]:
         if visible(path.name) != path.name:
             raise typer.BadParameter(f"The folder's name {visible(path.name)} cannot be a label: rename the folder.")
     return {path.name: find_images([str(path)], recursive=False) for path in folders}
+
+
+def _stopped(lesson: Lesson, screen: Screen) -> str:
+    if not screen.may_be_trained:
+        return f"Stopped: nothing is trained. {left_behind(lesson.service, screen)}"
+    command = shell_command(["image-analysis", "classifiers", *lesson.service.arguments])
+    return (
+        f"Stopped, but {visible(lesson.name)} may have been trained: the training was over already, or the service did "
+        f"not answer in time. To see when it was trained: {command}"
+    )
 
 
 def _show(classifier: Classifier, service: Service, *, as_json: bool) -> None:
