@@ -23,6 +23,7 @@ def read_error(status: int, **headers: str) -> errors.APIError:
         (400, errors.BadRequest),
         (401, errors.AuthenticationError),
         (404, errors.NotFound),
+        (408, errors.BadRequest),
         (409, errors.Conflict),
         (418, errors.APIError),
         (429, errors.RateLimited),

@@ -91,6 +91,20 @@ def test_job_that_the_service_has_no_room_for_is_no_failure_of_its_image(
     assert (len(read_rows(out)), service.batches) == (3, [3, 1])
 
 
+def test_image_that_takes_too_long_to_send_fails_alone(
+    service: FakeService, run: Run, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    service.fail(*CLASSIFY, *[problem(408, "request_timeout")] * 2)
+
+    assert run("classify", photos, "--csv", out)[0] == 1
+    assert sorted((row["status"], row["error_code"]) for row in read_rows(out)) == [
+        ("COMPLETED", ""),
+        ("COMPLETED", ""),
+        ("FAILED", "request_timeout"),
+    ]
+
+
 def test_quiet_run_still_shows_failures_and_how_to_go_on(
     service: FakeService, run: Run, photos: Path, tmp_path: Path
 ) -> None:

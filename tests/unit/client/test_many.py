@@ -112,6 +112,15 @@ def test_lower_limit_of_the_service_makes_smaller_batches(client: Client, servic
     assert max(service.batches) == 16
 
 
+def test_batch_that_a_slow_link_cannot_deliver_in_time_is_split(client: Client, service: FakeService) -> None:
+    service.fail(*SUBMIT, *[problem(408, "request_timeout")] * 3)
+
+    outcomes = list(client.classify_many([b"a", b"b", b"c", b"d"]))
+
+    assert [(outcome.source, type(outcome.error)) for outcome in outcomes if outcome.error] == [(b"a", BadRequest)]
+    assert (len(outcomes), service.batches) == (4, [1, 1, 1])
+
+
 def test_endless_sources_are_read_a_little_ahead_and_not_kept(client: Client, service: FakeService) -> None:
     alive: WeakSet[Photo] = WeakSet()
     most = read = 0

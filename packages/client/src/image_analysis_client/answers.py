@@ -24,7 +24,7 @@ from image_analysis_common.models import AnalysisResult, JobStatus
 
 UNEXPECTED = "unexpected_response"
 FAMILIES: dict[int, type[APIError]] = {
-    **dict.fromkeys((400, 413, 414, 415, 422, 431), BadRequest),
+    **dict.fromkeys((400, 408, 413, 414, 415, 422, 431), BadRequest),
     **dict.fromkeys((401, 403), AuthenticationError),
     404: NotFound,
     409: Conflict,

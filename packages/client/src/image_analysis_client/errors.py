@@ -46,7 +46,7 @@ class APIError(ImageAnalysisError):
 
 
 class BadRequest(APIError):
-    """The request or its image has to change: 400, 413, 414, 415, 422 or 431."""
+    """The request or its image has to change: 400, 408, 413, 414, 415, 422 or 431."""
 
 
 class AuthenticationError(APIError):

@@ -18,6 +18,9 @@ from image_analysis_client.session import Session, note_pause
 from image_analysis_client.values import Options, Outcome, Source
 from image_analysis_common.models import JobFailure
 
+TOO_MUCH_AT_ONCE = (408, 413)
+"""The statuses of a batch that took too long to arrive, or is too large: a smaller one may be accepted."""
+
 REFUSED_FOR_NOW = frozenset({"queue_full", "store_unavailable", "too_many_deliveries", "unavailable"})
 """What a batch's job fails with if the service had no room for it."""
 
@@ -102,10 +105,10 @@ class Submissions:
 
     def _split(self, items: list[Item], error: BadRequest) -> None:
         """Send smaller batches from now on; one image that is refused is an outcome, unless it is for the options."""
-        if len(items) > 1 and (error.status == 413 or error.code == "invalid_request"):
+        if len(items) > 1 and (error.status in TOO_MUCH_AT_ONCE or error.code == "invalid_request"):
             self.max_images = len(items) // 2
             self._backlog.put_back(items)
-        elif len(items) == 1 and (error.status == 413 or self._was_accepted):
+        elif len(items) == 1 and (error.status in TOO_MUCH_AT_ONCE or self._was_accepted):
             self._ended.append(Outcome(items[0].source, error=error))
         else:
             raise error
