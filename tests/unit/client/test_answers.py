@@ -38,6 +38,17 @@ def test_status_decides_the_class(status: int, family: type[errors.APIError]) ->
     assert (error.code, error.detail, error.status, error.request_id) == ("a_code", "What happened.", status, "r1")
 
 
+@pytest.mark.parametrize(("has_answered", "family"), [(False, errors.APIError), (True, errors.Unavailable)])
+def test_404_of_a_proxy_says_nothing_about_a_job(family: type[errors.APIError], *, has_answered: bool) -> None:
+    request = httpx.Request("GET", "http://127.0.0.1:8000/analysis-batches/1")
+
+    with pytest.raises(errors.APIError, match="a proxy may be in between, or the address is wrong") as caught:
+        check(httpx.Response(404, text="404 page not found", request=request), has_answered=has_answered)
+
+    assert type(caught.value) is family
+    assert (caught.value.code, caught.value.status) == ("unexpected_response", 404)
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [

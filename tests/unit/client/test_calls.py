@@ -103,6 +103,42 @@ def test_lasting_failure_is_not_repeated(service: FakeService, status: int) -> N
     assert (refused.value.status, refused.value.request_id, service.requests) == (status, "r1", [SUBMIT])
 
 
+PAGE_NOT_FOUND = httpx.Response(404, text="404 page not found")
+
+
+def test_wrong_address_is_an_error_at_once(service: FakeService) -> None:
+    service.fail(*SUBMIT, PAGE_NOT_FOUND)
+
+    with Client(URL) as client, pytest.raises(errors.APIError, match="the address is wrong") as refused:
+        client.submit(b"image")
+
+    assert (type(refused.value), service.requests) == (errors.APIError, [SUBMIT])
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/json"])
+def test_404_of_a_proxy_is_repeated_where_the_service_has_answered_before(service: FakeService, kind: str) -> None:
+    page = httpx.Response(200, json={"models": []}, headers={"Content-Type": kind})
+    service.fail("GET", "models", page)
+    service.fail(*SUBMIT, PAGE_NOT_FOUND)
+
+    with Client(URL) as client:
+        client.models()
+        if kind == "application/json":
+            client.submit(b"image")
+        else:
+            with pytest.raises(errors.APIError, match="the address is wrong"):
+                client.submit(b"image")
+
+    assert service.requests.count(SUBMIT) == (2 if kind == "application/json" else 1)
+
+
+def test_job_is_waited_for_while_a_proxy_answers_in_place_of_the_service(service: FakeService) -> None:
+    service.fail("GET", "analysis-status", PAGE_NOT_FOUND)
+
+    with Client(URL) as client:
+        assert client.classify(b"image").label == "cat"
+
+
 def test_patience_ends_after_its_seconds_and_its_pauses_grow() -> None:
     now_s = 0.0
     pauses = []

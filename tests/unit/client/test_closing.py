@@ -120,6 +120,7 @@ def test_batch_that_was_not_sent_to_its_end_is_not_sent_again(
     "answers",
     [
         [httpx.ConnectError("refused")],
+        [httpx.Response(404, text="404 page not found")] * 9,
         [problem(429, "rate_limited", Retry_After="60")],
         [problem(409, "request_in_progress")] * 9,
     ],
@@ -149,6 +150,19 @@ def test_jobs_that_cannot_be_cancelled_are_said_to_be_left(
 
     with pytest.raises(KeyboardInterrupt):
         next(client.classify_many([b"a", b"b", b"c", b"d"]))
+
+    assert read_left_behind(caplog) == [2]
+
+
+def test_404_of_a_proxy_is_not_taken_for_jobs_that_have_expired(
+    client: Client, service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    absent = httpx.Response(404, text="404 page not found")
+    service.fail(*ASK, interrupt, absent)
+    service.fail(*CANCEL, absent)
+
+    with pytest.raises(KeyboardInterrupt):
+        next(client.classify_many([b"a", b"b"]))
 
     assert read_left_behind(caplog) == [2]
 

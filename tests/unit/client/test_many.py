@@ -121,6 +121,29 @@ def test_batch_that_a_slow_link_cannot_deliver_in_time_is_split(client: Client, 
     assert (len(outcomes), service.batches) == (4, [1, 1, 1])
 
 
+@pytest.mark.parametrize("call", [SUBMIT, ASK])
+def test_404_of_a_proxy_while_the_service_restarts_is_waited_out(
+    client: Client, service: FakeService, call: tuple[str, str]
+) -> None:
+    service.fail(*call, httpx.Response(404, text="404 page not found"))
+
+    outcomes = list(client.classify_many([b"a", b"b"]))
+
+    assert ([outcome.error for outcome in outcomes], service.batches) == ([None, None], [2])
+
+
+def test_404_of_a_proxy_that_lasts_is_an_error_of_the_run(service: FakeService) -> None:
+    service.fail(*ASK, httpx.Response(404, text="404 page not found"))
+
+    with Client(URL, transport=httpx.MockTransport(service), max_retry_seconds=0) as client:
+        outcomes = client.classify_many([b"a", b"b"])
+        ended = list(islice(outcomes, 2))
+        with pytest.raises(Unavailable):
+            next(outcomes)
+
+    assert [type(outcome.error) for outcome in ended] == [Unavailable] * 2
+
+
 def test_endless_sources_are_read_a_little_ahead_and_not_kept(client: Client, service: FakeService) -> None:
     alive: WeakSet[Photo] = WeakSet()
     most = read = 0

@@ -34,10 +34,25 @@ FAMILIES: dict[int, type[APIError]] = {
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-def check(response: httpx.Response) -> None:
-    """Raise the error that an answer is; its body has been read."""
-    if not response.is_success:
-        raise _read_error(response)
+def check(response: httpx.Response, *, has_answered: bool = False) -> None:
+    """Raise the error that an answer is; its body has been read.
+
+    A 404 that is not the API's own says nothing about a job. If the API `has_answered` before at this address, it is
+    away for a moment, and a proxy answers in its place.
+    """
+    if response.is_success:
+        return
+    error = _read_error(response)
+    if isinstance(error, NotFound) and error.code == UNEXPECTED:
+        family = Unavailable if has_answered else APIError
+        raise family(error.code, error.detail, error.status, error.request_id)
+    raise error
+
+
+def is_from_api(response: httpx.Response) -> bool:
+    """Whether a successful answer can be the API's: a page for people is from elsewhere."""
+    kind = str(response.headers.get("content-type", ""))
+    return kind.lower().startswith(("application/json", "text/event-stream"))
 
 
 def parse(response: httpx.Response, kind: type[Answer]) -> Answer:

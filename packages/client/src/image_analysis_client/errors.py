@@ -76,7 +76,7 @@ class RateLimited(NotNow):
 
 
 class Unavailable(NotNow):
-    """The service cannot serve the request now: 503 or another 5xx."""
+    """The service cannot serve the request now: 503, another 5xx, or a 404 from a proxy in its place."""
 
 
 class ExamplesFailed(ImageAnalysisError):

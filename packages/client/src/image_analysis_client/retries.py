@@ -20,7 +20,8 @@ from image_analysis_client.errors import (
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 10.0
-GATEWAY_STATUSES = (502, 503, 504)
+GATEWAY_STATUSES = (404, 502, 503, 504)
+"""What a service that is away for a moment, or a proxy in its place, answers as `Unavailable`."""
 
 WAITED_FOR = frozenset({"queue_full", "rate_limited"})
 """What says only that this client or others have sent enough for now."""

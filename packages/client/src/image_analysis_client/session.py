@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 
 from image_analysis_client import requests
-from image_analysis_client.answers import check, parse, parse_part, result_of
+from image_analysis_client.answers import check, is_from_api, parse, parse_part, result_of
 from image_analysis_client.channels import Channel, Stream
 from image_analysis_client.deadline import NEVER, Deadline
 from image_analysis_client.errors import ImageAnalysisError, WaitTimeout
@@ -53,13 +53,14 @@ class Session:
             APIError, ServiceUnreachable: it does not, and another attempt would not help or is not allowed any more.
             TimeoutError: the deadline comes before the next attempt.
         """
+        self._has_answered = False
         patience = Patience(self.max_retry_s if is_retried else 0.0)
         while True:
             was_unanswered = request.delivery.is_unanswered
             try:
                 response = await self.channel.send(request)
                 self.quota.note(response.headers)
-                check(response)
+                self._check(response)
                 return response
             except ImageAnalysisError as error:
                 if is_refusal(error):
@@ -78,6 +79,10 @@ class Session:
         return parse(await self.call(requests.submit_image(image, options, wait_s)), AnalysisStatus)
 
     async def classify(self, source: Source, options: Options, timeout_s: float | None) -> AnalysisResult:
+    def _check(self, response: httpx.Response) -> None:
+        check(response, has_answered=self._has_answered)
+        self._has_answered = self._has_answered or is_from_api(response)
+
         """Submit one image and wait for its result."""
         deadline = Deadline(timeout_s)
         status = await self.submit(source, options, deadline)
@@ -123,7 +128,7 @@ class Session:
         while True:
             try:
                 async with self.channel.stream(requests.follow_job(job_id, last_id)) as stream:
-                    check(stream.response)
+                    self._check(stream.response)
                     if stream.response.status_code == httpx.codes.NO_CONTENT:
                         return
                     while event := await _read_event(stream):
