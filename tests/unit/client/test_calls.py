@@ -13,6 +13,7 @@ import respx
 from PIL import Image
 
 from image_analysis_client import AsyncClient, Client, JobStatus, RateLimited, ServiceUnreachable, Unavailable, errors
+from image_analysis_client.deadline import Deadline
 from image_analysis_client.retries import Patience, read_retry_after
 from image_analysis_client.values import Source
 from support.fake_service import FakeService, Fault, problem
@@ -137,6 +138,45 @@ def test_job_is_waited_for_while_a_proxy_answers_in_place_of_the_service(service
 
     with Client(URL) as client:
         assert client.classify(b"image").label == "cat"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(problem(429, "rate_limited", Retry_After="60"), RateLimited), (httpx.ConnectError("no"), ServiceUnreachable)],
+)
+def test_submission_that_cannot_be_repeated_in_time_ends_with_its_reason(
+    service: FakeService, fault: Fault, reason: type[errors.ImageAnalysisError]
+) -> None:
+    service.fail(*SUBMIT, fault)
+
+    with Client(URL) as client, pytest.raises(reason) as refused:
+        client.classify(b"image", wait_timeout=0.2)
+
+    assert service.requests == [SUBMIT]
+    assert refused.value.__cause__ is (fault if isinstance(fault, Exception) else None)
+
+
+def test_submission_without_time_still_names_its_job(service: FakeService) -> None:
+    service.is_working = False
+
+    with Client(URL) as client, pytest.raises(errors.WaitTimeout) as ended:
+        client.classify(b"image", wait_timeout=0)
+
+    assert [ended.value.job_id] == [*service.statuses]
+
+
+def test_repeated_submission_asks_the_service_to_wait_only_for_the_time_left(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        monkeypatch.setattr(Deadline, "left_s", lambda *_: 3.5)
+        return problem(503, "queue_full", Retry_After="0")
+
+    service.fail(*SUBMIT, refuse)
+    with Client(URL) as client:
+        client.classify(b"image")
+
+    assert [form.headers["Prefer"] for form in service.forms] == ["wait=20", "wait=3"]
 
 
 def test_patience_ends_after_its_seconds_and_its_pauses_grow() -> None:

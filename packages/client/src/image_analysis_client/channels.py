@@ -200,16 +200,16 @@ class _Body(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 def _arguments(request: Request, client: httpx.Client | httpx.AsyncClient) -> dict[str, Any]:
-    timeout = client.timeout.as_dict()
-    if request.extra_s and timeout["read"] is not None:
-        timeout["read"] += request.extra_s
+    timeout, wait_s = client.timeout.as_dict(), request.wait_s
+    if timeout["read"] is not None:
+        timeout["read"] += request.extra_s + wait_s
     for name, seconds in timeout.items():
         left_s = request.deadline.left_s(float("inf") if seconds is None else seconds)
         timeout[name] = None if left_s == float("inf") else max(left_s, SHORTEST_S)
     return {
         "method": request.method,
         "url": request.path,
-        "headers": request.headers,
+        "headers": request.headers | ({"Prefer": f"wait={wait_s}"} if wait_s else {}),
         "files": request.form,
         "json": request.json,
         "timeout": httpx.Timeout(**timeout),

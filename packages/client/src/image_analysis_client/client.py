@@ -49,8 +49,10 @@ class Client:
     ) -> AnalysisResult:
         """Submit an image and wait for its result, `wait_timeout` seconds at most.
 
+        No attempt to submit it begins after that; one that is under way is completed.
+
         Raises:
-            APIError: the image was refused.
+            APIError: the image was refused, or not accepted in time: `RateLimited`, for example.
             JobFailed, JobCancelled: the job gave no result.
             WaitTimeout: the job goes on; `job(error.job_id)` waits again.
             ServiceUnreachable: no answer came.
@@ -106,9 +108,9 @@ class Client:
 
         An image that it has with another label gets this one. The images are sent as by `classify_many`; then the
         training is waited for, `wait_timeout` seconds at most. `on_outcome` is called when an image has been analyzed.
+        An interrupt cancels what still waits and the training; a warning is logged if something may be left.
 
         Raises:
-        An interrupt cancels what still waits and the training; a warning is logged if something may be left.
             ValueError: there are too few or too many labels or examples; nothing was sent.
             ExamplesFailed: some of the examples cannot be used; nothing was trained.
             APIError: the name, the model or the key is refused.

@@ -29,7 +29,8 @@ class Request:
     """One call; sending it again is safe.
 
     `form` has parts as httpx takes them; `json` is a body in its place. `extra_s` is how much longer than usual the
-    answer may take, and `deadline` ends an attempt in any case.
+    answer may take, and `deadline` ends an attempt in any case. The API may hold back its answer to a submission until
+    the job has ended or `waits_until`.
     """
 
     method: str
@@ -39,13 +40,19 @@ class Request:
     json: Any = field(default=None, repr=False)
     extra_s: int = 0
     deadline: Deadline = NEVER
+    waits_until: Deadline | None = None
     delivery: Delivery = field(default_factory=Delivery)
 
+    @property
+    def wait_s(self) -> int:
+        """How long the API may hold back its answer to an attempt that begins now."""
+        return int(self.waits_until.left_s(MAX_WAIT_S)) if self.waits_until else 0
 
-def submit_image(image: Image, options: Options, wait_s: int = 0) -> Request:
-    """Submit one image; with `wait_s`, the answer may be the job's end."""
-    headers = _once() | ({"Prefer": f"wait={wait_s}"} if wait_s else {})
-    return Request("POST", "analyze-image", headers, _form([image], options), _fetch_s([image]) + wait_s)
+
+def submit_image(image: Image, options: Options, waits_until: Deadline | None = None) -> Request:
+    """Submit one image; with `waits_until`, the answer may be the job's end."""
+    form, fetch_s = _form([image], options), _fetch_s([image])
+    return Request("POST", "analyze-image", _once(), form, extra_s=fetch_s, waits_until=waits_until)
 
 
 def submit_images(images: Sequence[Image], options: Options) -> Request:

@@ -38,6 +38,14 @@ def note_pause(code: str, seconds: float) -> None:
     log.info("Waiting %.1f s: %s", seconds, code, extra={"code": code, "retry_after_s": seconds})
 
 
+class OutOfTime(Exception):
+    """No attempt is left before a deadline; `reason` is why the last one failed."""
+
+    def __init__(self, reason: ImageAnalysisError) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class Session:
     """The calls of one client; `max_retry_s` bounds how long each is retried."""
 
@@ -45,15 +53,15 @@ class Session:
         self.channel = channel
         self.max_retry_s = max_retry_s
         self.quota = Quota()
+        self._has_answered = False
 
     async def call(self, request: Request, deadline: Deadline = NEVER, *, is_retried: bool = True) -> httpx.Response:
         """Send a request until it succeeds.
 
         Raises:
             APIError, ServiceUnreachable: it does not, and another attempt would not help or is not allowed any more.
-            TimeoutError: the deadline comes before the next attempt.
+            OutOfTime: the deadline comes before the next attempt.
         """
-        self._has_answered = False
         patience = Patience(self.max_retry_s if is_retried else 0.0)
         while True:
             was_unanswered = request.delivery.is_unanswered
@@ -67,22 +75,27 @@ class Session:
                     request.delivery.is_unanswered = was_unanswered
                 pause_s = patience.pause_after(error)
                 if deadline.left_s() < pause_s:
-                    await self.channel.sleep(deadline.left_s())
-                    raise TimeoutError from error
+                    raise OutOfTime(error) from error
                 note_pause(error.code, pause_s)
             await self.channel.sleep(pause_s)
 
-    async def submit(self, source: Source, options: Options, deadline: Deadline | None = None) -> AnalysisStatus:
-        """Submit one image; with a deadline, the answer may be the job's end."""
-        image = await self.channel.read(source)
-        wait_s = int(deadline.left_s(MAX_WAIT_S)) if deadline else 0
-        return parse(await self.call(requests.submit_image(image, options, wait_s)), AnalysisStatus)
-
-    async def classify(self, source: Source, options: Options, timeout_s: float | None) -> AnalysisResult:
     def _check(self, response: httpx.Response) -> None:
         check(response, has_answered=self._has_answered)
         self._has_answered = self._has_answered or is_from_api(response)
 
+    async def submit(self, source: Source, options: Options, deadline: Deadline | None = None) -> AnalysisStatus:
+        """Submit one image; with a deadline, the answer may be the job's end.
+
+        Raises:
+            APIError, ServiceUnreachable: it was not accepted, and the deadline comes before the next attempt, too.
+        """
+        request = requests.submit_image(await self.channel.read(source), options, deadline)
+        try:
+            return parse(await self.call(request, deadline or NEVER), AnalysisStatus)
+        except OutOfTime as end:
+            raise end.reason from end.reason.__cause__
+
+    async def classify(self, source: Source, options: Options, timeout_s: float | None) -> AnalysisResult:
         """Submit one image and wait for its result."""
         deadline = Deadline(timeout_s)
         status = await self.submit(source, options, deadline)
@@ -107,8 +120,9 @@ class Session:
             asked_at = time.monotonic()
             try:
                 status = parse(await self.call(requests.read_job(job_id, wait_s), deadline), AnalysisStatus)
-            except TimeoutError as error:
-                raise WaitTimeout(job_id) from error
+            except OutOfTime as end:
+                await self.channel.sleep(deadline.left_s())
+                raise WaitTimeout(job_id) from end.reason
             if status.status.is_final:
                 break
             if not deadline.left_s():
