@@ -179,6 +179,14 @@ def test_repeated_submission_asks_the_service_to_wait_only_for_the_time_left(
     assert [form.headers["Prefer"] for form in service.forms] == ["wait=20", "wait=3"]
 
 
+def test_answer_may_take_as_long_as_the_service_fetches_and_waits(service: FakeService) -> None:
+    with Client(URL, timeout=1) as client:
+        client.classify("https://example.com/a.png")
+        list(client.classify_many(["https://example.com/a.png"] * 17))
+
+    assert [form.extensions["timeout"]["read"] for form in service.forms] == [31, 21]
+
+
 def test_patience_ends_after_its_seconds_and_its_pauses_grow() -> None:
     now_s = 0.0
     pauses = []

@@ -57,7 +57,7 @@ def submit_image(image: Image, options: Options, waits_until: Deadline | None = 
 
 def submit_images(images: Sequence[Image], options: Options) -> Request:
     """Submit many images; the files come first."""
-    return Request("POST", "analyze-images", _once(), _form(images, options), _fetch_s(images))
+    return Request("POST", "analyze-images", _once(), _form(images, options), extra_s=_fetch_s(images))
 
 
 def read_job(job_id: UUID, wait_s: int = 0) -> Request:
