@@ -206,6 +206,25 @@ def test_folder_named_like_standard_input_is_a_folder(
     assert (code, rows.splitlines()[1].split(",")[:2]) == (1, ["./-", "FAILED"])
 
 
+def test_path_that_cannot_be_one_is_a_failure_of_its_own(service: FakeService, run: Run, photo: Path) -> None:
+    strange = ["x" * 300, f"data:image/png;base64,{'A' * 5000}"]
+
+    code, rows, _ = run("classify", *strange, photo, "--csv", "-")
+
+    cells = sorted((row["source"], row["status"], row["error"]) for row in csv.DictReader(rows.splitlines()))
+    failed = [(name.replace("//", "/"), "FAILED", "File name too long.") for name in strange]
+    assert (code, cells) == (1, sorted([*failed, (str(photo), "COMPLETED", "")]))
+
+
+@pytest.mark.parametrize("command", [["classify"], ["teach", "pets"]])
+def test_empty_path_is_wrong_usage(service: FakeService, run: Run, command: list[str]) -> None:
+    code, _, said = run(*command, "")
+
+    assert (code, service.requests) == (2, [])
+    what_to_do = "is a variable unset? The working directory is a dot (.)."
+    assert said == f"image-analysis: Invalid value: A path is empty: {what_to_do}\n"
+
+
 def test_scheme_of_a_url_may_be_in_capitals(service: FakeService, run: Run) -> None:
     code, rows, _ = run("classify", "HTTP://example.com/a.png", "--csv", "-")
 

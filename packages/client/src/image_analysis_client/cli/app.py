@@ -25,6 +25,7 @@ from image_analysis_client.cli.options import (
 )
 from image_analysis_client.cli.screen import console
 from image_analysis_client.cli.service import Service
+from image_analysis_client.cli.sources import refuse_empty
 from image_analysis_client.cli.tables import classifiers_table, models_table, print_list, print_status
 from image_analysis_client.cli.teach import Lesson, teach
 from image_analysis_client.errors import AuthenticationError, ImageAnalysisError, ServiceUnreachable, Unavailable
@@ -143,7 +144,10 @@ def _models(json: Json = False, url: Url = None, api_key: Key = None) -> None:
 def _teach(
     name: Annotated[str, typer.Argument(help="The classifier's name. One that has this name is replaced.")],
     folder: Annotated[
-        Path, typer.Argument(help="A folder whose folders are the labels: 2 to 50, each with 5 to 200 images.")
+        str,
+        typer.Argument(
+            metavar="FOLDER", help="A folder whose folders are the labels: 2 to 50, each with 5 to 200 images."
+        ),
     ],
     add: Annotated[
         bool, typer.Option("--add", help="Keep the classifier's other images. One that it has already is relabeled.")
@@ -155,7 +159,7 @@ def _teach(
     api_key: Key = None,
 ) -> None:
     """Train a classifier on your own labels: each folder in FOLDER is a label, its images are the examples."""
-    lesson = Lesson(name, folder, add, model, Service(url, api_key), is_quiet=quiet)
+    lesson = Lesson(name, Path(refuse_empty(folder)), add, model, Service(url, api_key), is_quiet=quiet)
     raise typer.Exit(teach(lesson, as_json=json))
 
 

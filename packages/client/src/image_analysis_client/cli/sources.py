@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
 from image_analysis_client.sources import is_url
 from image_analysis_client.values import Source
 
@@ -30,10 +32,24 @@ def find_images(arguments: Iterable[str], *, recursive: bool) -> Found:
 
     Hidden files and folders are skipped. A folder that cannot be read is listed as if it were an image: reading it will
     fail, and say why.
+
+    Raises:
+        BadParameter: an argument is empty.
     """
     walk = _Walk(recursive)
-    names = dict.fromkeys(name for argument in arguments for name in walk.expand(argument))
+    names = dict.fromkeys(name for argument in arguments for name in walk.expand(refuse_empty(argument)))
     return Found(list(names), walk.skipped_files, walk.skipped_folders)
+
+
+def refuse_empty(argument: str) -> str:
+    """Return a path or URL as it is.
+
+    Raises:
+        BadParameter: it is empty, as an unset variable of a shell is. As a path, it would be the working directory.
+    """
+    if not argument:
+        raise typer.BadParameter("A path is empty: is a variable unset? The working directory is a dot (.).")
+    return argument
 
 
 def read_source(name: str) -> str | Path | bytes:
@@ -64,7 +80,7 @@ class _Walk:
     def expand(self, argument: str) -> Iterator[str]:
         if argument == STANDARD_INPUT or is_url(argument):
             yield argument
-        elif Path(argument).is_dir():
+        elif _is_folder(Path(argument)):
             yield from self._list(Path(argument))
         else:
             yield _name_file(Path(argument))
@@ -90,8 +106,8 @@ class _Walk:
                 self.skipped_files += 1
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):  # a loop of symbolic links
+def _is_folder(entry: os.DirEntry[str] | Path) -> bool:
+    with suppress(OSError):  # a loop of symbolic links, a name that is too long, or a folder that is out of reach
         return entry.is_dir()
     return False
 
