@@ -3,50 +3,29 @@
 import json
 from contextlib import closing
 from pathlib import Path
-from shutil import copy, copytree
+from shutil import copytree
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from image_analysis_common.startup import StartupError
-from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, find_checkpoint
+from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.images import cut_photos
 from image_analysis_worker.optimize import optimize
 from support.engines import classify, load
+from support.onnx_models import make_onnx_checkpoint, make_weights, write_onnx
 from support.samples import CHELSEA, make_png
-
-LABELS = 10
-
-
-def write_onnx(path: Path, weights: NDArray[np.float32]) -> None:
-    """Write a classifier of 32 x 32 px that is one matrix (3 * 32 * 32, labels)."""
-    nodes = [
-        helper.make_node("Flatten", ["pixel_values"], ["flat"], axis=1),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-    ]
-    inputs = [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, 32, 32])]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", LABELS])]
-    graph = helper.make_graph(nodes, "classifier", inputs, outputs, [numpy_helper.from_array(weights, "weights")])
-    path.parent.mkdir(exist_ok=True)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
 @pytest.fixture
 def weights() -> NDArray[np.float32]:
-    return np.random.default_rng(5).normal(0, 0.02, (3 * 32 * 32, LABELS)).astype(np.float32)
+    return make_weights()
 
 
 @pytest.fixture
 def folder(tmp_path: Path, weights: NDArray[np.float32]) -> Path:
-    folder = tmp_path / "pets"
-    folder.mkdir()
-    for name in ("config.json", "preprocessor_config.json"):
-        copy(BUNDLED_FOLDER / name, folder)
-    write_onnx(folder / "onnx" / "model.onnx", weights)
-    return folder
+    return make_onnx_checkpoint(tmp_path / "pets", weights)
 
 
 def test_onnx_model_gives_its_own_answers(folder: Path, weights: NDArray[np.float32]) -> None:

@@ -68,10 +68,9 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
     pixels = decode_all(inputs, images)
     exact = answer(reference, inputs, pixels, is_timed=True)
     (output / "openvino").mkdir(parents=True, exist_ok=True)
-    for name in _COPIED:
-        path = checkpoint.folder / name
-        if path.is_file() and not (output / name).exists():
-            shutil.copy(path, output / name)
+    if not checkpoint.folder.samefile(output):
+        for name in _COPIED:
+            _copy(checkpoint.folder / name, output / name)
     if is_timm(checkpoint.config):
         # Labels that only timm knows: the folder is served without timm.
         config = checkpoint.config | {"label_names": inputs.labels.names}
@@ -92,6 +91,13 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
     )
     (output / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
     return report
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Replace a file by another one, also by none: labels or an accuracy of an earlier model would be wrong."""
+    target.unlink(missing_ok=True)
+    if source.is_file():
+        shutil.copy(source, target)
 
 
 def _write_models(inputs: Inputs, folder: Path, calibration: Sequence[NDArray[Any]]) -> None:
