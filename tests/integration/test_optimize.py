@@ -1,17 +1,20 @@
 """`just optimize` into a folder that exists: nothing of what was there before is served with the new model."""
 
 import json
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from image_analysis_common.startup import StartupError
 from image_analysis_worker import optimize as command
 from image_analysis_worker.engines import gate
 from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.gate import Report
+from image_analysis_worker.engines.gate import REPORT, Report
 from support.engines import load
-from support.onnx_models import make_onnx_checkpoint, make_weights
+from support.onnx_models import make_onnx_checkpoint, make_weights, write_onnx
 from support.samples import make_png
 
 IMAGES = [make_png(seed) for seed in range(4)]
@@ -61,3 +64,62 @@ def test_folder_is_optimized_in_place(folder: Path) -> None:
 
     assert (folder / "README.md").read_text() == "# Pets"
     assert [found.name for found in load(folder).warm_up().engines] == ["openvino float32"]
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_interrupted_run_leaves_no_report_and_no_older_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "fast"
+    write_onnx(folder / "onnx" / "model_quantized.onnx", make_weights())
+    optimize(folder, output)
+    earlier = read_files(output)
+    write_onnx(folder / "onnx" / "model.onnx", make_weights(6))
+    (folder / "onnx" / "model_quantized.onnx").unlink()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "compare", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        optimize(folder, output)
+
+    left = read_files(output)
+    assert str(REPORT) in earlier
+    assert left.keys() == {"config.json", "preprocessor_config.json", "openvino/float32.bin", "openvino/float32.xml"}
+    assert left["openvino/float32.bin"] != earlier["openvino/float32.bin"]
+
+
+@contextmanager
+def full_disk(limit_bytes: int) -> Iterator[None]:
+    """Let no file become larger, which fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_is_one_line_and_the_earlier_model_stays(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "fast"
+    optimize(folder, output)
+    earlier = read_files(output)
+    write_onnx(folder / "onnx" / "model.onnx", make_weights(6))
+
+    with full_disk(100_000), pytest.raises(StartupError) as caught:
+        optimize(folder, output)
+
+    assert str(caught.value).startswith(f"{output} cannot be written: ")
+    assert "\n" not in str(caught.value)
+    assert read_files(output) == earlier
+
+
+def test_file_in_the_place_of_the_folder_is_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "fast").write_text("")
+
+    with pytest.raises(StartupError, match=r"/fast cannot be written: .*choose another folder with --output\.$"):
+        optimize(folder, tmp_path / "fast")

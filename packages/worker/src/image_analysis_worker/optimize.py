@@ -4,8 +4,6 @@ It converts the model, compares every engine with the reference on real images, 
 """
 
 import argparse
-import json
-import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,18 +14,17 @@ from numpy.typing import NDArray
 
 from image_analysis_common.models import EXACT
 from image_analysis_common.startup import StartupError, refuse_to_start
-from image_analysis_worker.decoding.timm import is_timm
 from image_analysis_worker.engines.checkpoint import Checkpoint, find_checkpoint
 from image_analysis_worker.engines.cores import has_bfloat16, has_vnni
 from image_analysis_worker.engines.engine import Inputs
-from image_analysis_worker.engines.gate import REPORT, Report, answer, compare, decode_all, judge
+from image_analysis_worker.engines.gate import Report, answer, compare, decode_all, judge
 from image_analysis_worker.engines.images import cut_photos, read_images
 from image_analysis_worker.engines.load import Networks, open_inputs
+from image_analysis_worker.engines.optimized import Converted, write_folder, write_report
 from image_analysis_worker.settings import WorkerSettings
 
 CALIBRATION_IMAGES = 300
 """How many images show nncf the ranges of a model's values."""
-_COPIED = ("config.json", "preprocessor_config.json", "README.md")
 
 
 def main() -> None:
@@ -55,7 +52,7 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
     """Write the converted model, the files that it needs, and the report into `output`.
 
     Raises:
-        StartupError: the model cannot be converted, or the engines cannot be compared.
+        StartupError: the model cannot be converted, the folder cannot be written, or the engines cannot be compared.
     """
     settings = WorkerSettings()
     if checkpoint.task != "image-classification":
@@ -67,16 +64,8 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
     reference = networks.make(networks.reference)
     pixels = decode_all(inputs, images)
     exact = answer(reference, inputs, pixels, is_timed=True)
-    (output / "openvino").mkdir(parents=True, exist_ok=True)
-    if not checkpoint.folder.samefile(output):
-        for name in _COPIED:
-            _copy(checkpoint.folder / name, output / name)
-    if is_timm(checkpoint.config):
-        # Labels that only timm knows: the folder is served without timm.
-        config = checkpoint.config | {"label_names": inputs.labels.names}
-        (output / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     calibration = pixels[:: -(-len(pixels) // CALIBRATION_IMAGES)] if has_int8 else []
-    _write_models(inputs, output / "openvino", calibration)
+    write_folder(inputs, _make_models(inputs, calibration), output)
     candidates = [compare(reference, exact, exact)]
     written = Checkpoint(checkpoint.name, output, checkpoint.revision)
     converted = Networks(Inputs(written, inputs.labels, inputs.decoders), is_converted=True)
@@ -89,19 +78,12 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
     report = Report(
         revision=checkpoint.revision, has_vnni=has_vnni(), images=len(pixels), source=source, candidates=candidates
     )
-    (output / REPORT).write_text(report.model_dump_json(indent=2) + "\n")
+    write_report(report, output)
     return report
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Replace a file by another one, also by none: labels or an accuracy of an earlier model would be wrong."""
-    target.unlink(missing_ok=True)
-    if source.is_file():
-        shutil.copy(source, target)
-
-
-def _write_models(inputs: Inputs, folder: Path, calibration: Sequence[NDArray[Any]]) -> None:
-    """Write float32.xml and, if there are images to calibrate it with or the checkpoint has one, int8.xml."""
+def _make_models(inputs: Inputs, calibration: Sequence[NDArray[Any]]) -> dict[str, Converted]:
+    """Make the float32 model and, if there are images for calibration or the checkpoint has one, the int8 model."""
     from image_analysis_worker.engines.openvino import openvino
 
     checkpoint, preparation = inputs.checkpoint, inputs.decoders.preparation
@@ -121,9 +103,10 @@ def _write_models(inputs: Inputs, folder: Path, calibration: Sequence[NDArray[An
         from image_analysis_worker.engines.quantize import quantize
 
         quantized = quantize(converted, [preparation.normalize(batch) for batch in calibration], checkpoint.name)
-    openvino.save_model(converted, folder / f"{EXACT}.xml", compress_to_fp16=is_half)
+    models = {EXACT: Converted(converted, is_half)}
     if quantized is not None:
-        openvino.save_model(quantized, folder / "int8.xml", compress_to_fp16=False)
+        models["int8"] = Converted(quantized, is_half=False)
+    return models
 
 
 def describe(report: Report, min_agreement: float) -> str:
