@@ -118,6 +118,31 @@ def test_close_returns_the_jobs_that_are_not_in_the_model() -> None:
     assert in_flight.add([make_job("e")]) is False
 
 
+def test_job_that_is_given_out_twice_is_in_flight_until_its_second_copy_ends() -> None:
+    in_flight, first, second = InFlight(8), make_job("a"), make_job("a")
+    in_flight.add([first])
+    in_flight.mark_ready(first)
+    batch = in_flight.next_batch(8, 0)
+
+    in_flight.add([second])
+    in_flight.remove([first])
+    in_flight.mark_ready(second)
+
+    assert batch == [first]
+    assert (in_flight.has(first), in_flight.has(second)) == (False, True)
+    assert in_flight.next_batch(8, 0) == [second]
+
+
+def test_close_returns_each_copy_of_a_job_that_is_not_in_the_model() -> None:
+    in_flight, first, second = InFlight(8), make_job("a"), make_job("a")
+    in_flight.add([first])
+    in_flight.mark_ready(first)
+    in_flight.next_batch(8, 0)
+    in_flight.add([second])
+
+    assert in_flight.close() == [second]
+
+
 def test_close_ends_the_wait_for_a_batch() -> None:
     in_flight, batches = InFlight(8), []
     waiting = Thread(target=lambda: batches.append(in_flight.next_batch(8, 0)))

@@ -88,16 +88,19 @@ class Job:
 
 
 class InFlight:
-    """Holds at most `capacity` jobs: being decoded, ready for the model, or in it. Thread-safe."""
+    """Holds at most `capacity` jobs: being decoded, ready for the model, or in it. Thread-safe.
+
+    A job that Redis gives out again, because a failover lost its start, is in flight twice, under one ID.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         lock = threading.Lock()
         # Two, because a ready job must not wake the thread that waits for room.
         self._has_room, self._has_ready = threading.Condition(lock), threading.Condition(lock)
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[Job, None] = {}  # in the order in which they came
         self._ready: deque[Job] = deque()
-        self._running: set[str] = set()
+        self._running: set[Job] = set()
         self._has_more = False
         self._is_loading = False
         self._is_reserved = False
@@ -136,7 +139,7 @@ class InFlight:
         return not self._jobs
 
     def _room(self) -> int:
-        if self._is_reserved or any(job.is_suspect for job in self._jobs.values()):
+        if self._is_reserved or any(job.is_suspect for job in self._jobs):
             return 0
         return self._capacity - len(self._jobs)
 
@@ -149,11 +152,11 @@ class InFlight:
             if self._is_closed:
                 return False
             self._has_more = has_more
-            self._jobs.update((job.job_id, job) for job in jobs)
+            self._jobs.update(dict.fromkeys(jobs))
             return True
 
     def has(self, job: Job) -> bool:
-        return self._jobs.get(job.job_id) is job
+        return job in self._jobs
 
     def mark_ready(self, job: Job) -> None:
         """Mark a job that can go into the model, or that ended before it."""
@@ -179,14 +182,14 @@ class InFlight:
             if self._is_closed:
                 return None
             batch = [self._ready.popleft() for _ in range(min(max_size, len(self._ready)))]
-            self._running = {job.job_id for job in batch}
+            self._running = set(batch)
             return batch
 
     def remove(self, batch: Iterable[Job]) -> None:
         """Remove jobs whose end is written."""
         with self._has_room:
             for job in batch:
-                self._jobs.pop(job.job_id, None)
+                self._jobs.pop(job, None)
             self._running = set()
             self._has_room.notify_all()
 
@@ -194,9 +197,9 @@ class InFlight:
         """Stop giving out batches; remove and return the jobs that are not in the model, oldest first."""
         with self._has_room:
             self._is_closed = True
-            rest = [job for job in self._jobs.values() if job.job_id not in self._running]
+            rest = [job for job in self._jobs if job not in self._running]
             for job in rest:
-                del self._jobs[job.job_id]
+                del self._jobs[job]
             self._has_room.notify_all()
             self._has_ready.notify_all()
             return rest

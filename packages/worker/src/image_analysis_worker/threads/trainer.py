@@ -25,7 +25,7 @@ class Trainer(threading.Thread):
         self._model = model
         self._limit_s = limit_s
         self._lock = threading.Lock()
-        self._runs: dict[str, TrainingRun] = {}
+        self._runs: dict[Job, TrainingRun] = {}
         self._is_closed = False
 
     def add(self, jobs: Iterable[Job]) -> bool:
@@ -34,14 +34,14 @@ class Trainer(threading.Thread):
             if self._is_closed:
                 return False
             for job in jobs:
-                self._runs[job.job_id] = TrainingRun(self._shared.batch_worker, job, self._model, limit_s=self._limit_s)
+                self._runs[job] = TrainingRun(self._shared.batch_worker, job, self._model, limit_s=self._limit_s)
             return True
 
     def close(self) -> list[Job]:
         """Stop training; remove and return the trainings whose end is not being written."""
         with self._lock:
             self._is_closed = True
-            rest = [run.job for run in self._runs.values()]
+            rest = list(self._runs)
             self._runs.clear()
             return rest
 
@@ -54,7 +54,7 @@ class Trainer(threading.Thread):
                 for run in runs:
                     if self._may_advance(run) and retry(run.advance):
                         with self._lock:
-                            is_held = self._runs.pop(run.job.job_id, None) is not None
+                            is_held = self._runs.pop(run.job, None) is not None
                         if is_held:
                             retry(run.finish)
                         if run.job.is_suspect:
