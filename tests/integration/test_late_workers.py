@@ -1,5 +1,7 @@
 """A worker acts too late: it was frozen and considered dead, and its job now runs elsewhere or is deleted."""
 
+from threading import Event
+
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -9,6 +11,7 @@ from image_analysis_common import keys
 from image_analysis_common.models import ModelAnnouncement
 from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.outage import Outage
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
 from support.direct import QUEUE, Client, read, registries
@@ -220,3 +223,21 @@ def test_run_of_a_job_that_was_deleted_from_rqs_books_still_answers(
 
     assert read(redis, leader, follower) == ["COMPLETED", "COMPLETED"]
     assert (registries(redis), redis.exists(f"rq:job:{leader}")) == ({}, 0)
+
+
+@pytest.mark.parametrize("transaction", ["registration", "heartbeat"])
+def test_worker_whose_registration_is_interrupted_registers_again(
+    redis: Redis, connection: InterruptedRedis, late: BatchWorker, transaction: str
+) -> None:
+    def lose_answer(after: int) -> None:
+        if after:
+            connection.before_write = lambda: lose_answer(after - 1)
+        else:
+            connection.loses_answer = True
+
+    connection.before_write = lambda: lose_answer(["announcement", "registration", "heartbeat"].index(transaction))
+    Outage(Event()).retry(Maintenance(late, ANNOUNCEMENT).open)
+
+    assert not connection.loses_answer
+    assert redis.smembers(f"rq:workers:{QUEUE}") == {late.key.encode()}
+    assert 0 < redis.ttl(late.key) <= keys.WORKER_TTL_S

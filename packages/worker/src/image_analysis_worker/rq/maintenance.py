@@ -30,7 +30,7 @@ class Maintenance:
         self._announcement = announcement
 
     def open(self) -> None:
-        """Register the worker with RQ and announce its model.
+        """Register the worker with RQ and announce its model; can be called again after a `RedisError`.
 
         Raises:
             StartupError: live workers serve a model with other labels under the same name.
@@ -38,6 +38,8 @@ class Maintenance:
         model_id = self._announcement.model.id
         # If two workers start at once, one sees the other: the transaction is repeated if a key changes meanwhile.
         self._redis.transaction(self._join, keys.announcement(model_id), keys.workers(model_id))
+        # RQ refuses a name that is registered, as this worker's is if an earlier call failed later. Names are random.
+        self._redis.delete(self._batch_worker.key)
         self._batch_worker.register_birth()  # type: ignore[no-untyped-call]
         self.beat()
 
