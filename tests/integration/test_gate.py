@@ -10,8 +10,10 @@ import pytest
 
 from image_analysis_common.models import EngineReport
 from image_analysis_common.startup import StartupError
+from image_analysis_worker.engines import gate
+from image_analysis_worker.engines import load as engines
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, find_checkpoint
-from image_analysis_worker.engines.cores import has_vnni
+from image_analysis_worker.engines.cores import has_gpu, has_vnni
 from image_analysis_worker.engines.gate import REPORT, Report, judge, read_report
 from image_analysis_worker.engines.images import cut_photos
 from image_analysis_worker.optimize import optimize
@@ -112,6 +114,62 @@ def test_report_of_int8_counts_for_nothing_on_a_cpu_that_adds_otherwise(optimize
     announced = load(folder).warm_up()
     assert announced.dtype != "int8"
     assert "openvino int8" not in [found.name for found in announced.engines]
+
+
+FAST_HALF = {
+    "engine": "torch",
+    "precision": "bfloat16",
+    "agreement": 1,
+    "confidence_difference": 0,
+    "images_per_s": 1e6,
+}
+
+
+def add_half(folder: Path) -> Path:
+    """Add torch's bfloat16 to a copy of the bundled model's report, as the fastest."""
+    copytree(BUNDLED_FOLDER, folder)
+    report = json.loads((folder / REPORT).read_text())
+    (folder / REPORT).write_text(json.dumps(report | {"candidates": [*report["candidates"], FAST_HALF]}))
+    return folder
+
+
+def test_bfloat16_of_a_report_is_chosen_only_by_hardware_that_multiplies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, found = add_half(tmp_path / "pets"), list[str]()
+    for module in (engines, gate):
+        monkeypatch.setattr(module, "has_gpu", lambda: False)
+    for multiplies in (True, False):
+        monkeypatch.setattr(engines, "has_bfloat16", lambda multiplies=multiplies: multiplies)
+        found.append(load(folder, engine="torch").warm_up().dtype)
+
+    assert found == ["bfloat16", "float32"]
+    assert load(folder, engine="torch", dtype="bfloat16").warm_up().dtype == "bfloat16"
+
+
+def test_report_of_a_cpu_does_not_decide_how_torch_runs_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = add_half(tmp_path / "pets")
+    for module in (engines, gate):
+        monkeypatch.setattr(module, "has_gpu", lambda: True)
+
+    announced = load(folder).warm_up()
+    monkeypatch.undo()
+
+    # Without a report, a model as small as the bundled one runs in float32.
+    assert (announced.backend, announced.dtype, announced.engines) == ("torch", "float32", [])
+
+
+def test_report_of_a_gpu_does_not_make_a_cpu_run_torch(tmp_path: Path) -> None:
+    folder = add_half(tmp_path / "pets")
+    report = json.loads((folder / REPORT).read_text())
+    (folder / REPORT).write_text(json.dumps(report | {"has_gpu": not has_gpu()}))
+
+    read = read_report(find_checkpoint(str(folder)))
+
+    assert read is not None
+    assert {found.engine for found in read.candidates} == {"openvino"}
 
 
 def test_report_names_the_precision_and_the_speed_of_each_engine(optimized: Path) -> None:

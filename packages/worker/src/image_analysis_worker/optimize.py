@@ -69,14 +69,21 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, s
     candidates = [compare(reference, exact, exact)]
     written = Checkpoint(checkpoint.name, output, checkpoint.revision)
     converted = Networks(Inputs(written, inputs.labels, inputs.decoders), is_converted=True)
-    choices = [(networks, choice) for choice in networks.choices if choice.engine == "torch" and has_bfloat16()]
+    on_gpu = reference.device != "cpu"
+    is_fast = on_gpu or has_bfloat16()
+    choices = [(networks, choice) for choice in networks.choices if choice.engine == "torch" and is_fast]
     choices += [(converted, choice) for choice in converted.choices if choice.engine != "torch"]
     for source_networks, choice in choices:
         if str(choice) != candidates[0].name:
             network = source_networks.make(choice)
             candidates.append(compare(network, answer(network, inputs, pixels, is_timed=True), exact))
     report = Report(
-        revision=checkpoint.revision, has_vnni=has_vnni(), images=len(pixels), source=source, candidates=candidates
+        revision=checkpoint.revision,
+        has_vnni=has_vnni(),
+        has_gpu=on_gpu,
+        images=len(pixels),
+        source=source,
+        candidates=candidates,
     )
     write_report(report, output)
     return report

@@ -19,7 +19,7 @@ from image_analysis_common.job_errors import JobError
 from image_analysis_common.models import EngineReport, FrozenModel
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.engines.checkpoint import Checkpoint
-from image_analysis_worker.engines.cores import has_vnni
+from image_analysis_worker.engines.cores import has_gpu, has_vnni
 from image_analysis_worker.engines.engine import Inputs, Network
 
 MAX_CONFIDENCE_DIFFERENCE = 0.02
@@ -37,6 +37,8 @@ class Report(FrozenModel):
     revision: str
     has_vnni: bool
     """Whether the CPU that measured it has VNNI. An int8 model gives other answers on a CPU that differs in it."""
+    has_gpu: bool = False
+    """Whether torch ran on a GPU."""
     images: int
     source: str
     candidates: list[EngineReport]
@@ -49,7 +51,7 @@ class Report(FrozenModel):
 
 
 def read_report(checkpoint: Checkpoint) -> Report | None:
-    """Read what the report next to a checkpoint says of CPUs like this one.
+    """Read what the report next to a checkpoint says of machines like this one.
 
     None if there is no report, or if the checkpoint's weights have changed.
     """
@@ -59,9 +61,13 @@ def read_report(checkpoint: Checkpoint) -> Report | None:
         return None
     if checkpoint.has_weights and report.revision != checkpoint.revision:
         return None
-    if report.has_vnni == has_vnni():
-        return report
-    return report.model_copy(update={"candidates": [found for found in report.candidates if found.precision != "int8"]})
+    counts_torch, counts_int8 = report.has_gpu == has_gpu(), report.has_vnni == has_vnni()
+    candidates = [
+        found
+        for found in report.candidates
+        if (counts_torch or found.engine != "torch") and (counts_int8 or found.precision != "int8")
+    ]
+    return report.model_copy(update={"candidates": candidates})
 
 
 def judge(candidate: EngineReport, min_agreement: float) -> str | None:

@@ -156,10 +156,13 @@ def _find_wanted(networks: Networks, checkpoint: Checkpoint, settings: WorkerSet
             if has_files
             else f"{name} is not an image-classification checkpoint: it has neither safetensors nor onnx/model.onnx."
         )
+    # A report may come from a machine that multiplies bfloat16.
+    fast = {EXACT, "int8", "bfloat16"} if has_bfloat16() or has_gpu() else {EXACT, "int8"}
+    precisions = fast if settings.dtype == AUTO else {settings.dtype}
     wanted = [
         choice
         for choice in networks.choices
-        if settings.engine in (AUTO, choice.engine) and settings.dtype in (AUTO, choice.precision)
+        if settings.engine in (AUTO, choice.engine) and choice.precision in precisions
     ]
     if not wanted:
         raise StartupError(
