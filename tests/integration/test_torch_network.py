@@ -49,3 +49,11 @@ def test_worker_compiles_if_it_is_asked_to() -> None:
 
     assert announced.backend == "torch"
     assert counters["stats"]["unique_graphs"] > 0
+
+
+def test_float32_on_a_gpu_is_not_rounded() -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+
+    make_network(None)
+
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)

@@ -32,6 +32,9 @@ class Tensors:
 
     def __init__(self, preparation: Preparation, precision: str) -> None:
         torch.set_num_threads(count_usable_cores())
+        # By default, a GPU's convolutions round float32 to TF32, with 10 bits: other answers under the same name.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype: torch.dtype = getattr(torch, precision)
         is_gpu = self.device.type == "cuda"
