@@ -215,3 +215,20 @@ def test_image_processor_that_cannot_be_made_is_refused_in_one_line(folder: Path
     with pytest.raises(StartupError) as caught:
         load(folder).warm_up()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize("target", ["absent", None], ids=["dangling link", "link to itself"])
+def test_file_that_cannot_be_read_is_named_in_one_line(folder: Path, name: str, target: str | None) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to(target or name)
+
+    with pytest.raises(StartupError) as caught:
+        find_checkpoint(str(folder))
+    assert str(caught.value).startswith(f"MODEL_ID={folder}: {folder / name} cannot be read: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_home_of_an_unknown_user_is_one_line() -> None:
+    with pytest.raises(StartupError, match=r"^MODEL_ID=~nobody-here/pets: this user's home folder is not known: "):
+        find_checkpoint("~nobody-here/pets")

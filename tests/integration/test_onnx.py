@@ -88,3 +88,40 @@ def test_onnx_model_is_optimized_without_torch(folder: Path, weights: NDArray[np
     assert all(not found.name.startswith("torch") for found in report.candidates)
     for answer, expected in zip(classify(load(tmp_path / "fast"), images), classify(load(folder), images), strict=True):
         assert answer == pytest.approx(expected, abs=1e-3)
+
+
+def test_model_for_one_image_at_a_time_is_served_and_passes_the_gate(
+    weights: NDArray[np.float32], tmp_path: Path
+) -> None:
+    single = make_onnx_checkpoint(tmp_path / "single", weights, batch=1)
+    write_onnx(single / "onnx" / "model_quantized.onnx", weights, batch=1)
+
+    announced = [load(single, dtype=dtype).warm_up() for dtype in ("float32", "int8")]
+
+    assert [(model.dtype, model.max_batch_size) for model in announced] == [("float32", 1), ("int8", 1)]
+
+
+def test_model_for_several_images_at_a_time_only_is_one_line(weights: NDArray[np.float32], tmp_path: Path) -> None:
+    fixed = make_onnx_checkpoint(tmp_path / "fixed", weights, batch=4)
+
+    with pytest.raises(StartupError, match=r"/model\.onnx takes batches of 4 images only: export it with"):
+        load(fixed)
+
+
+def test_model_that_does_not_take_the_processors_images_is_one_line(folder: Path, weights: NDArray[np.float32]) -> None:
+    write_onnx(folder / "onnx" / "model_quantized.onnx", weights)
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    size = {"size": {"height": 64, "width": 64}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | size))
+
+    with pytest.raises(StartupError, match=r"^pets cannot be served: ") as caught:
+        load(folder, dtype="int8")
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_next_to_an_onnx_model_counts_with_what_is_in_it(folder: Path) -> None:
+    (folder / "onnx" / "weights").mkdir()
+    empty = find_checkpoint(str(folder)).revision
+    (folder / "onnx" / "weights" / "part").write_bytes(b"1")
+
+    assert load(folder).warm_up().model.revision == find_checkpoint(str(folder)).revision != empty

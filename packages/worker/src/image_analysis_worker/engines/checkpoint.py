@@ -117,15 +117,26 @@ def find_checkpoint(model_id: str, revision: str | None = None, *, name: str | N
     `name` is what clients call it; by default, the name is made from its ID.
 
     Raises:
-        StartupError: there is no such model, or the hub cannot be reached and the model is not in the cache; or
-            HF_ENDPOINT is malformed, with which not even a model in a folder could be loaded.
+        StartupError: there is no such model, or a file of its folder cannot be read; or the hub cannot be reached and
+            the model is not in the cache; or HF_ENDPOINT is malformed, with which not even a model in a folder could be
+            loaded.
     """
     if (endpoint := os.environ.get("HF_ENDPOINT")) and not _is_web_address(endpoint):
         raise StartupError("HF_ENDPOINT: write the address of the hub like https://huggingface.co.")
-    folder = BUNDLED_FOLDER if model_id == BUNDLED_MODEL else Path(model_id).expanduser()
     name = name or model_name(model_id)
-    if folder.is_dir():
-        return Checkpoint(name, folder, _digest(folder))
+    try:
+        folder = BUNDLED_FOLDER if model_id == BUNDLED_MODEL else Path(model_id).expanduser()
+        if folder.is_dir():
+            return Checkpoint(name, folder, _digest(folder))
+    except RuntimeError as error:
+        raise StartupError(
+            f"MODEL_ID={model_id}: this user's home folder is not known: write the whole path of the model's folder."
+        ) from error
+    except OSError as error:
+        raise StartupError(
+            f"MODEL_ID={model_id}: {error.filename or 'a file'} cannot be read: {error.strerror}. "
+            "Repair it, or give the worker permission to read it."
+        ) from error
     if model_id.startswith(("/", ".", "~")):
         raise StartupError(f"MODEL_ID={model_id}: there is no such folder.")
     snapshot = _download(model_id, revision)
@@ -188,9 +199,11 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        weights = sorted([*folder.glob("onnx/*"), *folder.glob("openvino/*.xml"), *folder.glob("openvino/*.bin")])
+        weights = sorted([*folder.glob("onnx/**/*"), *folder.glob("openvino/*.xml"), *folder.glob("openvino/*.bin")])
     tokenizer = [path for name in _TOKENIZER if (path := folder / name).is_file()]
     for path in sorted([*folder.glob("*.json"), *tokenizer, *weights]):
+        if path.is_dir():
+            continue
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

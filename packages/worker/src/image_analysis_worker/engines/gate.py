@@ -20,7 +20,7 @@ from image_analysis_common.models import EngineReport, FrozenModel
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.cores import has_gpu, has_vnni
-from image_analysis_worker.engines.engine import Inputs, Network
+from image_analysis_worker.engines.engine import Inputs, Network, in_one_line
 
 MAX_CONFIDENCE_DIFFERENCE = 0.02
 """How far the confidence in the reference's label may be off, on average."""
@@ -116,19 +116,24 @@ def answer(
     """Run a network on all images, in batches if they have one size; repeat it to time it.
 
     Raises:
+        StartupError: the network does not take the images.
         TimeoutError: a batch would start after `until_s` on the monotonic clock.
     """
+
+    def run(batch: NDArray[Any]) -> NDArray[np.float32]:
+        return in_one_line(inputs.checkpoint.name, lambda: network.run(batch))
+
     size = network.batch_size if len({image.shape for image in images}) == 1 else 1
     batches = [np.concatenate(images[first : first + size]) for first in range(0, len(images), size)]
     if is_timed:
-        network.run(batches[0])
+        run(batches[0])
     passes, started_s = 0, time.perf_counter()
     while True:
         logits = []
         for batch in batches:
             if time.monotonic() > until_s:
                 raise TimeoutError
-            logits.append(network.run(batch))
+            logits.append(run(batch))
         passes += 1
         took_s = time.perf_counter() - started_s
         if not is_timed or took_s > MIN_SPEED_S:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.preparation import Preparation
 from image_analysis_worker.engines.cores import count_usable_cores
 
@@ -30,9 +31,15 @@ class OpenVinoNetwork:
     batch_size = BATCH_SIZE
 
     def __init__(self, model: openvino.Model | Path, preparation: Preparation, precision: str) -> None:
+        """Compile a model, or the one in a file.
+
+        Raises:
+            StartupError: it takes several images at once only.
+        """
         core = openvino.Core()
         if isinstance(model, Path):
-            model = core.read_model(model)
+            path, model = model, core.read_model(model)
+            self.batch_size = _find_batch_size(model, path)
         self.precision = precision
         self._output = _find_output(model)
         entered = find_entered(model, self._output)
@@ -62,6 +69,16 @@ class OpenVinoNetwork:
     def _fetch(self, output: int) -> NDArray[np.float32]:
         values: NDArray[np.float32] = self._request.get_output_tensor(output).data.astype(np.float32)
         return values
+
+
+def _find_batch_size(model: openvino.Model, path: Path) -> int:
+    """Return the size of a model's batches: 1 if it was exported for one image at a time."""
+    shape = model.inputs[0].get_partial_shape()
+    if shape.rank.is_dynamic or shape[0].is_dynamic:
+        return BATCH_SIZE
+    if (size := shape[0].get_length()) != 1:
+        raise StartupError(f"{path} takes batches of {size} images only: export it with a batch axis of any size.")
+    return 1
 
 
 def _find_output(model: openvino.Model) -> int:
