@@ -2,7 +2,7 @@
 
 import json
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from image_analysis_worker import optimize as command
 from image_analysis_worker.engines import gate
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.gate import REPORT, Report
+from image_analysis_worker.engines.images import read_images
 from support.engines import load
 from support.onnx_models import make_onnx_checkpoint, make_weights, write_onnx
 from support.samples import make_png
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return make_onnx_checkpoint(tmp_path / "pets", make_weights())
 
 
-def optimize(folder: Path, output: Path, images: Sequence[bytes] = IMAGES) -> Report:
+def optimize(folder: Path, output: Path, images: Iterable[bytes] = IMAGES) -> Report:
     return command.optimize(find_checkpoint(str(folder)), output, images, source="images", has_int8=False)
 
 
@@ -123,3 +124,20 @@ def test_file_in_the_place_of_the_folder_is_one_line(folder: Path, tmp_path: Pat
 
     with pytest.raises(StartupError, match=r"/fast cannot be written: .*choose another folder with --output\.$"):
         optimize(folder, tmp_path / "fast")
+
+
+def test_images_of_a_folder_are_read_one_by_one(tmp_path: Path) -> None:
+    for number, image in enumerate(IMAGES[:2]):
+        (tmp_path / f"{number}.png").write_bytes(image)
+
+    images = read_images(tmp_path)
+    (tmp_path / "1.png").unlink()
+
+    assert next(images) == IMAGES[0]
+    with pytest.raises(StartupError, match=r"/1\.png cannot be read: No such file or directory\. Take it out"):
+        next(images)
+
+
+def test_folder_without_images_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="holds no images"):
+        read_images(tmp_path)

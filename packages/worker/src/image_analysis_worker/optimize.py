@@ -5,7 +5,7 @@ It converts the model, compares every engine with the reference on real images, 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def main() -> None:
     sys.stdout.write(f"Serve it: MODEL_ID=./{output} uv run just dev\n" if not output.is_absolute() else f"{output}\n")
 
 
-def optimize(checkpoint: Checkpoint, output: Path, images: Sequence[bytes], *, source: str, has_int8: bool) -> Report:
+def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, source: str, has_int8: bool) -> Report:
     """Write the converted model, the files that it needs, and the report into `output`.
 
     Raises:

@@ -1,5 +1,6 @@
 """The images on which engines are compared: those of a folder, or parts of the photos in the package."""
 
+from collections.abc import Iterator
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -31,14 +32,23 @@ def cut_photos(number: int = BUNDLED) -> list[bytes]:
     return parts
 
 
-def read_images(folder: Path) -> list[bytes]:
-    """Read a folder's images, with those of the folders in it.
+def read_images(folder: Path) -> Iterator[bytes]:
+    """Find a folder's images, with those of the folders in it; each is read when it is its turn.
 
     Raises:
-        StartupError: there is none.
+        StartupError: there is none; later, if one cannot be read.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     if not paths:
         raise StartupError(f"{folder} holds no images.")
     step = -(-len(paths) // MAX_IMAGES)
-    return [path.read_bytes() for path in paths[::step]]
+    return map(_read, paths[::step])
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StartupError(
+            f"{path} cannot be read: {error.strerror}. Take it out of the folder, or allow reading it."
+        ) from error
