@@ -22,6 +22,7 @@ from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.engine import Decoder as AnyDecoder
 from image_analysis_worker.engines.engine import Engine
+from image_analysis_worker.engines.images import draw_blank
 from image_analysis_worker.engines.load import load_engine
 from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.settings import WorkerSettings
@@ -61,6 +62,12 @@ class MisbehavingModel:
         if Marker.IS_SLOW in markers:
             threading.Event().wait(self._slow_s)
         return self._classifier.classify([image for _, image in inputs], top_k)
+
+    def check_network(self) -> None:
+        self._classifier.check_network()
+
+    def check_decoder(self, decoder: AnyDecoder) -> None:
+        decoder.decode(draw_blank())
 
     def obey(self) -> None:
         """Read orders until the test has ended: each is the name of a method whose next call must be reported."""

@@ -48,6 +48,12 @@ class NoModel:
             inference_ms=0,
         )
 
+    def check_network(self) -> None:
+        """Nothing can be broken."""
+
+    def check_decoder(self, decoder: Decoder) -> None:
+        """Nothing can be broken."""
+
 
 def main() -> None:
     settings = WorkerSettings.from_environment()

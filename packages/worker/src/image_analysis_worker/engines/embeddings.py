@@ -88,6 +88,11 @@ class LabelEmbeddings:
                 found |= computed
         return np.stack([found[text] for text in texts])
 
+    def check(self) -> None:
+        """Compute an embedding, which raises anything if the tower is broken."""
+        with self._lock:
+            self._embed(["a photo"])
+
 
 def normalize(features: NDArray[np.float32]) -> Vectors:
     """Give vectors, (B, D), the length 1; zeros, which have no direction, stay zeros."""

@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from io import BytesIO
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from image_analysis_common.job_errors import EmbeddingsNotSupported, LabelsNotSupported
 from image_analysis_common.models import MAX_DIMENSION, TOP_K, EngineReport, ModelAnnouncement, ModelRef, Prediction
@@ -19,6 +18,7 @@ from image_analysis_worker.decoding.decoder import Decoder as ImageDecoder
 from image_analysis_worker.decoding.decoder import Decoders, Pixels
 from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.embeddings import normalize, write_embedding
+from image_analysis_worker.engines.images import draw_blank
 from image_analysis_worker.engines.labels import Labels
 from image_analysis_worker.jobs.batching import Embedding, Job
 from image_analysis_worker.metrics import ENGINE
@@ -57,6 +57,12 @@ class Model(Protocol):
 
     def warm_up(self) -> ModelAnnouncement:
         """Run the model until its first, slow calls are done, and describe it."""
+
+    def check_network(self) -> None:
+        """Run the network on a blank image, which raises anything if it is broken; for the thread that classifies."""
+
+    def check_decoder(self, decoder: Decoder) -> None:
+        """Prepare a blank image, which raises anything if that is broken; for the thread of the decoder."""
 
 
 class Network(Protocol):
@@ -101,12 +107,11 @@ class Inputs:
             precision=precision,
         )
 
-    def make_blank(self) -> Pixels:
-        """Decode a blank image."""
-        image = BytesIO()
-        Image.new("RGB", (64, 64)).save(image, "BMP")
+    @cached_property
+    def blank(self) -> Pixels:
+        """A blank image, decoded."""
         with closing(self.decoders.open()) as decoder:
-            return decoder.decode(image.getvalue())
+            return decoder.decode(draw_blank())
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ class Engine:
 
     def _try(self) -> float:
         """Classify blank images; return the time of one, in milliseconds."""
-        blank = self._inputs.make_blank()
+        blank = self._inputs.blank
         logits, entered = self._network.embed(self._inputs.stack([blank]))
         self._embeds = _is_embedding(entered)
         outputs, labels = logits.shape[-1], self._inputs.labels.names
@@ -204,6 +209,12 @@ class Engine:
             )
         self.classify([blank] * self._max_batch_size)
         return time_third(lambda: self.classify([blank]))
+
+    def check_network(self) -> None:
+        self._network.run(self._inputs.stack([self._inputs.blank]))
+
+    def check_decoder(self, decoder: Decoder) -> None:
+        decoder.decode(draw_blank())
 
 
 def _is_embedding(entered: NDArray[np.float32]) -> bool:
@@ -215,8 +226,7 @@ def time_third(run: Callable[[], object]) -> float:
     for _ in range(3):
         started_s = time.perf_counter()
         run()
-        duration_ms = (time.perf_counter() - started_s) * 1000
-    return duration_ms
+    return (time.perf_counter() - started_s) * 1000
 
 
 def in_one_line(model: str, function: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""The images on which engines are compared: those of a folder, or parts of the photos in the package."""
+"""The images on which engines are compared, those of a folder or parts of the package's photos; and a blank one."""
 
 from collections.abc import Iterator
 from importlib.resources import files
@@ -15,6 +15,13 @@ BUNDLED = 200
 MAX_IMAGES = 2000
 """Of a folder with more, so many are used, evenly spread."""
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
+
+
+def draw_blank() -> bytes:
+    """Draw an image that every model can classify."""
+    image = BytesIO()
+    Image.new("RGB", (64, 64)).save(image, "BMP")
+    return image.getvalue()
 
 
 def cut_photos(number: int = BUNDLED) -> list[bytes]:

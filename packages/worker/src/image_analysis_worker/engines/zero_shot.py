@@ -13,6 +13,7 @@ from image_analysis_worker.decoding.decoder import Decoder, Pixels
 from image_analysis_worker.engines.embeddings import LabelEmbeddings, Recent, Vectors, read_embedding, write_embedding
 from image_analysis_worker.engines.engine import Decoder as AnyDecoder
 from image_analysis_worker.engines.engine import Inputs, in_one_line, time_third
+from image_analysis_worker.engines.images import draw_blank
 from image_analysis_worker.engines.labels import Labels
 from image_analysis_worker.jobs.batching import Embedding, Job
 from image_analysis_worker.metrics import EMBEDDINGS, ENGINE
@@ -150,7 +151,14 @@ class ZeroShotEngine:
 
     def _try(self) -> float:
         """Embed a text and blank images; return the time of one image, in milliseconds."""
-        blank = self._inputs.make_blank()
+        blank = self._inputs.blank
         self._towers.embed_texts(["a photo"])
         self._towers.embed_images(self._inputs.stack([blank] * self._max_batch_size))
         return time_third(lambda: self._towers.embed_images(self._inputs.stack([blank])))
+
+    def check_network(self) -> None:
+        self._towers.embed_images(self._inputs.stack([self._inputs.blank]))
+
+    def check_decoder(self, decoder: AnyDecoder) -> None:
+        self._labels.check()
+        decoder.decode(draw_blank())

@@ -7,7 +7,8 @@ from queue import SimpleQueue
 
 from redis.exceptions import RedisError
 
-from image_analysis_worker.engines.engine import Model
+from image_analysis_common.errors import ServiceError
+from image_analysis_worker.engines.engine import Decoder, Model
 from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.jobs.classifying import can_predict, check_classifier, predict
 from image_analysis_worker.jobs.outcomes import make_result
@@ -20,7 +21,7 @@ POLL_S = 1
 
 
 class Loader(threading.Thread):
-    """Takes jobs and decodes their images until the worker stops."""
+    """Takes jobs and decodes their images until the worker stops, or until no image can be decoded any more."""
 
     def __init__(self, shared: Shared, model: Model, trainer: Trainer, *, decoders: int) -> None:
         super().__init__(name="loader")
@@ -28,6 +29,7 @@ class Loader(threading.Thread):
         self._model = model
         self._trainer = trainer
         self._is_suspect_next = False
+        self._fault: Exception | None = None
         self._undecoded: SimpleQueue[Job] = SimpleQueue()
         # Each has its own process, with one full-size picture in memory. They are daemons: unlike an executor's
         # threads, they do not keep the process from ending while they hang in a C call.
@@ -40,6 +42,8 @@ class Loader(threading.Thread):
         with suppress(RedisError), self._shared.watchdog.loop() as reset:
             while not self._shared.is_stopping.is_set():
                 reset()
+                if self._fault is not None:
+                    raise RuntimeError("A blank image cannot be decoded, either.") from self._fault
                 self._load(reset)
 
     def _load(self, reset: Callable[[], None]) -> None:
@@ -73,16 +77,32 @@ class Loader(threading.Thread):
         decoder = self._model.open_decoder()
         while True:
             job = self._undecoded.get()
+            if self._fault is not None:
+                return  # The worker ends, and gives the job back.
             if not job.has_ended and self._shared.in_flight.has(job):
                 with self._shared.watchdog.step([job]), STAGES.measure("decode", job.stages):
-                    try:
-                        check_classifier(job, self._model.ref)
-                        if can_predict(job):
-                            job.end(make_result(job, predict(job), self._model.ref))
-                        else:
-                            job.input = self._model.prepare(job, decoder)
-                            job.image = b""
-                    except Exception as error:  # noqa: BLE001
-                        # The last line of defense: the job ends with this error, and the others continue.
-                        job.end(error)
+                    self._prepare(job, decoder)
             self._shared.in_flight.mark_ready(job)
+
+    def _prepare(self, job: Job, decoder: Decoder) -> None:
+        try:
+            check_classifier(job, self._model.ref)
+            if can_predict(job):
+                job.end(make_result(job, predict(job), self._model.ref))
+            else:
+                job.input = self._model.prepare(job, decoder)
+                job.image = b""
+        except Exception as error:  # noqa: BLE001
+            # The last line of defense: the job ends with this error, and the others continue.
+            job.end(error)
+            if not isinstance(error, ServiceError):
+                self._fault = self._fault or self._find_fault(decoder)
+
+    def _find_fault(self, decoder: Decoder) -> Exception | None:
+        """Return the error with which a blank image fails, too; None if it does not."""
+        try:
+            self._model.check_decoder(decoder)
+        except Exception as error:  # noqa: BLE001
+            # Of whatever kind: it is the worker that is broken.
+            return error
+        return None
