@@ -80,6 +80,23 @@ def jpeg_with(marker: bytes, name: bytes, body: bytes) -> bytes:
     return image[:2] + segments + image[image.index(b"\xff\xdb") :]
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def crowded_jpeg(*parts: bytes) -> bytes:
+    """A JPEG with more parts at its start."""
+    image = encode(make_image(1), "JPEG")
+    return image[:2] + b"".join(parts) + image[2:]
+
+
+def crowded_gif(*parts: bytes) -> bytes:
+    """A GIF with more parts before its picture."""
+    image = encode(Image.new("P", (8, 8)), "GIF")
+    at = image.index(b",")
+    return image[:at] + b"".join(parts) + image[at:]
+
+
 def exif_of_tags(count: int) -> bytes:
     """EXIF data in which every tag claims nearly all of the data: each one causes a warning."""
     tags = b"".join(struct.pack("<HHLL", tag + 1, 7, 12 * count, 8) for tag in range(count))
@@ -112,7 +129,31 @@ def bmp_of_runs(width: int) -> bytes:
 
 TOO_LARGE, NO_IMAGE = "image_too_large", "unsupported_image"
 
-BOMBS = {
+CROWDED = {
+    "a JPEG with 200,000 pieces of Exif": Bomb(
+        lambda: crowded_jpeg(segment(0xE1, b"Exif\0\0" + bytes(10)) * 200_000), NO_IMAGE
+    ),
+    "a JPEG with 500,000 empty segments": Bomb(lambda: crowded_jpeg(segment(0xE0, b"") * 500_000), NO_IMAGE),
+    "a JPEG with 1,000,000 marks of a restart": Bomb(lambda: crowded_jpeg(b"\xff\xd1" * 1_000_000), NO_IMAGE),
+    "a JPEG with 4 MB of padding": Bomb(lambda: crowded_jpeg(b"\xff" * 4_000_000), NO_IMAGE),
+    "a JPEG with 8 MB of zeros instead of a picture": Bomb(
+        lambda: b"\xff\xd8" + segment(0xFE, b"x") + bytes(8_000_000), NO_IMAGE
+    ),
+    "a JPEG with 2,000,000 components": Bomb(
+        lambda: crowded_jpeg(segment(0xC0, b"\x08\0\x08\0\x08\x03" + b"\1\x11\0" * 20_000) * 100), NO_IMAGE
+    ),
+    "a JPEG with 1,000,000 resources of Photoshop": Bomb(
+        lambda: crowded_jpeg(segment(0xED, b"Photoshop 3.0\0" + b"8BIM\0\1\0\0\0\0\0\0" * 5000) * 200), NO_IMAGE
+    ),
+    "a GIF with a comment of 2,000,000 blocks": Bomb(
+        lambda: crowded_gif(b"!\xfe", b"\2ab" * 2_000_000, b"\0"), NO_IMAGE
+    ),
+    "a GIF with 1,000,000 comments": Bomb(lambda: crowded_gif(b"!\xfe\2ab\0" * 1_000_000), NO_IMAGE),
+    "a GIF with 4 MB between its parts": Bomb(lambda: crowded_gif(b"a" * 4_000_000), NO_IMAGE),
+}
+"""Images with so many parts before their picture that Pillow takes minutes for them, or many times their size."""
+
+BOMBS = CROWDED | {
     "a PNG of 2,500 megapixels": Bomb(lambda: png(50_000, 50_000, zeros(2**20)), TOO_LARGE),
     "a PNG of 4 billion lines": Bomb(lambda: png(1, 2**31 - 1, zeros(2**20)), TOO_LARGE),
     "a PNG without pixels": Bomb(lambda: png(0, 8, zeros(2**20)), NO_IMAGE),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from image_analysis_api.intake.image import JPEG_SIGNATURE, bound_pillow, read_size
 from image_analysis_common.images import FORMATS
-from support.bombs import BOMBS, LIMIT_PX
+from support.bombs import BOMBS, CROWDED, LIMIT_PX
 from support.samples import encode, make_image, make_jpeg
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus" / "decode"
@@ -66,7 +66,8 @@ def is_jpeg(body: bytes) -> bool:
 
 
 def test_size_is_that_of_open_for_images_of_every_kind() -> None:
-    files = [path.read_bytes() for path in CORPUS.iterdir()] + [bomb.make() for bomb in BOMBS.values()]
+    bombs = [bomb.make() for name, bomb in BOMBS.items() if name not in CROWDED]  # these take `Image.open` minutes
+    files = [path.read_bytes() for path in CORPUS.iterdir()] + bombs
     jpegs = [body for body in (*files, *JPEGS) if is_jpeg(body)]
 
     outcomes = [outcome(body) for body in jpegs]

@@ -8,6 +8,7 @@ from io import BytesIO
 import pybase64
 from PIL import Image
 
+from image_analysis_api.intake.image_header import check_parts
 from image_analysis_api.intake.offload import run
 from image_analysis_api.intake.submissions import Submission
 from image_analysis_api.outbound.fetcher import Fetcher
@@ -111,9 +112,10 @@ def check_image(body: bytes, max_pixels: int) -> None:
     """Read an image's format and size from its header, without decoding it (0.15 ms).
 
     Raises:
-        UnsupportedImage: the header is of no format in `FORMATS`.
+        UnsupportedImage: the header is of no format in `FORMATS`, or has too many parts.
         ImageTooLarge: more than `max_pixels` pixels.
     """
+    check_parts(body)
     try:
         width_px, height_px = read_size(body)
     except Image.DecompressionBombError as error:
