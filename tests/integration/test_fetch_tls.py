@@ -3,9 +3,9 @@
 import ssl
 from pathlib import Path
 
-import httpx
 import pytest
 
+from image_analysis_api.outbound.transport import OutboundTransport
 from image_analysis_common.errors import FetchFailed
 from support.certificates import make_certificate
 from support.fakes import make_fetcher
@@ -46,7 +46,7 @@ async def fetch(listener: Listener, host: str, client: ssl.SSLContext | None) ->
         timeout_s=10,
         allowed_ports=frozenset(),
         resolve=resolve,
-        transport=httpx.AsyncHTTPTransport(verify=client, trust_env=False) if client else None,
+        transport=OutboundTransport(client) if client else None,
     )
     try:
         return await fetcher.fetch(f"https://{host}:{listener.port}/cat.png", "client")

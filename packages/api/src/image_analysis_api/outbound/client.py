@@ -15,6 +15,7 @@ from typing import Self
 import httpx
 
 from image_analysis_api.outbound.addresses import AddressPolicy, IpAddress
+from image_analysis_api.outbound.transport import OutboundTransport
 from image_analysis_api.outbound.urls import WebUrl
 from image_analysis_api.settings import OutboundSettings
 from image_analysis_common.errors import FetchFailed, HostUnknown, UrlRefused
@@ -104,9 +105,7 @@ class OutboundClient:
         self._resolve = resolve
         # A transport, not a client: a client keeps cookies, reads proxies and netrc from the environment, and logs
         # whole URLs. No connection is reused, because the next request to an address may be for another name.
-        self._transport = transport or httpx.AsyncHTTPTransport(
-            trust_env=False, http2=False, limits=httpx.Limits(max_keepalive_connections=0), retries=0
-        )
+        self._transport = transport or OutboundTransport()
 
     async def aclose(self) -> None:
         """Close the connections; running requests fail."""
