@@ -11,8 +11,11 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from image_analysis_api.server.body_budget import COLLECT_BYTES, BodyBudget
+from image_analysis_api.waiting.room import Waiter, WatchedJob, dismissed_on_disconnect
 from image_analysis_common import keys
 from image_analysis_common.errors import Unavailable
+from image_analysis_common.models import JobStatus
+from image_analysis_common.records import JobRecord, Progress
 from support.fakes import MakeApp, MakeClient
 from support.replies import decoded
 from support.samples import base64_body, make_png
@@ -97,6 +100,39 @@ async def test_body_does_not_count_while_its_client_waits(
     [key] = [key async for key in redis.scan_iter(keys.leader("*", "*"))]
     steps.complete(decoded(await redis.get(key)))
     assert (await waiting).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/analysis-status/{}?wait=30", "/analysis-status/{}/events"])
+async def test_body_of_a_waiting_get_does_not_count(client: httpx.AsyncClient, steps: Steps, path: str) -> None:
+    has_sent, may_end = asyncio.Event(), asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b" " * 6000
+        has_sent.set()
+        await may_end.wait()
+
+    job_id = (await post(client)).json()["job_id"]
+    waiting = asyncio.create_task(client.request("GET", path.format(job_id), content=drip()))
+    await asyncio.wait_for(has_sent.wait(), 10)
+
+    other = await post(client)
+    may_end.set()
+    steps.complete(job_id)
+
+    assert other.status_code == 202
+    assert (await waiting).status_code == 200
+
+
+async def test_error_while_a_client_waits_ends_its_wait() -> None:
+    pending = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64)
+    waiter = Waiter(WatchedJob(Progress(record=pending, history=(JobStatus.PENDING,))))
+
+    async def receive() -> Message:
+        raise Unavailable
+
+    async with dismissed_on_disconnect(waiter, receive):
+        await asyncio.wait_for(waiter.wait_for_end(30), 10)
 
 
 @pytest.fixture

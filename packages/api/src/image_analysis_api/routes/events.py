@@ -38,6 +38,7 @@ async def wait_for_job(
     request: Request, job_id: JobId, owner: Reader, services: FoundServices
 ) -> AsyncIterator[Waiter]:
     """Keep a place in the waiting room until the answer is sent."""
+    request.state.release()  # nothing keeps a body, which may arrive before the stream begins
     async with services.waiting_room.enter(parse_job_id(job_id), owner, caller(request, owner)) as waiter:
         yield waiter
 

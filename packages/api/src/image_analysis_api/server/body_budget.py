@@ -15,7 +15,8 @@ class BodyBudget:
 
     Processing a body takes about three times its size. A body counts until its answer begins. A route adds the bytes
     that it fetches by `request.state.hold(size_bytes)`. A route that makes its client wait first drops all references
-    to the bytes and calls `request.state.release()`.
+    to the bytes and calls `request.state.release()`. What arrives after that, or after the answer has begun, does not
+    count: nothing keeps it.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -25,7 +26,7 @@ class BodyBudget:
         self._freed_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        own_bytes = 0
+        own_bytes, is_kept = 0, True
 
         def hold(size_bytes: int) -> None:
             nonlocal own_bytes
@@ -35,7 +36,8 @@ class BodyBudget:
             self._held_bytes += size_bytes
 
         def release() -> None:
-            nonlocal own_bytes
+            nonlocal own_bytes, is_kept
+            is_kept = False
             self._held_bytes -= own_bytes
             self._freed_bytes += own_bytes
             own_bytes = 0
@@ -45,7 +47,8 @@ class BodyBudget:
 
         async def receive_bounded() -> Message:
             message = await receive()
-            hold(len(message.get("body", b"")))
+            if is_kept:
+                hold(len(message.get("body", b"")))
             return message
 
         async def send_released(message: Message) -> None:

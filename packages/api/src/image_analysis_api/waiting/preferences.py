@@ -99,6 +99,7 @@ async def wait_as_asked(room: WaitingRoom, request: Request, job_ids: Iterable[U
 
 
 async def _wait(room: WaitingRoom, request: Request, job_id: UUID, owner: str | None, wait_s: float) -> Progress:
+    request.state.release()  # nothing keeps the body of a request that waits, not even of a GET
     async with (
         room.enter(job_id, owner, caller(request, owner)) as waiter,
         dismissed_on_disconnect(waiter, request.receive),

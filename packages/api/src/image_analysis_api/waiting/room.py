@@ -228,9 +228,11 @@ async def dismissed_on_disconnect(waiter: Waiter, receive: Receive) -> AsyncIter
     """End the wait when the client disconnects; anything that it sends is dropped."""
 
     async def listen() -> None:
-        while not (await receive())["type"].endswith("disconnect"):
-            pass
-        waiter.dismiss()
+        try:
+            while not (await receive())["type"].endswith("disconnect"):
+                pass
+        finally:  # After an error, nobody would notice that the client disconnects.
+            waiter.dismiss()
 
     listening = asyncio.create_task(listen())
     try:
