@@ -113,6 +113,34 @@ async def test_refused_request_frees_its_key(client: httpx.AsyncClient, redis: F
     assert (refused.status_code, accepted.status_code) == (400, 202)
 
 
+@pytest.mark.parametrize("kinds", [("single", "batch"), ("batch", "single")])
+async def test_key_of_a_request_of_another_kind_stays_claimed(
+    client: httpx.AsyncClient, redis: FakeRedis, kinds: tuple[str, str]
+) -> None:
+    paths = {"single": "/analyze-image", "batch": "/analyze-images"}
+    bodies = {"single": base64_body(IMAGE), "batch": {"images": [base64_body(IMAGE)]}}
+    answers = []
+    for kind in (*kinds, kinds[0]):
+        answers.append(await client.post(paths[kind], json=bodies[kind], headers=KEY))
+        await redis.hincrby(CLAIM, "claimed_s", -3600)
+
+    first, _, again = (answer.json() for answer in answers)
+    assert [answer.status_code for answer in answers] == [202, 422, 202]
+    assert [first.get(name) for name in ("job_id", "batch_id")] == [again.get(name) for name in ("job_id", "batch_id")]
+
+
+@pytest.mark.parametrize(("age_s", "status"), [(25, 422), (65, 202)])
+async def test_claim_of_a_long_request_is_kept_for_its_own_time(
+    client: httpx.AsyncClient, redis: FakeRedis, age_s: int, status: int
+) -> None:
+    await leave_claim(redis, "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e", age_s=age_s)
+    await redis.hset(CLAIM, mapping={"work": keys.batch(""), "busy_s": "60.0"})
+
+    answer = await client.post("/analyze-image", json=base64_body(IMAGE), headers=KEY)
+
+    assert answer.status_code == status
+
+
 async def leave_claim(redis: FakeRedis, job_id: str, *, age_s: int) -> None:
     """Leave the claim of a process that died while it accepted a request."""
     now_s, _ = await redis.time()

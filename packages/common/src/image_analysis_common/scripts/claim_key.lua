@@ -14,15 +14,16 @@
 
 local fingerprint, id, work, busy = unpack(ARGV)
 local now = redis.call('TIME')[1]
-local kept = redis.call('HMGET', KEYS[1], 'fingerprint', 'id', 'claimed_s')
+local kept = redis.call('HMGET', KEYS[1], 'fingerprint', 'id', 'claimed_s', 'work', 'busy_s')
 if kept[1] then
-  local is_done = redis.call('EXISTS', work .. kept[2]) == 1
+  -- The earlier request may be of another kind than this one. The claims of the release before do not say.
+  local is_done = redis.call('EXISTS', (kept[4] or work) .. kept[2]) == 1
   -- The clock may have been set back: a claim from the future is not kept until then.
-  if is_done or math.abs(now - kept[3]) < tonumber(busy) then
+  if is_done or math.abs(now - kept[3]) < tonumber(kept[5] or busy) then
     if kept[1] ~= fingerprint then return 'other' end
     return is_done and kept[2] or 'busy'
   end
 end
-redis.call('HSET', KEYS[1], 'fingerprint', fingerprint, 'id', id, 'claimed_s', now)
+redis.call('HSET', KEYS[1], 'fingerprint', fingerprint, 'id', id, 'claimed_s', now, 'work', work, 'busy_s', busy)
 redis.call('EXPIRE', KEYS[1], TTL.waiting_job)
 return false
