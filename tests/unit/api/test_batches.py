@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -283,6 +284,28 @@ async def test_batch_sent_twice_with_its_key_is_the_same_batch(make_client: Make
     assert [answer.status_code for answer in (first, second, other, single)] == [202, 202, 422, 422]
     assert await redis.llen(QUEUE_KEY) == 3
     assert await redis.llen(keys.rate_limit("198.51.100.7")) == 6
+
+
+@pytest.mark.parametrize("images", [IMAGES[:2], IMAGES[2:4]])
+async def test_batch_whose_jobs_are_gone_is_accepted_anew(
+    client: httpx.AsyncClient, redis: FakeRedis, images: list[bytes]
+) -> None:
+    key = {"Idempotency-Key": "order-7"}
+    claim = keys.idempotency("198.51.100.7", sha256(b"order-7").hexdigest())
+    first = await client.post("/analyze-images", json=body_of(IMAGES[:2]), headers=key)
+    await redis.hincrby(claim, "claimed_s", -3600)
+    one, another = (job["job_id"] for job in first.json()["jobs"])
+
+    await redis.delete(keys.job(one))
+    replayed = await client.post("/analyze-images", json=body_of(IMAGES[:2]), headers=key)
+    await redis.delete(keys.job(another))
+    anew = await client.post("/analyze-images", json=body_of(images), headers=key)
+    again = await client.post("/analyze-images", json=body_of(images), headers=key)
+
+    batches = [answer.json()["batch_id"] for answer in (first, replayed, anew, again)]
+    assert [answer.status_code for answer in (first, replayed, anew, again)] == [202] * 4
+    assert batches[0] == batches[1] != batches[2] == batches[3]
+    assert anew.json()["counts"] == NONE | {"PENDING": 2}
 
 
 async def test_images_beyond_the_queues_limit_fail_and_a_batch_of_only_such_images_is_refused(

@@ -18,6 +18,7 @@ Word: TypeAlias = str | bytes | int | float
 
 _PREFIXES = (
     keys.answered,
+    keys.batch,
     keys.delivery,
     keys.embedding,
     keys.followers,
