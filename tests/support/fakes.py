@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from image_analysis_api.outbound.addresses import AddressPolicy
 from image_analysis_api.outbound.client import Destinations, OutboundClient
-from image_analysis_api.outbound.fetcher import Fetcher
+from image_analysis_api.outbound.fetcher import Fetcher, Hold
 from image_analysis_api.outbound.resolver import Resolver
 
 MakeApp = Callable[..., FastAPI]
@@ -42,11 +42,12 @@ class FakeFetcher(Fetcher):
         self.answers: dict[str, bytes | Exception] = {}
         self.clients: list[str] = []
 
-    async def fetch(self, url: str, client: str) -> bytes:
+    async def fetch(self, url: str, client: str, hold: Hold = lambda _: None) -> bytes:
         self.clients.append(client)
         answer = self.answers[url]
         if isinstance(answer, Exception):
             raise answer
+        hold(len(answer))
         return answer
 
     async def aclose(self) -> None:

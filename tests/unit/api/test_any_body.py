@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from image_analysis_api.app import create_app
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_api.outbound.urls import WebUrl
 from image_analysis_api.responses import AnalysisStatus, JobAccepted, Problem
 from image_analysis_api.settings import ApiSettings
@@ -29,7 +30,7 @@ EXAMPLES = 100
 class UnreachableHosts(FakeFetcher):
     """Parses a URL as the real fetcher does, and then fails."""
 
-    async def fetch(self, url: str, client: str) -> bytes:
+    async def fetch(self, url: str, client: str, hold: Hold = lambda _: None) -> bytes:
         WebUrl.parse(url)
         raise FetchFailed("The host cannot be reached.")
 

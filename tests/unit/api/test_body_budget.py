@@ -16,13 +16,15 @@ from image_analysis_common import keys
 from image_analysis_common.errors import Unavailable
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord, Progress
-from support.fakes import MakeApp, MakeClient
+from support.fakes import FakeFetcher, MakeApp, MakeClient
 from support.replies import decoded
 from support.samples import base64_body, make_png
 from support.steps import Steps
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
+
+URL = "https://images.test/1.png"
 
 
 async def test_body_beyond_the_common_limit_is_refused_until_others_end(make_client: MakeClient) -> None:
@@ -133,6 +135,47 @@ async def test_error_while_a_client_waits_ends_its_wait() -> None:
 
     async with dismissed_on_disconnect(waiter, receive):
         await asyncio.wait_for(waiter.wait_for_end(30), 10)
+
+
+async def test_fetched_image_counts_while_it_is_fetched(make_client: MakeClient, fetcher: FakeFetcher) -> None:
+    client = await make_client(max_image_bytes=5000, max_bodies_bytes=10_000)
+    fetcher.answers[URL] = make_png().ljust(5000, b"\0")
+    has_sent, may_end = asyncio.Event(), asyncio.Event()
+
+    async def drip() -> AsyncIterator[bytes]:
+        yield b" " * 6000
+        has_sent.set()
+        await may_end.wait()
+
+    json = {"Content-Type": "application/json"}
+    slow = asyncio.create_task(client.post("/analyze-image", content=drip(), headers=json))
+    await has_sent.wait()
+
+    refused = await client.post("/analyze-image", json={"image_url": URL})
+    may_end.set()
+    await slow
+    accepted = [await client.post("/analyze-image", json={"image_url": URL}) for _ in range(3)]
+
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    assert [answer.status_code for answer in accepted] == [202] * 3
+
+
+async def test_what_a_route_drops_does_not_count_and_what_it_drops_late_counts_once() -> None:
+    async def fetch(scope: Scope, receive: Receive, send: Send) -> None:
+        hold = scope["state"]["hold"]
+        for _ in range(3):
+            hold(6)
+            hold(-6)
+        hold(6)
+        await send({"type": "http.response.start", "status": 200})
+        hold(-6)
+        with pytest.raises(Unavailable):
+            hold(7)
+
+    bound = BodyBudget(fetch, max_bytes=6)
+
+    for _ in range(2):
+        await bound({"type": "http"}, receive_nothing, send_nothing)
 
 
 @pytest.fixture

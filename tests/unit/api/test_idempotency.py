@@ -10,6 +10,7 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.typing import EncodableT, FieldT
 
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_common import keys, tasks
 from image_analysis_common.errors import FetchFailed
 from image_analysis_common.models import JobStatus
@@ -85,7 +86,7 @@ async def test_other_request_with_the_key_is_422(
 async def test_key_of_a_request_in_progress_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def fetch(url: str, client: str) -> bytes:
+    async def fetch(url: str, client: str, hold: Hold) -> bytes:
         entered.set()
         await go_on.wait()
         return IMAGE

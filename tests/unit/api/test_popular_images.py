@@ -78,13 +78,16 @@ async def test_result_is_recalled_for_its_model_its_depth_and_its_question_alone
 
 
 async def test_header_is_read_unless_this_process_has_read_it_and_the_size_is_checked_in_any_case() -> None:
+    def hold(size_bytes: int) -> None:
+        pass
+
     image = b"no image"
     reader = ImageReader(
         FakeFetcher(), max_bytes=8, max_pixels=1, is_checked={image_digest(image), image_digest(b"x" * 9)}.__contains__
     )
 
-    assert await reader.read(Submission(Options(), image=image), "") == (image, image_digest(image))
+    assert await reader.read(Submission(Options(), image=image), "", hold) == (image, image_digest(image))
     with pytest.raises(UnsupportedImage):
-        await reader.read(Submission(Options(), image=b"another"), "")
+        await reader.read(Submission(Options(), image=b"another"), "", hold)
     with pytest.raises(ImageTooLarge):
-        await reader.read(Submission(Options(), image=b"x" * 9), "")
+        await reader.read(Submission(Options(), image=b"x" * 9), "", hold)

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from fakeredis.aioredis import FakeRedis
 
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_common.errors import FetchFailed
 from support.announcements import announce
 from support.fakes import FakeFetcher, MakeClient
@@ -22,7 +23,7 @@ class SlowFetcher(FakeFetcher):
         self.may_end = asyncio.Event()
         self.running = 0
 
-    async def fetch(self, url: str, client: str) -> bytes:
+    async def fetch(self, url: str, client: str, hold: Hold = lambda _: None) -> bytes:
         if url.endswith("/gone.png"):
             raise FetchFailed("It is gone.")
         self.running += 1
@@ -30,7 +31,9 @@ class SlowFetcher(FakeFetcher):
             await self.may_end.wait()
         finally:
             self.running -= 1
-        return make_png() + bytes(3000)
+        image = make_png() + bytes(3000)
+        hold(len(image))
+        return image
 
     async def is_idle(self) -> bool:
         return self.running == 0

@@ -11,7 +11,7 @@ from PIL import Image
 from image_analysis_api.intake.image_header import check_parts
 from image_analysis_api.intake.offload import run
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_api.outbound.fetcher import Fetcher
+from image_analysis_api.outbound.fetcher import Fetcher, Hold
 from image_analysis_common.errors import ImageTooLarge, InvalidBase64, UnsupportedImage
 from image_analysis_common.images import FORMATS, image_digest
 
@@ -162,14 +162,14 @@ class ImageReader:
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
 
-    async def read(self, submission: Submission, client: str) -> tuple[bytes, str]:
+    async def read(self, submission: Submission, client: str, hold: Hold) -> tuple[bytes, str]:
         """Return an image's bytes and their SHA-256 in hex.
 
-        `client` is the owner or address whose concurrent fetches are counted.
+        `client` is the owner or address whose concurrent fetches are counted. `hold` counts the bytes that are fetched.
 
         Raises:
             RequestError: it is not an image, is too large, or cannot be fetched.
-            Unavailable: too many images are being fetched.
+            Unavailable: too many images are being fetched, or `hold` has refused.
         """
         if submission.image_data is not None:
             size_bytes = len(submission.image_data)
@@ -179,7 +179,7 @@ class ImageReader:
             if len(image) > self._max_bytes:
                 raise ImageTooLarge(size=len(image), unit="bytes", limit=self._max_bytes)
         else:
-            image = await self._fetcher.fetch(submission.image_url or "", client)
+            image = await self._fetcher.fetch(submission.image_url or "", client, hold)
         return image, await run(self._examine, image, size_bytes=len(image))
 
     def _examine(self, image: bytes) -> str:

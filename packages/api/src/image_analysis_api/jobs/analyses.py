@@ -13,6 +13,7 @@ from image_analysis_api.jobs.classifier_records import ClassifierRecords
 from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import new_job
 from image_analysis_api.jobs.records import JobRecords
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_api.responses import AnalysisStatus
 from image_analysis_common.errors import JobNotFound, RequestError
 from image_analysis_common.models import JobStatus
@@ -54,11 +55,13 @@ class Analyses:
         self._records = records
         self._positions = positions
 
-    async def submit(self, job_id: UUID, submission: Submission, charge: Charge, client: str) -> SubmittedJob:
+    async def submit(
+        self, job_id: UUID, submission: Submission, charge: Charge, client: str, hold: Hold
+    ) -> SubmittedJob:
         """Submit an image under a new ID. The job is COMPLETED if the result was cached, otherwise PENDING.
 
-        `client` is the owner or address whose concurrent fetches are counted. The request is counted before anything
-        is asked of another host.
+        `client` is the owner or address whose concurrent fetches are counted, and `hold` counts the bytes that are
+        fetched. The request is counted before anything is asked of another host.
 
         Raises:
             RequestError: something is wrong with the request.
@@ -69,7 +72,7 @@ class Analyses:
             await charge.settle()
         await self._acceptance.check_webhook(submission.options)
         options, classifier = await self._classifiers.resolve(submission.options, charge.owner)
-        image, digest = await self._image_reader.read(submission, client)
+        image, digest = await self._image_reader.read(submission, client, hold)
         structlog.contextvars.bind_contextvars(job_id=str(job_id))
         new = new_job(job_id, image, digest, options, charge.owner, classifier)
         [job], lacks_worker, _ = await self._acceptance.accept_alone(new, charge)

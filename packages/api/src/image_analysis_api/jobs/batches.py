@@ -14,6 +14,7 @@ from image_analysis_api.jobs.classifier_records import ClassifierRecords
 from image_analysis_api.jobs.position import Positions
 from image_analysis_api.jobs.queue import NewJob, new_job, refuse
 from image_analysis_api.jobs.records import JobRecords
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_api.responses import AnalysisStatus, BatchStatus
 from image_analysis_common.errors import BatchNotFound, BatchTooLarge, RequestError, ServiceError
 from image_analysis_common.images import image_digest
@@ -58,7 +59,7 @@ async def read_all(reads: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 class BatchReader:
     """Reads the images of one request, within a number of bytes for all of them together."""
 
-    def __init__(self, reader: ImageReader, client: str, hold: Callable[[int], None], max_bytes: int) -> None:
+    def __init__(self, reader: ImageReader, client: str, hold: Hold, max_bytes: int) -> None:
         """Count concurrent fetches for `client`. `hold` counts the bytes of fetched images, and may raise an error."""
         self._reader = reader
         self._client = client
@@ -74,9 +75,7 @@ class BatchReader:
             ServiceError: it was refused for another reason.
         """
         async with self._fetches:
-            image, digest = await self._reader.read(submission, self._client)
-        if submission.image_url is not None:
-            self._hold(len(image))
+            image, digest = await self._reader.read(submission, self._client, self._hold)
         if len(image) > self._room_bytes:
             raise BatchTooLarge(too_large)
         self._room_bytes -= len(image)
@@ -109,7 +108,7 @@ class Batches:
         submissions: Sequence[Submission],
         owner: str | None,
         client: str,
-        hold: Callable[[int], None],
+        hold: Hold,
     ) -> tuple[BatchStatus, bool]:
         """Submit an owner's images under a new ID; return also whether they wait for a model without a live worker.
 
@@ -169,7 +168,7 @@ class Batches:
         self,
         submissions: Sequence[Submission],
         client: str,
-        hold: Callable[[int], None],
+        hold: Hold,
         make: Callable[[UUID, bytes, str], NewJob],
     ) -> list[NewJob]:
         """Read every image and make its job; the job of one that is refused has ended."""

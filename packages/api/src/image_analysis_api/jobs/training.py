@@ -1,6 +1,6 @@
 """Trains classifiers: images among the examples become ordinary jobs, and one more job waits for them and trains."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID, uuid4
 
@@ -15,6 +15,7 @@ from image_analysis_api.jobs.classifier_records import ClassifierRecords, KnownC
 from image_analysis_api.jobs.example_records import find_examples
 from image_analysis_api.jobs.model_registry import ModelRegistry
 from image_analysis_api.jobs.queue import NewJob, new_job
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_common.classifiers import Example, Training, TrainingPlan, check_examples
 from image_analysis_common.errors import ServiceError
 from image_analysis_common.images import image_digest
@@ -47,7 +48,7 @@ class Caller:
 
     owner: str | None
     client: str
-    hold: Callable[[int], None]
+    hold: Hold
 
 
 class Trainings:

@@ -5,6 +5,7 @@ Knows neither image formats, jobs nor settings. `urls` checks the form of URLs, 
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 import httpx
 import structlog
@@ -22,6 +23,9 @@ _PIECES_FREE = 256
 _PIECE_BYTES_MIN = 64
 
 _ACCEPT = "image/*,*/*;q=0.5"
+Hold = Callable[[int], None]
+"""Counts bytes that are in memory from now on, and no longer if their number is negative; it may refuse more."""
+
 _REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _UNREACHABLE = (
@@ -52,19 +56,19 @@ class Fetcher:
         """Close the connections; running fetches fail."""
         await self._outbound.aclose()
 
-    async def fetch(self, url: str, client: str) -> bytes:
-        """Fetch the bytes behind a URL for a client.
+    async def fetch(self, url: str, client: str, hold: Hold = lambda _: None) -> bytes:
+        """Fetch the bytes behind a URL for a client; `hold` counts them as they arrive, and not those of a failure.
 
         Raises:
             UrlRefused: the URL, or one that it redirects to, is malformed or leads to a forbidden address or port.
             FetchFailed: the host did not send the image, or not in time.
             ImageTooLarge: there are more than `max_bytes`.
-            Unavailable: the client has too many running fetches.
+            Unavailable: the client has too many running fetches, or `hold` has refused.
         """
         hosts: list[str] = []
         outcome, cause = "aborted", None
         try:
-            body = await self._fetch_translated(url, client, hosts)
+            body = await self._fetch_translated(url, client, hosts, hold)
             outcome = "fetched"
             return body
         except ServiceError as error:
@@ -75,7 +79,7 @@ class Fetcher:
             host = hosts[-1] if hosts else None
             structlog.get_logger(__name__).info("image_fetch", host=host, outcome=outcome, cause=cause, hops=len(hosts))
 
-    async def _fetch_translated(self, url: str, client: str, hosts: list[str]) -> bytes:
+    async def _fetch_translated(self, url: str, client: str, hosts: list[str], hold: Hold) -> bytes:
         if self._running[client] >= self._max_concurrent - self._running.total():
             raise Unavailable(
                 "Too many images are being fetched: try again in a few seconds, or send the image itself."
@@ -83,7 +87,7 @@ class Fetcher:
         self._running[client] += 1
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._follow(url, hosts)
+                return await self._follow(url, hosts, hold)
         except TimeoutError as error:
             raise FetchFailed(timeout_s=self._timeout_s) from error
         except (httpx.HTTPError, OSError) as error:
@@ -93,20 +97,20 @@ class Fetcher:
             if not self._running[client]:
                 del self._running[client]
 
-    async def _follow(self, url: str, hosts: list[str]) -> bytes:
+    async def _follow(self, url: str, hosts: list[str], hold: Hold) -> bytes:
         target = WebUrl.parse(url)
         for _ in range(1 + REDIRECTS_MAX):
             hosts.append(target.host)
             response = await self._outbound.ask("GET", target, self._headers)
             try:
                 if response.status_code not in _REDIRECT_STATUSES:
-                    return await self._body(response)
+                    return await self._body(response, hold)
                 target = target.redirected(response.headers.get("location", ""))
             finally:
                 await response.aclose()
         raise UrlRefused(f"The URL redirects more than {REDIRECTS_MAX} times: give the address of the image itself.")
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: httpx.Response, hold: Hold) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise FetchFailed("The URL's host did not answer with an image (status 200): check the URL, or try again.")
         if response.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
@@ -115,11 +119,16 @@ class Fetcher:
         if (read_count(response.headers.get("content-length", "")) or 0) > self._max_bytes:
             raise too_large
         body, pieces = bytearray(), 0
-        async for piece in response.aiter_bytes():
-            pieces += 1
-            body += piece
-            if len(body) > self._max_bytes:
-                raise too_large
-            if pieces > _PIECES_FREE + len(body) // _PIECE_BYTES_MIN:
-                raise FetchFailed("The URL's host sent the image in too many small pieces: send the image itself.")
+        try:
+            async for piece in response.aiter_bytes():
+                hold(len(piece))
+                pieces += 1
+                body += piece
+                if len(body) > self._max_bytes:
+                    raise too_large
+                if pieces > _PIECES_FREE + len(body) // _PIECE_BYTES_MIN:
+                    raise FetchFailed("The URL's host sent the image in too many small pieces: send the image itself.")
+        except BaseException:
+            hold(-len(body))
+            raise
         return bytes(body)

@@ -104,11 +104,11 @@ async def _submit(request: Request, charge: Charge, services: Services) -> Submi
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
     if HEADER not in request.headers:
-        return await analyses.submit(uuid4(), submission, charge, caller(request, owner))
+        return await analyses.submit(uuid4(), submission, charge, caller(request, owner), request.state.hold)
     async with services.idempotency.claim(request, owner, keys.job(""), submission.fingerprint) as claim:
         if claim.is_replay:
             return await analyses.replay(claim.id, owner)
-        return await analyses.submit(claim.id, submission, charge, caller(request, owner))
+        return await analyses.submit(claim.id, submission, charge, caller(request, owner), request.state.hold)
 
 
 @router.get(

@@ -14,9 +14,9 @@ class BodyBudget:
     """ASGI middleware: limits the received bytes of all current requests to `max_bytes`, and refuses further ones.
 
     Processing a body takes about three times its size. A body counts until its answer begins. A route adds the bytes
-    that it fetches by `request.state.hold(size_bytes)`. A route that makes its client wait first drops all references
-    to the bytes and calls `request.state.release()`. What arrives after that, or after the answer has begun, does not
-    count: nothing keeps it.
+    that it fetches by `request.state.hold(size_bytes)`, with a negative number for those that it drops. A route that
+    makes its client wait first drops all references to the bytes and calls `request.state.release()`. What arrives
+    after that, or after the answer has begun, does not count: nothing keeps it.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
@@ -30,6 +30,7 @@ class BodyBudget:
 
         def hold(size_bytes: int) -> None:
             nonlocal own_bytes
+            size_bytes = max(size_bytes, -own_bytes)  # a release may have come before
             if self._held_bytes + size_bytes > self._max_bytes:
                 raise Unavailable("Too many large requests are being read: try again in a few seconds.")
             own_bytes += size_bytes
