@@ -20,11 +20,14 @@ while not last do
   for at = 1, #page, 2 do
     local job_id, time = page[at], page[at + 1]
     if not (time == newest and job_id >= after) then
-      local record = redis.call('HGETALL', KEY.job .. job_id)
-      if #record == 0 then
-        table.insert(gone, job_id)
-      elseif wanted == '' or redis.call('HGET', KEY.job .. job_id, 'status') == wanted then
+      local key = KEY.job .. job_id
+      -- Most records may have another status: those are not read in full.
+      local is_wanted = wanted == '' or redis.call('HGET', key, 'status') == wanted
+      local record = is_wanted and redis.call('HGETALL', key) or {}
+      if #record > 0 then
         table.insert(found, {job_id, time, record})
+      elseif is_wanted or redis.call('EXISTS', key) == 0 then
+        table.insert(gone, job_id)
       end
       scanned = scanned + 1
       if #found == limit or scanned == max_scanned then
