@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import IO
@@ -60,6 +61,36 @@ def test_line_that_cannot_be_written_is_dropped(
         root_logger.warning("from a library: %s", "x" * 10_000)
 
     assert complaints.getvalue() == ""
+
+
+COLORS = re.compile(r"\x1b\[[0-9;]*m")
+HOSTILE = "/\x1b]0;owned\x07\x9b2J"
+ESCAPED = r"/\x1b]0;owned\x07\x9b2J"
+
+
+def test_console_shows_control_characters_escaped_and_ordinary_words_as_they_are(
+    root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as lines, os.fdopen(writer, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        configure_logs(SharedSettings(log_format="console"), "api")
+        log = structlog.get_logger()
+
+        log.info("request", path=HOSTILE, plain="größe", spaced="a b", listed=[HOSTILE])
+        root_logger.warning("from a library:\n%s", HOSTILE)
+        try:
+            raise ValueError(HOSTILE)
+        except ValueError:
+            log.exception("crashed")
+        text = COLORS.sub("", lines.read(io.DEFAULT_BUFFER_SIZE).decode())
+
+    assert not {"\x1b", "\x07", "\x9b"} & set(text)
+    assert f"path='{ESCAPED}' plain=größe" in text
+    assert f"listed=['{ESCAPED}']" in text
+    assert "spaced='a b'" in text
+    assert f"from a library:\n{ESCAPED}" in text
+    assert f"ValueError: {ESCAPED}" in text
 
 
 def test_each_line_is_one_write_that_waits_in_no_buffer(

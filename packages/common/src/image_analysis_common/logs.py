@@ -6,14 +6,21 @@ import logging.config
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from io import StringIO
 from typing import TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
 from image_analysis_common import tracing
 from image_analysis_common.settings import SharedSettings
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""The characters with which a text could control a terminal, and how they are shown."""
+
+_SHOWN_RAW = ("event", "logger", "exception", "stack")
+"""The fields that the console's renderer writes without quotes, whatever is in them."""
 
 
 class Output:
@@ -62,7 +69,7 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
     is_console = settings.log_format == "console" or (settings.log_format == "auto" and output.is_terminal)
     # Tracebacks as plain text: those with local variables would hold images and passwords.
     renderers: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        [_escape_controls, structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)]
         if is_console
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_to_json)]
     )
@@ -90,6 +97,31 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, output)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
+
+
+class _Quoted:
+    """A text that the console's renderer shows as a literal of Python."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+
+def _escape_controls(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters for the console; its renderer quotes values with spaces, but not with these."""
+    for name, value in event.items():
+        if isinstance(value, str) and (escaped := value.translate(_CONTROLS)) != value:
+            event[name] = escaped if name in _SHOWN_RAW else _Quoted(value)
+    return event
+
+
+def _write_traceback(output: TextIO, exc_info: ExcInfo) -> None:
+    """Write a traceback, whose message may hold anything, without control characters."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    output.write(text.getvalue().translate(_CONTROLS))
 
 
 def _to_json(event: EventDict, default: Callable[[object], object]) -> str:
