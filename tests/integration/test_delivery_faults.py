@@ -51,8 +51,10 @@ URL = "https://receiver.test/hooks"
 
 
 @asynccontextmanager
-async def delivering(client: Redis, receivers: Receivers, **rounds: Any) -> AsyncIterator[None]:
-    running = Rounds(Outbox(client, "host"), receivers.courier(), max_concurrent=8, **rounds)
+async def delivering(
+    client: Redis, receivers: Receivers, *, timeout_s: float = 5, **rounds: Any
+) -> AsyncIterator[None]:
+    running = Rounds(Outbox(client, "host"), receivers.courier(timeout_s=timeout_s), max_concurrent=8, **rounds)
     task = asyncio.create_task(running.run())
     try:
         yield
@@ -172,3 +174,25 @@ async def test_host_and_port_are_one_receiver_however_they_are_written(
     assert claimed == []
     assert {delivery.receiver for delivery in rest} == {receiver}
     assert len(rest) == len(SPELLINGS[receiver])
+
+
+async def test_first_attempts_do_not_wait_behind_hosts_that_hang(client: Redis, add_ended: AddEnded) -> None:
+    for number in range(50):
+        fields = {"webhook_url": f"https://{number}.hanging.test/", "attempts": 3}
+        await client.hset(keys.delivery(await add_ended()), mapping=fields)
+    new = await add_ended()
+    is_over = asyncio.Event()
+
+    async def hang(request: httpx.Request) -> httpx.Response:
+        if "hanging" in request.headers["host"]:
+            await is_over.wait()
+        return httpx.Response(204)
+
+    receivers = Receivers(hang)
+
+    async def has_arrived() -> bool:
+        return new in receivers.received
+
+    async with delivering(client, receivers, timeout_s=3600):
+        await eventually(has_arrived, "the new webhook arrives")
+        is_over.set()

@@ -34,7 +34,7 @@ CALLS = {
     "rate_limit": limits.rate_limit("rate_limit:::1", limit=5, window_s=60, cost=1, instead_us=0),
     "claim_key": limits.claim_key("key", fingerprint="0", work_id="1", work="analysis_job:", busy_s=60),
     "release_key": limits.release_key("key", work_id="1", work="analysis_job:"),
-    "claim_deliveries": deliveries.claim_deliveries(10, {"hook.test:443": 2}, lease_s=30, aside_s=2),
+    "claim_deliveries": deliveries.claim_deliveries(10, {"hook.test:443": 2}, retries=5, lease_s=30, aside_s=2),
     "retry_delivery": deliveries.retry_delivery("1", 2, delay_s=1),
 }
 

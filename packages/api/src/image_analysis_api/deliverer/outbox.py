@@ -43,12 +43,17 @@ class Outbox:
         self._host = host
         self._lease_s = lease_s
 
-    async def claim(self, free: int, busy: Mapping[str, int]) -> tuple[list[Delivery], float | None]:
-        """Claim up to `free` due deliveries. `busy` is the number of running attempts for each receiver.
+    async def claim(
+        self, free: int, busy: Mapping[str, int], retries: int | None = None
+    ) -> tuple[list[Delivery], float | None]:
+        """Claim up to `free` due deliveries, of which `retries` at most were claimed before.
+
+        `busy` is the number of running attempts for each receiver.
 
         The second value is the time in seconds until the next delivery is due; None if that is unknown.
         """
-        call = deliveries.claim_deliveries(free, busy, lease_s=self._lease_s, aside_s=POSTPONE_S)
+        retries = free if retries is None else retries
+        call = deliveries.claim_deliveries(free, busy, retries=retries, lease_s=self._lease_s, aside_s=POSTPONE_S)
         found, now, wait = await run_script(self._redis, call)
         claimed = []
         for job_id, receiver, pairs in found:

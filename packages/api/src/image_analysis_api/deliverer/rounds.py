@@ -95,7 +95,9 @@ class Rounds:
         if free < 1:
             return POLL_S
         busy = Counter(delivery.receiver for delivery in self._running.values())
-        claimed, wait_s = await self._outbox.claim(free, busy)
+        # Hosts that hang are retried all day; half of the attempts are left for what was never tried.
+        running_retries = sum(delivery.attempts > 1 for delivery in self._running.values())
+        claimed, wait_s = await self._outbox.claim(free, busy, (self._max_concurrent + 1) // 2 - running_retries)
         for delivery in claimed:
             task = asyncio.create_task(self._deliver(delivery))
             self._running[task] = delivery

@@ -11,11 +11,13 @@ MAX_SCANNED = 200
 _CLAIM_DELIVERIES, _RETRY_DELIVERY = map(load, ("claim_deliveries", "retry_delivery"))
 
 
-def claim_deliveries(free: int, busy: Mapping[str, int], *, lease_s: float, aside_s: float) -> ScriptCall:
-    """Claim up to `free` deliveries; `busy` holds the number of attempts in progress for each receiver."""
-    return _CLAIM_DELIVERIES.call(
-        (keys.DELIVERIES,), free, lease_s, aside_s, MAX_SCANNED, *(word for pair in busy.items() for word in pair)
-    )
+def claim_deliveries(free: int, busy: Mapping[str, int], *, retries: int, lease_s: float, aside_s: float) -> ScriptCall:
+    """Claim up to `free` deliveries, `retries` of them at most that were claimed before.
+
+    `busy` holds the number of attempts in progress for each receiver.
+    """
+    pairs = (word for pair in busy.items() for word in pair)
+    return _CLAIM_DELIVERIES.call((keys.DELIVERIES,), free, lease_s, aside_s, MAX_SCANNED, retries, *pairs)
 
 
 def retry_delivery(job_id: str, attempts: int, *, delay_s: float) -> ScriptCall:
