@@ -178,8 +178,8 @@ async def test_host_and_port_are_one_receiver_however_they_are_written(
 
 async def test_first_attempts_do_not_wait_behind_hosts_that_hang(client: Redis, add_ended: AddEnded) -> None:
     for number in range(50):
-        fields = {"webhook_url": f"https://{number}.hanging.test/", "attempts": 3}
-        await client.hset(keys.delivery(await add_ended()), mapping=fields)
+        delivery = keys.delivery(await add_ended())
+        await client.hset(delivery, mapping={"webhook_url": f"https://{number}.hanging.test/", "attempts": 3})
     new = await add_ended()
     is_over = asyncio.Event()
 

@@ -86,7 +86,7 @@ async def test_other_request_with_the_key_is_422(
 async def test_key_of_a_request_in_progress_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
     entered, go_on = asyncio.Event(), asyncio.Event()
 
-    async def fetch(url: str, client: str, hold: Hold) -> bytes:
+    async def fetch(url: str, client: str, hold: Hold = lambda _: None) -> bytes:
         entered.set()
         await go_on.wait()
         return IMAGE

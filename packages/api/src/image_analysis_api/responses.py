@@ -78,7 +78,7 @@ class AnalysisStatus(Answer):
     cached: bool = Field(False, description="Whether the result came from the cache")
     processing_time_ms: float | None = Field(
         None,
-        description="Time from the worker's first touch to the result, in milliseconds; the first run's if it was cached",
+        description="Time from the worker's first touch to the result, in milliseconds; the first run's if cached",
     )
     queue_position: int | None = Field(
         None,
