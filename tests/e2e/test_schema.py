@@ -89,4 +89,4 @@ def test_labels_keep_the_document(stack: Stack, check: Callable[..., str]) -> No
     with Redis.from_url(stack.redis_url) as redis:
         questions = [redis.hget(key, "question") for key in redis.scan_iter(keys.job("*"))]
     assert "2 selected / 18 total" in printed
-    assert len(set(questions)) > 2  # several, besides none
+    assert len(set(questions)) > 1  # some, besides none

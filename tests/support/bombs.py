@@ -142,8 +142,8 @@ CROWDED = {
     "a JPEG with 2,000,000 components": Bomb(
         lambda: crowded_jpeg(segment(0xC0, b"\x08\0\x08\0\x08\x03" + b"\1\x11\0" * 20_000) * 100), NO_IMAGE
     ),
-    "a JPEG with 1,000,000 resources of Photoshop": Bomb(
-        lambda: crowded_jpeg(segment(0xED, b"Photoshop 3.0\0" + b"8BIM\0\1\0\0\0\0\0\0" * 5000) * 200), NO_IMAGE
+    "a JPEG with 500,000 resources of Photoshop": Bomb(
+        lambda: crowded_jpeg(segment(0xED, b"Photoshop 3.0\0" + b"8BIM\0\1\0\0\0\0\0\0" * 5000) * 100), NO_IMAGE
     ),
     "a GIF with a comment of 2,000,000 blocks": Bomb(
         lambda: crowded_gif(b"!\xfe", b"\2ab" * 2_000_000, b"\0"), NO_IMAGE
