@@ -21,15 +21,20 @@ PASTE_IMAGE = """async (data) => {
 }"""
 
 UNREADABLE_ENTRIES = """
-const { file } = FileSystemFileEntry.prototype;
-const { createReader } = FileSystemDirectoryEntry.prototype;
-FileSystemFileEntry.prototype.file = function (onFile, onError) {
-  if (this.name === "gone.png") onError(new DOMException("", "NotFoundError"));
-  else file.call(this, onFile, onError);
+const fail = (onError) => onError(new DOMException("", "NotReadableError"));
+const spoil = (entry) => {
+  if (entry.name === "gone.png") entry.file = (_, onError) => fail(onError);
+  if (entry.isDirectory) {
+    const reader = entry.createReader();
+    const pass = (onEntries, onError) => reader.readEntries((entries) => onEntries(entries.map(spoil)), onError);
+    const readEntries = entry.name === "locked" ? (_, onError) => fail(onError) : pass;
+    entry.createReader = () => ({ readEntries });
+  }
+  return entry;
 };
-FileSystemDirectoryEntry.prototype.createReader = function () {
-  if (this.name === "locked") return { readEntries: (_, onError) => onError(new DOMException("", "NotReadableError")) };
-  return createReader.call(this);
+const { webkitGetAsEntry } = DataTransferItem.prototype;
+DataTransferItem.prototype.webkitGetAsEntry = function () {
+  return spoil(webkitGetAsEntry.call(this));
 };
 """
 
