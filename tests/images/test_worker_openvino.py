@@ -12,8 +12,8 @@ from support.waiting import wait_until
 
 STARTS = 5
 """The fastest of these counts, because other programs use the machine too."""
-FIRST_ANSWER_S = 2.0
-"""On a machine that does nothing else."""
+FIRST_ANSWER_S = 4.0
+"""Twice what it takes on an idle machine: the slowdown counts the processor's time, not that of its caches and disk."""
 SLOWDOWN = """
 import time
 wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -56,10 +56,11 @@ def test_idle_worker_takes_little_memory(composition: Composition, worker: str, 
     for job_id in [submit(unique(small_images()[0])) for _ in range(60)]:
         ask(job_id)
 
-    used = composition.docker("stats", "--no-stream", "--format", "{{.MemUsage}}", worker).split()[0]
+    def is_little() -> bool:
+        used = composition.docker("stats", "--no-stream", "--format", "{{.MemUsage}}", worker).split()[0]
+        return used.endswith("MiB") and float(used.removesuffix("MiB")) <= MEMORY_MIB
 
-    assert used.endswith("MiB")
-    assert float(used.removesuffix("MiB")) <= MEMORY_MIB
+    wait_until(is_little, f"the idle worker takes at most {MEMORY_MIB} MiB", 30)
 
 
 def test_container_has_no_rights_and_writes_to_memory_only(composition: Composition, worker: str) -> None:
