@@ -27,22 +27,30 @@ pytestmark = pytest.mark.anyio
 URL = "https://images.test/1.png"
 
 
+class SlowBody:
+    """The body of a request: pieces of 6000 bytes, and no end before `may_end` is set."""
+
+    def __init__(self, pieces: int = 1) -> None:
+        self._pieces = pieces
+        self.has_sent, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self._pieces):
+            yield b" " * 6000
+        self.has_sent.set()
+        await self.may_end.wait()
+
+
 async def test_body_beyond_the_common_limit_is_refused_until_others_end(make_client: MakeClient) -> None:
     client = await make_client(max_image_bytes=5000, max_bodies_bytes=10_000)
-    has_sent, may_end = asyncio.Event(), asyncio.Event()
-
-    async def drip() -> AsyncIterator[bytes]:
-        yield b" " * 6000
-        has_sent.set()
-        await may_end.wait()
-
+    body = SlowBody()
     json = {"Content-Type": "application/json"}
-    slow = asyncio.create_task(client.post("/analyze-image", content=drip(), headers=json))
-    await has_sent.wait()
+    slow = asyncio.create_task(client.post("/analyze-image", content=body, headers=json))
+    await body.has_sent.wait()
 
     refused = await client.post("/analyze-image", content=b" " * 4001)
     small = await client.post("/analyze-image", json=base64_body(make_png()))
-    may_end.set()
+    body.may_end.set()
     await slow
     after = await client.post("/analyze-image", content=b" " * 4001)
 
@@ -106,20 +114,13 @@ async def test_body_does_not_count_while_its_client_waits(
 
 @pytest.mark.parametrize("path", ["/analysis-status/{}?wait=30", "/analysis-status/{}/events"])
 async def test_body_of_a_waiting_get_does_not_count(client: httpx.AsyncClient, steps: Steps, path: str) -> None:
-    has_sent, may_end = asyncio.Event(), asyncio.Event()
-
-    async def drip() -> AsyncIterator[bytes]:
-        for _ in range(3):
-            yield b" " * 6000
-        has_sent.set()
-        await may_end.wait()
-
+    body = SlowBody(pieces=3)
     job_id = (await post(client)).json()["job_id"]
-    waiting = asyncio.create_task(client.request("GET", path.format(job_id), content=drip()))
-    await asyncio.wait_for(has_sent.wait(), 10)
+    waiting = asyncio.create_task(client.request("GET", path.format(job_id), content=body))
+    await asyncio.wait_for(body.has_sent.wait(), 10)
 
     other = await post(client)
-    may_end.set()
+    body.may_end.set()
     steps.complete(job_id)
 
     assert other.status_code == 202
@@ -140,19 +141,13 @@ async def test_error_while_a_client_waits_ends_its_wait() -> None:
 async def test_fetched_image_counts_while_it_is_fetched(make_client: MakeClient, fetcher: FakeFetcher) -> None:
     client = await make_client(max_image_bytes=5000, max_bodies_bytes=10_000)
     fetcher.answers[URL] = make_png().ljust(5000, b"\0")
-    has_sent, may_end = asyncio.Event(), asyncio.Event()
-
-    async def drip() -> AsyncIterator[bytes]:
-        yield b" " * 6000
-        has_sent.set()
-        await may_end.wait()
-
+    body = SlowBody()
     json = {"Content-Type": "application/json"}
-    slow = asyncio.create_task(client.post("/analyze-image", content=drip(), headers=json))
-    await has_sent.wait()
+    slow = asyncio.create_task(client.post("/analyze-image", content=body, headers=json))
+    await body.has_sent.wait()
 
     refused = await client.post("/analyze-image", json={"image_url": URL})
-    may_end.set()
+    body.may_end.set()
     await slow
     accepted = [await client.post("/analyze-image", json={"image_url": URL}) for _ in range(3)]
 

@@ -1,11 +1,13 @@
-"""The command line, and the service that it finds; a file with clients of its own makes its own service."""
+"""The command line, and the service that it finds. A file with clients in Python makes a service without an address."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import respx
 
+from image_analysis_client import Client
 from image_analysis_client.cli import main
 from support.fake_service import URL, FakeService, Run
 
@@ -17,6 +19,12 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
     with respx.mock(assert_all_called=False) as router:
         router.route(host="service.test").mock(side_effect=service)
         yield service
+
+
+@pytest.fixture
+def client(service: FakeService) -> Iterator[Client]:
+    with Client(URL, transport=httpx.MockTransport(service)) as client:
+        yield client
 
 
 @pytest.fixture

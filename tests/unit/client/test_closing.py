@@ -1,16 +1,14 @@
 """Runs that are left early: what still waits is cancelled, whenever the interrupt comes, or a log record says so."""
 
 from collections import Counter
-from collections.abc import Iterator
 
 import anyio
 import httpx
 import pytest
 
 from image_analysis_client import AsyncClient, Client, ServiceUnreachable, cancelling
-from support.fake_service import FakeService, problem
+from support.fake_service import URL, FakeService, problem
 
-URL = "http://service.test"
 SUBMIT, ASK, CANCEL = ("POST", "analyze-images"), ("GET", "analysis-batches"), ("DELETE", "analysis")
 
 
@@ -19,12 +17,6 @@ def service() -> FakeService:
     service = FakeService()
     service.is_working = False
     return service
-
-
-@pytest.fixture
-def client(service: FakeService) -> Iterator[Client]:
-    with Client(URL, transport=httpx.MockTransport(service)) as client:
-        yield client
 
 
 def read_left_behind(caplog: pytest.LogCaptureFixture) -> list[int]:

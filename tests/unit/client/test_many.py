@@ -23,21 +23,14 @@ from image_analysis_client import (
 )
 from image_analysis_client.backlog import MAX_BATCH_BYTES, MAX_BATCH_IMAGES
 from image_analysis_client.many import MAX_UNFINISHED
-from support.fake_service import FakeService, problem
+from support.fake_service import URL, FakeService, Fault, problem
 
-URL = "http://service.test"
 SUBMIT, ASK = ("POST", "analyze-images"), ("GET", "analysis-batches")
 
 
 @pytest.fixture
 def service() -> FakeService:
     return FakeService()
-
-
-@pytest.fixture
-def client(service: FakeService) -> Iterator[Client]:
-    with Client(URL, transport=httpx.MockTransport(service)) as client:
-        yield client
 
 
 class Photo(BytesIO):
@@ -132,18 +125,6 @@ def test_404_of_a_proxy_while_the_service_restarts_is_waited_out(
     assert ([outcome.error for outcome in outcomes], service.batches) == ([None, None], [2])
 
 
-def test_404_of_a_proxy_that_lasts_is_an_error_of_the_run(service: FakeService) -> None:
-    service.fail(*ASK, httpx.Response(404, text="404 page not found"))
-
-    with Client(URL, transport=httpx.MockTransport(service), max_retry_seconds=0) as client:
-        outcomes = client.classify_many([b"a", b"b"])
-        ended = list(islice(outcomes, 2))
-        with pytest.raises(Unavailable):
-            next(outcomes)
-
-    assert [type(outcome.error) for outcome in ended] == [Unavailable] * 2
-
-
 def test_endless_sources_are_read_a_little_ahead_and_not_kept(client: Client, service: FakeService) -> None:
     alive: WeakSet[Photo] = WeakSet()
     most = read = 0
@@ -181,16 +162,25 @@ def test_broken_submission_is_sent_again_as_the_same_one(client: Client, service
     assert (len(service.keys), len(set(service.keys)), service.batches) == (3, 1, [2])
 
 
-def test_service_that_stays_away_ends_the_run_after_every_job_has_an_outcome(service: FakeService) -> None:
-    service.fail(*ASK, httpx.ConnectError("refused"))
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        pytest.param(httpx.ConnectError("refused"), ServiceUnreachable, id="refused"),
+        pytest.param(httpx.Response(404, text="404 page not found"), Unavailable, id="a proxy's 404"),
+    ],
+)
+def test_service_that_stays_away_ends_the_run_after_every_job_has_an_outcome(
+    service: FakeService, fault: Fault, error: type[Exception]
+) -> None:
+    service.fail(*ASK, fault)
 
     with Client(URL, transport=httpx.MockTransport(service), max_retry_seconds=0) as client:
         outcomes = client.classify_many([b"a", b"b"])
         ended = list(islice(outcomes, 2))
-        with pytest.raises(ServiceUnreachable):
+        with pytest.raises(error):
             next(outcomes)
 
-    assert [type(outcome.error) for outcome in ended] == [ServiceUnreachable] * 2
+    assert [type(outcome.error) for outcome in ended] == [error] * 2
     assert {outcome.job_id for outcome in ended} == service.statuses.keys()
 
 

@@ -1,6 +1,6 @@
 """Trainings that are left early: they are cancelled, or a log record says that they may have been done."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import anyio
 import httpx
@@ -16,12 +16,6 @@ PETS = {label: [f"{label} {number}".encode() for number in range(5)] for label i
 @pytest.fixture
 def service() -> FakeService:
     return FakeService()
-
-
-@pytest.fixture
-def client(service: FakeService) -> Iterator[Client]:
-    with Client(URL, transport=httpx.MockTransport(service)) as client:
-        yield client
 
 
 def accept_then(service: FakeService, error: BaseException) -> Callable[[httpx.Request], httpx.Response]:
