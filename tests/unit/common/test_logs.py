@@ -109,3 +109,11 @@ def test_each_line_is_one_write_that_waits_in_no_buffer(
     assert b"job_started" in ours
     assert b"from a library" in theirs
     assert [line.count(b"\n") for line in (ours, theirs)] == [1, 1]
+
+
+@pytest.mark.parametrize("library", ["httpcore.http11", "httpx", "uvicorn.error", "websockets.server"])
+def test_libraries_that_log_headers_at_debug_do_not(library: str, root_logger: logging.Logger) -> None:
+    configure_logs(SharedSettings(log_level="DEBUG"), "api")
+
+    assert root_logger.isEnabledFor(logging.DEBUG)
+    assert not logging.getLogger(library).isEnabledFor(logging.DEBUG)

@@ -85,8 +85,13 @@ def configure_logs(settings: SharedSettings, service: str) -> None:
                 }
             },
             "handlers": {"out": {"class": "logging.StreamHandler", "stream": output, "formatter": "line"}},
-            # At INFO, httpx logs whole URLs with their query; at DEBUG, httpcore logs headers.
-            "loggers": {"httpx": {"level": "WARNING"}, "httpcore": {"level": "WARNING"}},
+            # At INFO, httpx logs whole URLs with their query; at DEBUG, the others log headers, so also keys.
+            "loggers": {
+                "httpx": {"level": "WARNING"},
+                "httpcore": {"level": "WARNING"},
+                "websockets": {"level": "WARNING"},
+                "uvicorn.error": {"level": max(level, logging.INFO)},
+            },
             "root": {"handlers": ["out"], "level": settings.log_level},
         }
     )
