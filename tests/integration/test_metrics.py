@@ -102,7 +102,9 @@ def test_counters_add_up_to_the_requests_made(busy_service: Service) -> None:
     problems = values(api, "http_problems_total")
     problems.pop(("no_worker",), None)  # while the worker started
     assert problems == {("url_refused",): 1, ("invalid_base64",): 1, ("rate_limited",): 1}
-    assert values(worker, "jobs_total") == {("", "completed"): 2, ("corrupt_image", "failed"): 1}
+    ends = {outcome: count for outcome, count in values(worker, "jobs_total").items() if count}
+    assert ends == {("", "completed"): 2, ("corrupt_image", "failed"): 1}
+    assert ("job_timeout", "failed") in values(worker, "jobs_total"), "an increase from 0 is seen"
     assert values(worker, "job_duration_seconds_count") == {(): 3}
     assert values(worker, "batch_jobs_sum") == {(): 2}
     stages = values(worker, "worker_stage_seconds_total")
@@ -152,6 +154,7 @@ def test_metrics_are_no_part_of_the_api_and_are_sent_as_prometheus_asks(service:
 
     assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert b"image_analysis_jobs_total" in body
+    assert b"\nprocess_start_time_seconds " in body, "an alert asks how often a worker starts"
     assert open_metrics.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
     assert httpx.get(f"{service.api}/metrics").status_code == 404
     assert "/metrics" not in httpx.get(f"{service.api}/openapi.json").json()["paths"]

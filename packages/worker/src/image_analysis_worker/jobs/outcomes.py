@@ -3,6 +3,7 @@
 import structlog
 
 from image_analysis_common.errors import ServiceError
+from image_analysis_common.job_errors import JobTimeout, WorkerLost
 from image_analysis_common.metrics import JOBS
 from image_analysis_common.models import AnalysisResult, ImageEmbedding, JobFailure, JobStatus, ModelRef, Prediction
 from image_analysis_worker.jobs.batching import Job
@@ -15,6 +16,9 @@ OUTCOMES = {
     JobStatus.CANCELLED: "cancelled",
     JobStatus.PENDING: "retried",
 }
+for outcome in ("failed", "retried"):
+    for error in (ServiceError, JobTimeout, WorkerLost):
+        JOBS.labels(outcome, error.code)  # starts at 0: Prometheus does not see a new series as an increase
 log = structlog.get_logger(__name__)
 
 
