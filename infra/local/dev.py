@@ -64,7 +64,7 @@ def greeting(stack: Stack, settings: Mapping[str, str]) -> str:
           Dashboard    {stack.dashboard_url}
           Metrics      {" ".join(stack.metrics_urls)}
           Webhooks     {describe_webhooks(stack)}
-          Redis        {stack.redis_url.rpartition("@")[2].removeprefix("redis://")}
+          Redis        {stack.redis_url.rpartition("@")[2].removeprefix("redis://").partition("?")[0]}
           Rate limit   {describe_rate_limit(settings)}
         Ctrl-C stops everything.
     """)

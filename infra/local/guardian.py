@@ -22,7 +22,7 @@ from threading import Thread
 
 EXITS = "exits.jsonl"
 
-STOP_S = 90.0
+STOP_S = 120.0
 """Longer than the sum of the programs' `stopwaitsecs`, because they are stopped one after another."""
 LEFT_BEHIND_S = 10.0
 """Time for programs to end by themselves if supervisord has ended before them."""

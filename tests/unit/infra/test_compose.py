@@ -39,6 +39,14 @@ def test_example_begins_with_what_an_operator_needs_first_and_the_composition_kn
     assert [name for name in names if not re.search(rf"\b{name}\b", COMPOSE.read_text())] == []
 
 
+def test_only_what_needs_redis_is_on_its_network() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+
+    reach_redis = {name for name, service in services.items() if "inside" in service["networks"]}
+
+    assert reach_redis == {"redis", "api", "deliverer", "worker", "worker-gpu", "dashboard"}
+
+
 def test_missing_password_names_itself() -> None:
     required = re.findall(r"\$\{(\w+):\?([^}]*)\}", COMPOSE.read_text())
 

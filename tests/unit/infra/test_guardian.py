@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import guardian
 from support.waiting import PATIENCE_S, wait_until
 
+SUPERVISORD = Path(guardian.__file__).parents[1] / "supervisord.conf"
 EXITED = "2026-01-01 00:00:00,000 WARN exited: worker (exit status 3; not expected)"
 KILLED = "2026-01-01 00:00:00,000 WARN exited: api (terminated by SIGKILL; not expected)"
 REFUSAL = "image-analysis-worker: MODEL_ID=cats: there is no such folder."
@@ -31,6 +33,13 @@ def directory(tmp_path: Path) -> Path:
     directory = tmp_path / "stack"
     directory.mkdir()
     return directory
+
+
+def test_supervisord_has_time_to_stop_its_programs_one_after_another() -> None:
+    spans_s = re.findall(r"^stopwaitsecs = (\d+)$", SUPERVISORD.read_text(), re.MULTILINE)
+
+    assert len(spans_s) > 3
+    assert sum(map(int, spans_s)) < guardian.STOP_S
 
 
 def test_exit_is_recorded_with_what_the_program_said(directory: Path) -> None:
