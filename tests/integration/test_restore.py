@@ -37,14 +37,15 @@ class Machine:
             case ["exec", "redis", "redis-cli", *command]:
                 with Redis.from_url(self._server.url) as redis:
                     redis.execute_command(*command)
-            case ["cp", "redis:/data/appendonlydir", target]:
-                shutil.copytree(self._volume / "appendonlydir", self._folder / target)
+            case ["exec", "-T", "redis", "tar", "-C", "/data", *options, target]:
+                with (self._folder / target.removeprefix(">")).open("wb") as archive:
+                    subprocess.run(["tar", "-C", self._volume, *options], stdout=archive, check=True)
             case ["down"]:
                 self._server.stop()
-            case ["run", *_, "--volume", mount, "redis", "sh", "-c", script]:
-                source, target, _ = mount.replace("$PWD", str(self._folder)).split(":")
-                script = script.replace(target, source).replace("/data", str(self._volume))
-                subprocess.run(["sh", "-e", "-c", script], check=True)
+            case ["run", "--rm", "--no-deps", "-T", "redis", "sh", "-c", script, source]:
+                script = script.replace("/data", str(self._volume))
+                with (self._folder / source.removeprefix("<")).open("rb") as archive:
+                    subprocess.run(["sh", "-c", script], stdin=archive, check=True)
             case ["up", *_]:
                 self._server.start()
             case _:
