@@ -30,6 +30,7 @@ from image_analysis_common.models import AnalysisResult, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.outcomes import describe
 from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq import steps
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.direct import QUEUE, DirectQueue, take
 from support.redis_server import run_redis
@@ -74,7 +75,8 @@ class ByOurScript:
             self.worker.give_back([job])
         elif step == "abandon":
             found = RqJob.fetch(JOB_ID, self.worker.connection, tasks.SERIALIZER)
-            self.worker.abandon([(found, job.execution.composite_key)], [job.execution.composite_key])
+            abandoned = self.worker.records.retry(JOB_ID, rq=steps.abandon(job.execution.id, found.retries_left))
+            self.worker.abandon([abandoned], [job.execution.composite_key])
 
 
 class ByRq:

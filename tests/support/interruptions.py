@@ -10,12 +10,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 class InterruptedRedis(Redis):
-    """Interrupts the next transaction only."""
+    """Interrupts the next pipeline only that is a transaction or runs a script."""
 
     before_write: Callable[[], object] | None = None
-    """Called once, right before the transaction is sent, to do what another process would do."""
+    """Called once, right before the pipeline is sent, to do what another process would do."""
     loses_answer = False
-    """Whether the transaction is executed and its answer is lost."""
+    """Whether the pipeline is executed and its answer is lost."""
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         pipeline = _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
@@ -29,7 +29,7 @@ class _Pipeline(Pipeline):
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         client = self.interrupted
-        if not self.is_transaction:
+        if not self.is_transaction and not any(command[0] == "EVAL" for command, _ in self.command_stack):
             return super().execute(raise_on_error)
         if hook := client.before_write:
             client.before_write = None

@@ -31,6 +31,8 @@ CALLS = {
     "read_queues": queues.read_queues(["pets", "birds"]),
     "pop": queues.pop("analysis-pets", 8, ["1", "2"]),
     "requeue_popped": queues.requeue_popped("analysis-pets", after_s=2),
+    "join": queues.join("pets", known=b"", live=0, commands=COMMANDS),
+    "run_commands": queues.run_commands(COMMANDS),
     "rate_limit": limits.rate_limit("rate_limit:::1", limit=5, window_s=60, cost=1, instead_us=0),
     "claim_key": limits.claim_key("key", fingerprint="0", work_id="1", work="analysis_job:", busy_s=60),
     "release_key": limits.release_key("key", work_id="1", work="analysis_job:"),

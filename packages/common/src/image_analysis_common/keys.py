@@ -45,6 +45,9 @@ MODELS = "analysis_models"
 PROBE = "analysis_probe"
 """Written to check that Redis accepts writes, and that replicas have the writes before this one."""
 
+NOTHING = "analysis_nothing"
+"""Never exists: scripts delete it to be allowed to write while Redis is full."""
+
 CHANGES = "analysis_changes"
 """The channel on which a job's ID is published when its status changes."""
 

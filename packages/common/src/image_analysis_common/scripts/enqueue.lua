@@ -45,7 +45,7 @@
 -- 'deliveries' if `max_deliveries` is reached; {'images' or 'followers', how many wait, seconds that half of the queue
 -- takes at the present pace} if another limit is reached.
 --
--- Uses: enlist, pace, locate, unended, count_requests.
+-- Uses: enlist, pace, locate, unended, count_requests, run.
 
 local function can_run(run)
   local has_attempts = redis.call('HGET', RQ.job .. run, 'retries_left') ~= '0'
@@ -104,12 +104,7 @@ local function decide()
   redis.call('SET', bytes_key, bytes, 'EX', TTL.unended_job)
   redis.call('SET', leader, job_id, 'EX', TTL.unended_job)
   accept()
-  local at = commands
-  while at <= #ARGV do
-    local count = tonumber(ARGV[at])
-    redis.call(unpack(ARGV, at + 1, at + count))
-    at = at + count + 1
-  end
+  run(commands)
   local until_s = string.format('%.3f', now + waiting_s)
   redis.call('HSET', record, 'leads', leader, 'counted', bytes_key, 'waits_until_s', until_s)
   note(KEY.runs, job_id, now)

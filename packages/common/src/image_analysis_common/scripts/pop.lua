@@ -10,7 +10,10 @@
 -- Writes: KEYS 1 and 2.
 -- Answers: for each job {its ID, the fields `created_at`, `retries_left` and `meta` of RQ's hash, its record as HGETALL
 -- answers, 1 if its image exists, else 0}.
+--
+-- Uses: permit_writes.
 
+permit_writes()
 local queue, intermediate = unpack(KEYS)
 local jobs = {unpack(ARGV, 2)}
 for _ = 1, ARGV[1] do

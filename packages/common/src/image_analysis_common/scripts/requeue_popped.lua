@@ -8,7 +8,10 @@
 --   1 after_s  how long a job may be there
 -- Writes: KEYS 1, 2, and RQ's `first_seen` key of each job in KEYS 1.
 -- Answers: the IDs of the requeued jobs.
+--
+-- Uses: permit_writes.
 
+permit_writes()
 local now, found = redis.call('TIME'), {}
 for _, job in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
   local seen_key = KEYS[1] .. RQ.first_seen .. job

@@ -24,9 +24,6 @@ LIST_ENTRIES_PER_UNIT = 2500
 
 _ENQUEUE, _STEP, _SWEEP, _CANCEL = map(load, ("enqueue", "step", "sweep", "cancel"))
 
-Command: TypeAlias = Sequence[Any]
-"""A Redis command that a script runs."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:

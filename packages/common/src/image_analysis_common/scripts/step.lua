@@ -43,8 +43,9 @@
 -- `advance_followers` writes; what the library `books` writes.
 -- Answers: the new status of each run; nil if nothing was written.
 --
--- Uses: advance, advance_followers, books, count_answers.
+-- Uses: advance, advance_followers, books, count_answers, permit_writes.
 
+permit_writes()
 local bytes, worker = unpack(KEYS)
 local name, queue, now, now_s, others, working_s, cache_ttl, most, most_results = unpack(ARGV, 1, 9)
 local books = {

@@ -23,7 +23,7 @@
 -- Answers: {changed runs, each {job ID, status, error as JSON or '' if queued again}, 1 if there is more to do, else
 -- 0}.
 --
--- Uses: advance, advance_followers, count_answers, locate, discard.
+-- Uses: advance, advance_followers, count_answers, locate, discard, permit_writes.
 
 local check_s, confirm_s, pause_ms, expired, lost = unpack(ARGV, 1, 5)
 local most_runs, units, list_entries = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -32,6 +32,7 @@ local now = clock[1] + clock[2] / 1000000
 local until_s = string.format('%.3f', now - check_s)
 local due = redis.call('ZRANGEBYSCORE', KEY.runs, '-inf', until_s, 'LIMIT', 0, most_runs)
 if #due == 0 then return {found, 0} end
+permit_writes()
 if not redis.call('SET', KEY.runs_pause, '', 'NX', 'PX', pause_ms) then return {found, 1} end
 
 local function check_again(run, at) redis.call('ZADD', KEY.runs, string.format('%.3f', at), run) end

@@ -5,6 +5,7 @@ takes a step of all jobs of a batch.
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -13,10 +14,10 @@ from uuid import uuid4
 import structlog
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import OutOfMemoryError
 from rq.executions import Execution
-from rq.job import Job as RqJob
 from rq.queue import Queue
-from rq.utils import now, parse_composite_key, utcformat
+from rq.utils import now, utcformat
 from rq.worker import BaseWorker
 
 from image_analysis_common import keys, tasks
@@ -36,6 +37,9 @@ from image_analysis_worker.name import make_worker_name
 from image_analysis_worker.rq import steps
 from image_analysis_worker.rq.popped import read_popped
 
+POLL_FULL_S = 0.1
+"""Time between two looks at the queue of a full Redis, which refuses BLMOVE, but not the script."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -43,6 +47,7 @@ class BatchWorker(BaseWorker):
     """One worker as RQ knows it, and the jobs that it runs.
 
     Every method makes one or two round trips and raises RedisError if Redis does not answer; all can be called again.
+    Only `finish_with` takes a transaction: a full Redis refuses those, but not the scripts that write all else.
     """
 
     def __init__(self, model: str, connection: Redis, records: Records, *, embedding_field: str = "") -> None:
@@ -92,7 +97,11 @@ class BatchWorker(BaseWorker):
     def _wait(self, wait_s: int) -> list[list[Any]]:
         """Pop one job of an empty queue."""
         source, target = self._queue.key, self._queue.intermediate_queue_key
-        first = cast(bytes | None, self.connection.blmove(source, target, wait_s, "LEFT", "RIGHT"))
+        try:
+            first = cast(bytes | None, self.connection.blmove(source, target, wait_s, "LEFT", "RIGHT"))
+        except OutOfMemoryError:
+            time.sleep(POLL_FULL_S)
+            return self._pop(1)
         return self._pop(0, [first.decode()]) if first else []
 
     @STAGES.measure("fetch")
@@ -123,14 +132,12 @@ class BatchWorker(BaseWorker):
                 continue
             job.execution = Execution(uuid4().hex, job.job_id, self.connection, worker_name=self.name)
             entries.append((job, self.records.begin(job.job_id, job.record, steps.start(job.execution))))
-        for job in reversed(put_back):
-            entries.append((job, self.records.retry(job.job_id, job.record, steps.PUT_BACK)))
+        entries += [(job, self.records.retry(job.job_id, job.record, steps.PUT_BACK)) for job in reversed(put_back)]
         popped_key = self._queue.intermediate_queue_key
         asked = [job for job in taken if job.record.reads_embedding and self._embedding_field]
-        with self.connection.pipeline() as pipeline:
+        with self.connection.pipeline(transaction=False) as pipeline:
             self._write(pipeline, [step for _, step in entries], others=len(self.executions))
-            # MGET needs a key.
-            pipeline.mget([keys.image(job.job_id) for job in taken] or [""])
+            pipeline.mget([keys.image(job.job_id) for job in taken] or [""])  # MGET needs a key.
             for job in asked:
                 pipeline.hget(keys.embedding(job.record.image_hash), self._embedding_field)
             for job_id in expired:
@@ -182,10 +189,8 @@ class BatchWorker(BaseWorker):
 
     @STAGES.measure("store")
     def _finish(self, jobs: Sequence[Job]) -> list[JobStatus | None]:
-        with self.connection.pipeline() as pipeline:
-            working_s, others = sum(job.processing_time_ms for job in jobs) / 1000, len(self.executions) - len(jobs)
-            self._write(pipeline, list(map(self._end, jobs)), others=max(others, 0), working_s=working_s)
-            return read_steps(pipeline.execute()[0])
+        working_s, others = sum(job.processing_time_ms for job in jobs) / 1000, len(self.executions) - len(jobs)
+        return self._step(list(map(self._end, jobs)), others=max(others, 0), working_s=working_s)
 
     def _end(self, job: Job) -> Step:
         if job.result is not None:
@@ -205,28 +210,24 @@ class BatchWorker(BaseWorker):
     def give_back(self, jobs: Sequence[Job]) -> None:
         """Return started jobs to the front of the queue, in their order; no attempt is used up."""
         returned = list(reversed(jobs))
-        with self.connection.pipeline() as pipeline:
-            self._write(
-                pipeline,
-                [self.records.retry(job.job_id, job.record, steps.give_back(job.execution)) for job in returned],
-            )
-            statuses = read_steps(pipeline.execute()[0])
+        statuses = self._step(
+            [self.records.retry(job.job_id, job.record, steps.give_back(job.execution)) for job in returned]
+        )
         self._forget(jobs)
         for job, status in zip(returned, statuses, strict=True):
             if status is JobStatus.CANCELLED:
                 report_end(job, status)
 
-    def abandon(self, lost: Sequence[tuple[RqJob, str]], executions: Sequence[str]) -> list[JobStatus | None]:
-        """Requeue the jobs of a dead worker, each with its execution, and remove all expired `executions`."""
-        with self.connection.pipeline() as pipeline:
-            self._write(
-                pipeline,
-                [
-                    self.records.retry(job.id, rq=steps.abandon(parse_composite_key(execution)[1], job.retries_left))
-                    for job, execution in lost
-                ],
-            )
-            pipeline.zrem(self.started_registry.key, *executions)
+    def abandon(self, lost: Sequence[Step], executions: Sequence[str]) -> list[JobStatus | None]:
+        """Take the steps that requeue the jobs of a dead worker, and remove all expired `executions`."""
+        statuses = self._step(lost)
+        self.connection.zrem(self.started_registry.key, *executions)
+        return statuses
+
+    def _step(self, written: Sequence[Step], **counts: Any) -> list[JobStatus | None]:
+        """Take steps; `counts` are those of `_write`."""
+        with self.connection.pipeline(transaction=False) as pipeline:
+            self._write(pipeline, written, **counts)
             return read_steps(pipeline.execute()[0])
 
     def _write(

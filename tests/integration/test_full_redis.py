@@ -1,0 +1,131 @@
+"""A Redis that is full refuses new jobs, but its workers continue, which frees its memory."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from image_analysis_api.jobs.queue import NewJob
+from image_analysis_api.jobs.sweep import Sweep
+from image_analysis_api.store.client import connect
+from image_analysis_common import keys
+from image_analysis_common.errors import StoreUnavailable
+from image_analysis_common.images import image_digest
+from image_analysis_common.job_errors import CorruptImage
+from image_analysis_common.models import JobStatus, ModelAnnouncement
+from image_analysis_common.records import JobRecord
+from image_analysis_common.settings import BUNDLED_MODEL
+from image_analysis_worker.jobs.records import Records
+from image_analysis_worker.rq.batch_worker import BatchWorker
+from image_analysis_worker.rq.maintenance import Maintenance
+from support.announcements import MODEL
+from support.direct import QUEUE, DirectQueue, read, registries, take
+from support.replies import raw
+from support.samples import make_png
+from support.steps import RESULT
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+ANNOUNCEMENT = ModelAnnouncement(
+    model=MODEL.model_copy(update={"id": "m"}),
+    labels=["cat"],
+    accuracy=None,
+    device="cpu",
+    dtype="float32",
+    max_batch_size=1,
+    inference_ms=1,
+    function_to_apply="softmax",
+)
+
+
+@pytest.fixture
+async def api(redis_url: str) -> AsyncIterator[AsyncRedis]:
+    async with connect(redis_url) as api:
+        yield api
+
+
+@contextmanager
+def full(redis: Redis) -> Iterator[None]:
+    redis.config_set("maxmemory", 1)
+    try:
+        yield
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
+async def submit(api: AsyncRedis, model: str, count: int) -> list[str]:
+    job_ids = [uuid4() for _ in range(count)]
+    for number, job_id in enumerate(job_ids):
+        image = make_png(number)
+        record = JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image))
+        await DirectQueue(api, model).enqueue(NewJob(job_id, image, record, request_id="r"))
+    return list(map(str, job_ids))
+
+
+async def test_worker_drains_the_queue_and_stays_alive(redis: Redis, api: AsyncRedis, worker: int) -> None:
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        jobs = await submit(api, BUNDLED_MODEL, 20)
+        redis.config_set("maxmemory", 1)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    with full(redis):
+        wait_until(lambda: set(read(redis, *jobs)) == {"COMPLETED"}, "the jobs have ended")
+        redis.delete(keys.workers(BUNDLED_MODEL))
+        wait_until(lambda: redis.exists(keys.workers(BUNDLED_MODEL)), "the worker sends heartbeats")
+
+        assert not list(redis.scan_iter(keys.image("*")))
+        with pytest.raises(StoreUnavailable):
+            await submit(api, BUNDLED_MODEL, 1)
+
+
+async def test_every_step_of_a_job_is_taken(redis: Redis, api: AsyncRedis, batch_worker: BatchWorker) -> None:
+    jobs = await submit(api, "m", 2)
+
+    with full(redis):
+        Maintenance(batch_worker, ANNOUNCEMENT).open()
+        batch_worker.give_back(take(batch_worker))
+        for outcome in (RESULT, CorruptImage()):
+            [job] = take(batch_worker)
+            job.end(outcome)
+            batch_worker.finish([job])
+        nothing = batch_worker.take(1, wait_s=1, is_alone=True)
+
+    assert read(redis, *jobs) == ["COMPLETED", "FAILED"]
+    assert nothing == ([], False)
+
+
+async def test_jobs_of_a_dead_worker_are_requeued(redis: Redis, api: AsyncRedis, batch_worker: BatchWorker) -> None:
+    started, popped = await submit(api, "m", 2)
+    take(batch_worker)
+    redis.lmove(f"rq:queue:{QUEUE}", f"rq:queue:{QUEUE}:intermediate")
+    other = BatchWorker("m", redis, Records("m", cache_ttl_s=60))
+
+    [execution] = redis.zrange(f"rq:wip:{QUEUE}", 0, -1)
+    redis.zadd(f"rq:wip:{QUEUE}", {raw(execution): 1})
+
+    with full(redis):
+
+        def are_requeued() -> bool:
+            redis.delete(keys.sweep(QUEUE))
+            Maintenance(other, ANNOUNCEMENT).sweep()
+            return registries(redis) == {"waiting": [popped, started]}
+
+        wait_until(are_requeued, "the jobs are requeued")
+    redis.delete(*redis.keys("rq:*"))
+
+
+async def test_sweep_ends_a_job_that_has_waited_too_long(redis: Redis, api: AsyncRedis) -> None:
+    [job_id] = await submit(api, "m", 1)
+    redis.hset(keys.job(job_id), "waits_until_s", "0")
+
+    with full(redis):
+        await Sweep(api, check_s=0, confirm_s=0).step()
+
+    assert read(redis, job_id) == ["FAILED"]
