@@ -237,13 +237,13 @@ async def test_bytes_of_images_are_bounded_too(client: Redis) -> None:
     assert await client.get(keys.image_bytes("m")) == b"10"
 
 
-@pytest.mark.parametrize(("running", "counted"), [([], b"3"), (["job:execution"], b"12")])
-async def test_count_of_bytes_restarts_when_nothing_waits_or_runs(
-    client: Redis, running: list[str], counted: bytes
-) -> None:
+@pytest.mark.parametrize(("place", "counted"), [("nowhere", b"3"), ("popped", b"12"), ("running", b"12")])
+async def test_count_of_bytes_restarts_when_nothing_waits_or_runs(client: Redis, place: str, counted: bytes) -> None:
     await client.set(keys.image_bytes("m"), 9, ex=60)
-    for member in running:
-        await client.zadd("rq:wip:analysis-m", {member: 1})
+    if place == "popped":
+        await client.rpush("rq:queue:analysis-m:intermediate", "job")
+    elif place == "running":
+        await client.zadd("rq:wip:analysis-m", {"job:execution": 1})
 
     await add_waiting(client, DirectQueue(client, "m"), 1, b"123")
 

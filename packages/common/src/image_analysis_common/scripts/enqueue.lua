@@ -12,8 +12,8 @@
 --   2 record      the new job's record
 --   3 result      the image's cached results
 --   4 queue       RQ's list of waiting jobs
---   5 bytes       the total bytes of the model's images; it restarts at 0 if nothing waits or runs, because expired
---                 images are still counted
+--   5 bytes       the total bytes of the model's images; it restarts at 0 if nothing waits, was popped or runs, because
+--                 expired images are still counted
 --   6 finished    RQ's registry of finished jobs
 --   7 failed      RQ's registry of failed jobs
 --   8 started     RQ's registry of executions
@@ -98,7 +98,7 @@ local function decide()
       return leading
     end
   end
-  local is_idle = depth == 0 and redis.call('ZCARD', started) == 0
+  local is_idle = depth == 0 and redis.call('EXISTS', queue .. RQ.intermediate, started) == 0
   local bytes = (not is_idle and redis.call('GET', bytes_key) or 0) + size
   if depth >= tonumber(max_depth) or bytes > tonumber(max_bytes) then return refuse('images', depth) end
   redis.call('SET', bytes_key, bytes, 'EX', TTL.unended_job)
