@@ -22,6 +22,7 @@ from image_analysis_common.errors import QueueFull, TooManyDeliveries
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.runs import FOLLOWERS_AT_ONCE
+from image_analysis_worker.jobs.records import Records
 from support.direct import DirectQueue
 from support.replies import decoded
 from support.steps import RESULT, Steps
@@ -170,6 +171,27 @@ async def test_no_script_ends_more_than_some_followers(real: Stage) -> None:
         await real.sweep(once=True)
 
     assert steps == [FOLLOWERS_AT_ONCE, 2 * FOLLOWERS_AT_ONCE]
+
+
+async def test_runs_that_end_in_one_call_share_its_followers(real: Stage) -> None:
+    hashes, records = ("2" * 64, "3" * 64), Records("m", cache_ttl_s=60)
+    runs = {await real.submit(image_hash=digest): digest for digest in hashes}
+    count = FOLLOWERS_AT_ONCE // 2 + 10
+    followers = [await real.submit(image_hash=digest) for digest in hashes for _ in range(count)]
+
+    with real.worker.pipeline() as pipeline:
+        ends = [
+            records.complete(run, JobRecord(status=JobStatus.PROCESSING, image_hash=digest), RESULT, 12.5)
+            for run, digest in runs.items()
+        ]
+        records.write(pipeline, ends)
+        pipeline.execute()
+    first = real.statuses(followers)
+    await real.sweep()
+
+    assert first == {"COMPLETED": FOLLOWERS_AT_ONCE, "PENDING": 20}
+    assert real.statuses([*runs, *followers]) == {"COMPLETED": 2 * count + 2}
+    assert await real.client.get(keys.answered("3" * 64)) == str(count + 1).encode()
 
 
 async def test_all_followers_fail_even_if_the_run_later_ends_differently(real: Stage) -> None:

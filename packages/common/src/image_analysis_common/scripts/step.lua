@@ -23,7 +23,7 @@
 --   5 others     how many executions the worker has without these runs; '' if its state stays as it is
 --   6 working_s  how long it worked on runs that end; '' if on none
 --   7 cache_ttl  seconds; 0 if results are not cached
---   8 most       followers of a run to change in one step
+--   8 most       followers to change in this call, of all its runs together
 --   9 most_results  of one image in the cache
 --   10... the runs, each with these words:
 --        job_id
@@ -54,7 +54,7 @@ local books = {
   seconds = tonumber(redis.call('TIME')[1]),
   started = {}, expiries = {}, ended = {}, finished = {}, failed = {}, doomed = {},
 }
-local freed = 0
+local freed, room = 0, tonumber(most)
 
 local function drop_other_answer(result, kept)
   if redis.call('HLEN', result) <= tonumber(most_results) then return end
@@ -124,7 +124,8 @@ local function take(run, fields)
     table.insert(own, execution)
   end
   if advance(record, own, ttl) and not (is_end and is_cancelled) then answered = 1 end
-  answered = answered + advance_followers(followers, fields, ttl, tonumber(most))
+  local followed = advance_followers(followers, fields, ttl, room)
+  room, answered = room - followed, answered + followed
   if run.cached ~= '' and answered > 0 then
     cache(run, answered)
   elseif fields[2] == 'COMPLETED' then
