@@ -1,16 +1,20 @@
 """A list of the jobs with one status costs Redis little for the others."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from image_analysis_api.jobs.listing import Listing
+from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
+from support.direct import DirectQueue
+from support.replies import decoded
 
 pytestmark = pytest.mark.anyio
 
@@ -30,6 +34,20 @@ def add_job(redis: Redis, number: int, status: JobStatus) -> str:
     redis.expire(keys.job(job_id), 60)
     redis.zadd(keys.jobs_of("ann"), {job_id: number})
     return job_id
+
+
+async def test_expired_jobs_are_removed_while_their_owner_submits(redis: Redis, client: AsyncRedis) -> None:
+    redis.zadd(keys.jobs_of("ann"), {f"expired-{number}": 2e12 for number in range(JOBS)})
+    queue = DirectQueue(client, "m")
+    jobs = [uuid4() for _ in range(JOBS)]
+
+    for number, job_id in enumerate(jobs):
+        record = JobRecord(status=JobStatus.PENDING, image_hash=f"{number:064x}", owner="ann")
+        await queue.enqueue(NewJob(job_id, b"image", record, request_id="r"))
+
+    left = {decoded(job_id) for job_id in redis.zrange(keys.jobs_of("ann"), 0, -1)}
+    assert left >= set(map(str, jobs))
+    assert len(left) < 1.5 * JOBS
 
 
 async def test_only_records_with_the_status_are_read_in_full(redis: Redis, client: AsyncRedis) -> None:

@@ -17,6 +17,7 @@ from image_analysis_common.models import JobStatus
 from support.announcements import MODEL, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
 from support.samples import base64_body, make_png
+from support.steps import Steps
 
 pytestmark = pytest.mark.anyio
 
@@ -49,6 +50,41 @@ async def test_same_request_gets_the_same_answer_and_runs_once(
     )
     assert await redis.llen(QUEUE_KEY) == 1
     assert 0 < await redis.ttl(CLAIM) <= keys.WAITING_JOB_TTL_S
+
+
+async def test_claim_expires_together_with_the_record_of_its_job(
+    client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
+) -> None:
+    job_id = (await client.post("/analyze-image", json=base64_body(IMAGE), headers=KEY)).json()["job_id"]
+    waiting_s = await redis.ttl(CLAIM)
+
+    steps.complete(job_id)
+
+    assert waiting_s > keys.ENDED_JOB_TTL_S
+    assert keys.ENDED_JOB_TTL_S - 60 < await redis.ttl(CLAIM) <= keys.ENDED_JOB_TTL_S
+
+
+async def test_claim_of_a_cached_answer_expires_together_with_its_record(
+    client: httpx.AsyncClient, redis: FakeRedis
+) -> None:
+    await announce(redis)
+    await cache_result(redis, IMAGE, make_result())
+
+    answer = await client.post("/analyze-image", json=base64_body(IMAGE), headers=KEY)
+
+    assert answer.json()["status"] == "COMPLETED"
+    assert keys.ENDED_JOB_TTL_S - 60 < await redis.ttl(CLAIM) <= keys.ENDED_JOB_TTL_S
+
+
+async def test_claim_that_was_made_anew_keeps_its_time(
+    client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
+) -> None:
+    job_id = (await client.post("/analyze-image", json=base64_body(IMAGE), headers=KEY)).json()["job_id"]
+    await redis.hset(CLAIM, "id", "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e")
+
+    steps.complete(job_id)
+
+    assert await redis.ttl(CLAIM) > keys.ENDED_JOB_TTL_S
 
 
 async def test_form_is_the_same_whatever_its_boundary(client: httpx.AsyncClient, redis: FakeRedis) -> None:

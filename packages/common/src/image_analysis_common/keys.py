@@ -133,7 +133,10 @@ def announcement(model_id: str) -> str:
 
 
 def idempotency(caller: str, key_digest: str) -> str:
-    """Name the claim of a caller's Idempotency-Key; kept for a day, and valid while its job or batch exists."""
+    """Name the claim of a caller's Idempotency-Key, valid while its job or batch exists.
+
+    It is kept for a day; that of a single image from its job's end on as long as the job's record.
+    """
     return f"analysis_idempotency:{caller}:{key_digest}"
 
 

@@ -67,6 +67,7 @@ class JobRecord(FrozenModel):
     embedding: bool = False
     classifier: ClassifierRef | None = None
     training: Training | None = None
+    claim: str | None = None
     cached: bool = False
     result: AnalysisResult | None = None
     trained: Classifier | None = None
@@ -163,6 +164,7 @@ class JobRecord(FrozenModel):
             question=Question.model_validate_json(question) if question else None,
             embedding=text.get("embedding") == "true",
             **{name: kind.model_validate_json(text[name]) for name, kind in _OF_CLASSIFIERS.items() if name in text},
+            claim=text.get("claim"),
             cached=text.get("cached") == "true",
             result=AnalysisResult.model_validate_json(result) if result else None,
             error=JobFailure.model_validate_json(error) if error else None,

@@ -32,6 +32,8 @@ class Claim:
     """The ID for the request's job or batch; for a replay, the ID of the existing one."""
 
     id: UUID
+    key: str | None = None
+    """The claim's key in Redis, for a request that has one."""
     is_replay: bool = False
 
 
@@ -63,17 +65,16 @@ class Idempotency:
             IdempotencyKeyReused: the key was used for a different request.
             RequestInProgress: an earlier request with this key is still being accepted.
         """
-        claim = Claim(uuid4())
         text = request.headers.get(HEADER)
         if text is None:
-            yield claim
+            yield Claim(uuid4())
             return
         if not re.match(PATTERN, text):
             raise RequestError(f"{HEADER} must have 1 to 255 printable ASCII characters: use a new UUID.")
         # The draft defines a quoted string; many clients omit the quotes.
         text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
         key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
-        mine = f"{work}{await fingerprint()}"
+        claim, mine = Claim(uuid4(), key), await fingerprint()
         call = limits.claim_key(key, fingerprint=mine, work_id=str(claim.id), work=work, busy_s=self._busy_s * rounds)
         match found := await run_script(self._redis, call):
             case b"other":
@@ -82,7 +83,7 @@ class Idempotency:
                 raise RequestInProgress
             case bytes():
                 log.info("request_replayed", id=found.decode())
-                yield Claim(UUID(found.decode()), is_replay=True)
+                yield Claim(UUID(found.decode()), key, is_replay=True)
                 return
         try:
             yield claim

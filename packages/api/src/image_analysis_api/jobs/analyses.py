@@ -1,11 +1,13 @@
 """Submitting one image, and reading a job's status."""
 
+from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
 
 from image_analysis_api.access.admission import Charge
+from image_analysis_api.access.idempotency import Claim
 from image_analysis_api.intake.image import ImageReader
 from image_analysis_api.intake.submissions import Submission
 from image_analysis_api.jobs.acceptance import Acceptance
@@ -56,9 +58,9 @@ class Analyses:
         self._positions = positions
 
     async def submit(
-        self, job_id: UUID, submission: Submission, charge: Charge, client: str, hold: Hold
+        self, claim: Claim, submission: Submission, charge: Charge, client: str, hold: Hold
     ) -> SubmittedJob:
-        """Submit an image under a new ID. The job is COMPLETED if the result was cached, otherwise PENDING.
+        """Submit an image under the ID of a claim. The job is COMPLETED if the result was cached, otherwise PENDING.
 
         `client` is the owner or address whose concurrent fetches are counted, and `hold` counts the bytes that are
         fetched. The request is counted before anything is asked of another host.
@@ -73,10 +75,11 @@ class Analyses:
         await self._acceptance.check_webhook(submission.options)
         options, classifier = await self._classifiers.resolve(submission.options, charge.owner)
         image, digest = await self._image_reader.read(submission, client, hold)
-        structlog.contextvars.bind_contextvars(job_id=str(job_id))
-        new = new_job(job_id, image, digest, options, charge.owner, classifier)
+        structlog.contextvars.bind_contextvars(job_id=str(claim.id))
+        new = new_job(claim.id, image, digest, options, charge.owner, classifier)
+        new = replace(new, record=new.record.model_copy(update={"claim": claim.key}))
         [job], lacks_worker, _ = await self._acceptance.accept_alone(new, charge)
-        return SubmittedJob(AnalysisStatus.of(job_id, job.record), lacks_worker)
+        return SubmittedJob(AnalysisStatus.of(claim.id, job.record), lacks_worker)
 
     async def replay(self, job_id: UUID, owner: str | None) -> SubmittedJob:
         """Return a job as its submission left it, whatever its status is now.

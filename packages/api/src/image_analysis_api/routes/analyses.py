@@ -5,7 +5,7 @@ from uuid import uuid4
 from fastapi import Request, Response, status
 
 from image_analysis_api.access.admission import Charge, caller
-from image_analysis_api.access.idempotency import HEADER
+from image_analysis_api.access.idempotency import HEADER, Claim
 from image_analysis_api.intake.reading import BodyLimits
 from image_analysis_api.intake.submissions import read_submission
 from image_analysis_api.jobs.analyses import SubmittedJob, parse_job_id
@@ -104,11 +104,11 @@ async def _submit(request: Request, charge: Charge, services: Services) -> Submi
     limits = BodyLimits(settings.max_image_bytes, settings.body_timeout_seconds)
     submission = await read_submission(request, limits)
     if HEADER not in request.headers:
-        return await analyses.submit(uuid4(), submission, charge, caller(request, owner), request.state.hold)
+        return await analyses.submit(Claim(uuid4()), submission, charge, caller(request, owner), request.state.hold)
     async with services.idempotency.claim(request, owner, keys.job(""), submission.fingerprint) as claim:
         if claim.is_replay:
             return await analyses.replay(claim.id, owner)
-        return await analyses.submit(claim.id, submission, charge, caller(request, owner), request.state.hold)
+        return await analyses.submit(claim, submission, charge, caller(request, owner), request.state.hold)
 
 
 @router.get(

@@ -96,7 +96,7 @@ async def _submit(request: Request, model_id: str, charge: Charge, services: Ser
     async with services.idempotency.claim(request, owner, keys.job(""), submission.fingerprint) as claim:
         if claim.is_replay:
             return await analyses.replay(claim.id, owner)
-        return await analyses.submit(claim.id, submission, charge, caller(request, owner), request.state.hold)
+        return await analyses.submit(claim, submission, charge, caller(request, owner), request.state.hold)
 
 
 def _read_scores(job: AnalysisStatus, *, lacks_worker: bool) -> list[LabelScore]:

@@ -29,7 +29,7 @@ Transitions, and the script that makes each one. Only scripts write records.
 An ended record never changes again: `lib/advance.lua` ensures this for every script. It also publishes each change of
 the status, writes the history and schedules the webhook.
 
-Fields of a record. The first sixteen are those of `JobRecord`.
+Fields of a record. The first seventeen are those of `JobRecord`.
     status              each transition above
     image_hash          enqueue, add_ended   SHA-256 of the image
     owner               enqueue, add_ended   the API key's owner; absent without one
@@ -41,6 +41,7 @@ Fields of a record. The first sixteen are those of `JobRecord`.
     embedding           enqueue, add_ended   true if the result is to hold the image's embedding
     classifier          enqueue, add_ended   the classifier, and its version, that answers the job
     training            enqueue              the classifier that the job trains; its plan lies in the place of an image
+    claim               enqueue, add_ended   the key of the claim of its Idempotency-Key, which expires with the record
     cached              enqueue, add_ended   whether a cached result answered it
                         step                 true if the image's embedding was in the cache: nothing was decoded
     result              add_ended, step      with COMPLETED, but for a training

@@ -26,7 +26,7 @@
 -- cases nothing but the request was written: 'limited'; 'unknown' if the announcement is another one; 'other' if the
 -- result is another one, or is gone.
 --
--- Uses: enlist, schedule, count_answers, count_requests.
+-- Uses: enlist, schedule, count_answers, count_requests, bind_claim.
 
 local record, answered, jobs_of, result, announcement, requests = unpack(KEYS)
 local job_id, owner, has_webhook, known, cache_field, deep_field, text, limit, window_s = unpack(ARGV, 1, 9)
@@ -44,6 +44,7 @@ if announcement ~= '' then
 end
 redis.call('HSET', record, unpack(ARGV, 10))
 redis.call('EXPIRE', record, TTL.ended_job)
+bind_claim(redis.call('HGET', record, 'claim'), job_id)
 if answered ~= '' then count_answers(result, answered, 1) end
 if owner ~= '' then enlist(jobs_of, job_id) end
 if has_webhook == '1' then schedule(record) end
