@@ -6,17 +6,48 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from image_analysis_api.app import create_app
 from image_analysis_api.settings import ApiSettings
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
+from support.receivers import SECRET
 from support.redis_server import run_redis
 from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
 BODY = {"images": [base64_body(make_png(seed, size_px=(300, 200))) for seed in range(12)]}
+
+
+class CutRedis(AsyncRedis):
+    """Executes one transaction, whose answer it may lose, and none after it until it is mended."""
+
+    loses_answer = False
+    is_cut = False
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
+        pipeline = _CutPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipeline.client = self
+        return pipeline
+
+
+class _CutPipeline(Pipeline):
+    client: CutRedis
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        if not self.is_transaction:
+            return await super().execute(raise_on_error)
+        if self.client.is_cut:
+            raise RedisConnectionError("Redis is gone.")
+        answers = await super().execute(raise_on_error)
+        self.client.is_cut = True
+        if self.client.loses_answer:
+            raise RedisConnectionError("The answer is lost.")
+        return answers
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +76,7 @@ async def test_batch_is_queued_in_one_transaction(redis: Redis, client: httpx.As
     answer = await client.post("/analyze-images", json=BODY)
 
     assert answer.json()["counts"]["PENDING"] == 12
-    assert (calls(redis)["exec"], calls(redis)["eval"]) == (1, 12)
+    assert (calls(redis)["exec"], calls(redis)["eval"]) == (1, 12 + 1)
     job_ids = [job["job_id"] for job in answer.json()["jobs"]]
     assert [redis.exists(keys.job(job_id), keys.image(job_id), f"rq:job:{job_id}") for job_id in job_ids] == [3] * 12
 
@@ -73,3 +104,23 @@ async def test_full_redis_accepts_nothing_of_a_batch(redis: Redis, client: httpx
 
     assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
     assert left == []
+
+
+@pytest.mark.parametrize("loses_answer", [False, True])
+async def test_batch_that_is_repeated_after_an_interruption_has_all_its_jobs(
+    redis: Redis, redis_url: str, loses_answer: bool
+) -> None:
+    body, key = BODY | {"webhook_url": "https://hook.test/"}, {"Idempotency-Key": "order-7"}
+    settings = ApiSettings(rate_limit_max_requests=1000, max_queue_depth=5, webhook_secret=(SECRET,))
+    async with CutRedis.from_url(redis_url) as client:
+        client.loses_answer = loses_answer
+        app = create_app(settings, redis=client)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+            first = await http.post("/analyze-images", json=body, headers=key)
+            client.is_cut = client.loses_answer = False
+            again = await http.post("/analyze-images", json=body, headers=key)
+
+    failed = [job["job_id"] for job in again.json()["jobs"] if job["status"] == "FAILED"]
+    assert (first.status_code, again.status_code) == (503 if loses_answer else 202, 202)
+    assert (again.json()["counts"]["PENDING"], len(failed)) == (5, 7)
+    assert {job.decode() for job in redis.zrange(keys.DELIVERIES, 0, -1)} == set(failed)

@@ -314,7 +314,7 @@ async def test_images_beyond_the_queues_limit_fail_and_a_batch_of_only_such_imag
     client = await make_client(max_queue_depth=3)
 
     some = await client.post("/analyze-images", json=body_of(IMAGES[:4]))
-    none = await client.post("/analyze-images", json=body_of([IMAGES[4], make_png(9)]))
+    none = await client.post("/analyze-images", json=body_of([IMAGES[4], make_png(9), b"no image"]))
 
     assert (some.status_code, some.json()["counts"]) == (202, NONE | {"PENDING": 3, "FAILED": 1})
     late = (await client.get(f"/analysis-status/{some.json()['jobs'][3]['job_id']}")).json()

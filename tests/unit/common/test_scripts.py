@@ -6,12 +6,13 @@ from importlib.resources import files
 import pytest
 
 from image_analysis_common import scripts
-from image_analysis_common.models import JobStatus
+from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts import deliveries, jobs, limits, queues, runs
 from image_analysis_common.scripts.source import ScriptCall, header, load
 
 RECORD = JobRecord(status=JobStatus.PENDING, image_hash="0" * 64, owner="ann", webhook_url="https://hook.test/")
+ERROR = JobFailure(code="queue_full", detail="")
 COMMANDS = [("SADD", "rq:queues", "rq:queue:pets"), ("LPUSH", "rq:queue:pets", "1")]
 RQ_WORDS = (3, "SADD", "rq:queues", "rq:queue:pets")
 NEW_RUN = runs.NewRun(job_id="1", model="pets", record=RECORD, image_bytes=100, rq_words=RQ_WORDS)
@@ -26,6 +27,7 @@ CALLS = {
     "cancel": runs.cancel("1", "ann"),
     "find_result": jobs.find_result("pets", "0" * 64),
     "add_ended": jobs.add_ended("1", RECORD),
+    "settle_batch": jobs.settle_batch("1", {"1": RECORD}, jobs.BatchErrors(ERROR, ERROR, max_deliveries=1000)),
     "find_position": jobs.find_position("1"),
     "list_jobs": jobs.list_jobs("ann", limit=20),
     "read_queues": queues.read_queues(["pets", "birds"]),

@@ -1,7 +1,7 @@
 """Accepts images: answers each from the cache, queues it, or refuses it if Redis or the queue is full.
 
-One image alone takes one script, once its model's announcement is known. Until then it takes the path of a batch: look
-up, then write in one transaction, together with the batch's record.
+One image alone takes one script, once its model's announcement is known. Until then it takes the path of several: look
+up, then write in one transaction. That of a batch also writes its record, and the jobs that have failed.
 """
 
 import asyncio
@@ -10,28 +10,31 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import structlog
 from redis.asyncio import Redis
 
 from image_analysis_api.access.admission import Charge
 from image_analysis_api.intake.schemas import Options
 from image_analysis_api.jobs.model_registry import ModelRegistry
-from image_analysis_api.jobs.queue import NewJob, QueueOf, ResultCached, read_answer, refuse
+from image_analysis_api.jobs.outcomes import note
+from image_analysis_api.jobs.queue import NewJob, QueueOf, ResultCached, failure, refuse
 from image_analysis_api.jobs.records import BatchRecord, write_batch
 from image_analysis_api.jobs.result_cache import Lookup, ResultCache, read_popular
-from image_analysis_api.metrics import SUBMISSIONS, labeled
-from image_analysis_api.outbound.webhook_urls import WebhookUrls
+from image_analysis_api.outbound.webhook_urls import MAX_DELIVERIES, WebhookUrls
 from image_analysis_api.store.client import reaching_redis, run_script, write_script
 from image_analysis_api.store.replication import Replication
 from image_analysis_common import keys
-from image_analysis_common.errors import QueueFull, ServiceError, TooManyDeliveries, UnreadableRecord
-from image_analysis_common.models import CachedResult, JobStatus
+from image_analysis_common.errors import QueueFull, TooManyDeliveries, UnreadableRecord
+from image_analysis_common.models import CachedResult
 from image_analysis_common.records import read_json
 from image_analysis_common.scripts import jobs as job_scripts
 from image_analysis_common.scripts.limits import NO_QUOTA
 from image_analysis_common.scripts.source import ScriptCall
 
-log = structlog.get_logger(__name__)
+NO_ROOM = QueueFull("The queue had no room for this image: send it again later.")
+UNDELIVERED = TooManyDeliveries()
+"""The errors of images of a batch that are not queued. They are written before anybody knows how many images wait."""
+
+_BATCH_ERRORS = job_scripts.BatchErrors(failure(UNDELIVERED), failure(NO_ROOM), MAX_DELIVERIES)
 
 
 class Accepted(NamedTuple):
@@ -40,8 +43,6 @@ class Accepted(NamedTuple):
     jobs: list[NewJob]
     lacks_worker: bool
     """Whether one of them waits for a model that has no live worker."""
-    refusal: ServiceError | None = None
-    """Why one of them was not queued, if there was no room for it."""
 
 
 class Acceptance:
@@ -123,25 +124,23 @@ class Acceptance:
 
         Raises what `accept` raises.
         """
-        if error := _note(job, answer):
+        if error := note(job, answer):
             raise error
         await self.confirm([job.job_id])
         return Accepted([job], not is_alive and not job.record.status.is_final)
 
-    async def accept(self, jobs: Sequence[NewJob], batch_id: UUID | None = None) -> Accepted:
-        """Complete each job from the cache or queue it; record a job that was refused before as it is.
-
-        With a `batch_id`, a job that the queue has no room for is recorded as FAILED, unless every job has failed.
+    async def accept(self, jobs: Sequence[NewJob]) -> Accepted:
+        """Complete each job from the cache or queue it.
 
         Raises:
             ModelNotFound: no such model is known.
             LabelsNotSupported, LabelsRequired: the model cannot answer their question, or needs one.
             EmbeddingsNotSupported: they ask for an embedding, and the model has none.
-            QueueFull, TooManyDeliveries: every job has failed, at least one of them for this reason. None is recorded.
+            QueueFull, TooManyDeliveries: a job was refused for this reason, and has no record.
             StoreUnavailable: it is not known whether the jobs are recorded.
         """
         current, lacks_worker = await self._look_up(jobs)
-        errors = await self._write(current, batch_id)
+        errors = await self._write(current)
         late = [number for number, error in enumerate(errors) if isinstance(error, ResultCached)]
         if late:
             found, _ = await self._look_up([current[number] for number in late])
@@ -149,20 +148,44 @@ class Acceptance:
             found = [replace(job, cache_field="") for job in found]
             for number, job, error in zip(late, found, await self._write(found), strict=True):
                 current[number], errors[number] = job, error
-        refusals = [error for error in errors if isinstance(error, ServiceError)]
-        if refusals:
-            current = [
-                refuse(job, error) if isinstance(error, ServiceError) else job
-                for job, error in zip(current, errors, strict=True)
-            ]
-            if all(job.record.status is JobStatus.FAILED for job in current):
-                if batch_id is not None:
-                    await self._forget(batch_id, current)
-                raise refusals[-1]
-            await self._write([job for job, error in zip(current, errors, strict=True) if error])
-        await self.confirm([job.job_id for job in current], batch_id)
-        has_waiting = any(not job.record.status.is_final for job in current)
-        return Accepted(current, lacks_worker and has_waiting, refusals[-1] if refusals else None)
+        if refusals := [error for error in errors if error]:
+            raise refusals[-1]
+        return await self._confirm_all(current, lacks_worker)
+
+    async def accept_batch(self, jobs: Sequence[NewJob], batch_id: UUID) -> Accepted:
+        """Accept the jobs of a batch in one transaction; a job that was refused before is recorded as it is.
+
+        A job that the queue has no room for is recorded as FAILED, unless every job has failed.
+
+        Raises what `accept` raises; QueueFull and TooManyDeliveries only if every job has failed.
+        """
+        found, lacks_worker = await self._look_up(jobs)
+        # A result that comes into the cache now could only be used in a second transaction, which might never come.
+        current = [replace(job, cache_field="") for job in found]
+        placed = [job for job in current if job.record.error is None]
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            # Because of this command, a full Redis refuses the transaction as a whole; scripts alone would run.
+            write_batch(pipeline, batch_id, BatchRecord(owner=jobs[0].record.owner, job_ids=_ids(jobs)))
+            for job in placed:
+                write_script(pipeline, self._call(job))
+            records = {str(job.job_id): job.record for job in current}
+            write_script(pipeline, job_scripts.settle_batch(str(batch_id), records, _BATCH_ERRORS))
+            async with reaching_redis():
+                _, *answers, reason = await pipeline.execute()
+        errors = [note(job, answer) for job, answer in zip(placed, answers, strict=True)]
+        refused = {job.job_id: error for job, error in zip(placed, errors, strict=True) if error}
+        why = UNDELIVERED if reason == b"deliveries" else NO_ROOM
+        current = [refuse(job, why) if job.job_id in refused else job for job in current]
+        if refused and all(job.record.error for job in current):
+            raise next(reversed(refused.values()))
+        for job in current:
+            if job.record.error:
+                note(job, None)
+        return await self._confirm_all(current, lacks_worker, batch_id)
+
+    async def _confirm_all(self, jobs: list[NewJob], lacks_worker: bool, batch_id: UUID | None = None) -> Accepted:
+        await self.confirm(_ids(jobs), batch_id)
+        return Accepted(jobs, lacks_worker and any(not job.record.status.is_final for job in jobs))
 
     async def confirm(self, job_ids: Sequence[UUID], batch_id: UUID | None = None) -> None:
         """Return once as many replicas as the settings ask for have these jobs and the batch.
@@ -187,56 +210,29 @@ class Acceptance:
         lacks_worker = any(found.is_known and not found.has_worker for found in lookups if not found.cached)
         return list(current.values()), lacks_worker
 
-    async def _write(self, jobs: Sequence[NewJob], batch_id: UUID | None = None) -> list[Exception | None]:
+    async def _write(self, jobs: Sequence[NewJob]) -> list[Exception | None]:
         """Record the jobs that have ended and queue the others, all or none; return why a job was not queued."""
         calls = [self._call(job) for job in jobs]
-        if batch_id is None and len(calls) == 1:
+        if len(calls) == 1:
             answers = [await run_script(self._redis, calls[0])]
         else:
             async with self._redis.pipeline(transaction=True) as pipeline:
-                if batch_id is not None:
-                    batch = BatchRecord(owner=jobs[0].record.owner, job_ids=tuple(job.job_id for job in jobs))
-                    write_batch(pipeline, batch_id, batch)
                 for call in calls:
                     write_script(pipeline, call)
                 async with reaching_redis():
-                    answers = (await pipeline.execute())[-len(calls) :]
-        return [_note(job, answer) for job, answer in zip(jobs, answers, strict=True)]
+                    answers = await pipeline.execute()
+        return [note(job, answer) for job, answer in zip(jobs, answers, strict=True)]
 
     def _call(self, job: NewJob) -> ScriptCall:
         if job.record.status.is_final:
             return job_scripts.add_ended(str(job.job_id), job.record)
         return self._queue_of(job.record.model).call(job)
 
-    async def _forget(self, batch_id: UUID, jobs: Sequence[NewJob]) -> None:
-        """Delete a batch and its refused jobs."""
-        job_ids = [str(job.job_id) for job in jobs]
-        async with reaching_redis(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(keys.batch(str(batch_id)), *map(keys.job, job_ids), *map(keys.delivery, job_ids))
-            pipeline.zrem(keys.DELIVERIES, *job_ids)
-            await pipeline.execute()
+
+def _ids(jobs: Sequence[NewJob]) -> tuple[UUID, ...]:
+    return tuple(job.job_id for job in jobs)
 
 
 async def _gather(lookups: Sequence[Coroutine[Any, Any, Lookup]]) -> Sequence[Lookup]:
     # A task for the only lookup of a single image would cost 11 microseconds.
     return [await lookups[0]] if len(lookups) == 1 else await asyncio.gather(*lookups)
-
-
-def _note(job: NewJob, answer: Any) -> Exception | None:
-    """Count and log what Redis made of a job; return the error if it made nothing of it."""
-    record = job.record
-    fields = {"job_id": str(job.job_id), "image_hash": record.image_hash, "image_bytes": len(job.image)}
-    if record.error is not None:
-        labeled(SUBMISSIONS, "refused").inc()
-        log.info("image_refused", job_id=str(job.job_id), code=record.error.code)
-    elif record.status.is_final:
-        labeled(SUBMISSIONS, "cached").inc()
-        log.info("result_found", **fields)
-    else:
-        try:
-            leader = read_answer(answer)
-        except (ResultCached, QueueFull, TooManyDeliveries) as error:
-            return error
-        labeled(SUBMISSIONS, "coalesced" if leader else "queued").inc()
-        log.info("job_enqueued", **fields, **({"follows": str(leader)} if leader else {}))
-    return None

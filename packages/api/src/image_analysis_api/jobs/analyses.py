@@ -78,7 +78,7 @@ class Analyses:
         structlog.contextvars.bind_contextvars(job_id=str(claim.id))
         new = new_job(claim.id, image, digest, options, charge.owner, classifier)
         new = replace(new, record=new.record.model_copy(update={"claim": claim.key}))
-        [job], lacks_worker, _ = await self._acceptance.accept_alone(new, charge)
+        [job], lacks_worker = await self._acceptance.accept_alone(new, charge)
         return SubmittedJob(AnalysisStatus.of(claim.id, job.record), lacks_worker)
 
     async def replay(self, job_id: UUID, owner: str | None) -> SubmittedJob:

@@ -134,7 +134,7 @@ class Batches:
             return new_job(job_id, image, digest, options, owner, classifier)
 
         read = await self._read(submissions, client, hold, make)
-        jobs, lacks_worker, _ = await self._acceptance.accept(read, batch_id)
+        jobs, lacks_worker = await self._acceptance.accept_batch(read, batch_id)
         statuses = [AnalysisStatus.of(job.job_id, job.record) for job in jobs]
         return BatchStatus.of(batch_id, len(jobs), statuses), lacks_worker
 

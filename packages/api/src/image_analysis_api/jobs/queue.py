@@ -77,8 +77,12 @@ def new_job(
 
 def refuse(job: NewJob, error: ServiceError) -> NewJob:
     """End a job as FAILED before it is queued."""
-    failure = JobFailure(code=error.code, detail=error.detail)
-    return replace(job, record=job.record.model_copy(update={"status": JobStatus.FAILED, "error": failure}))
+    return replace(job, record=job.record.model_copy(update={"status": JobStatus.FAILED, "error": failure(error)}))
+
+
+def failure(error: ServiceError) -> JobFailure:
+    """Return an error as the record of a failed job has it."""
+    return JobFailure(code=error.code, detail=error.detail)
 
 
 class ResultCached(Exception):

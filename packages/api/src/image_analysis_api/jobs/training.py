@@ -150,9 +150,7 @@ class Trainings:
             return
         asked = {"embedding": True, "question": question}
         new = [replace(job, record=job.record.model_copy(update=asked)) for job in jobs]
-        accepted = await self._parts.acceptance.accept(new)
-        if accepted.refusal is not None:
-            raise accepted.refusal
+        await self._parts.acceptance.accept(new)
 
 
 def _check(announced: ModelAnnouncement) -> None:

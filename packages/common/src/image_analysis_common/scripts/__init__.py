@@ -14,7 +14,7 @@ Transitions, and the script that makes each one. Only scripts write records.
     none -> PENDING                    enqueue     the image was queued, or the job follows a run that is PENDING
     none -> PROCESSING                 enqueue     the job follows a run that is PROCESSING
     none -> COMPLETED                  add_ended   a cached result answered it
-    none -> FAILED                     add_ended   one image of a batch was refused
+    none -> FAILED                     settle_batch  one image of a batch was refused, or not queued
     PENDING -> PROCESSING              step        a worker started the run
     PROCESSING -> PENDING              step        the worker gave it back, died or failed, and attempts are left
                                        sweep       RQ lost it, and it was queued again
@@ -29,7 +29,7 @@ Transitions, and the script that makes each one. Only scripts write records.
 An ended record never changes again: `lib/advance.lua` ensures this for every script. It also publishes each change of
 the status, writes the history and schedules the webhook.
 
-Fields of a record. The first seventeen are those of `JobRecord`.
+Fields of a record. The first seventeen are those of `JobRecord`. Where `add_ended` writes one, so does `settle_batch`.
     status              each transition above
     image_hash          enqueue, add_ended   SHA-256 of the image
     owner               enqueue, add_ended   the API key's owner; absent without one
@@ -47,7 +47,7 @@ Fields of a record. The first seventeen are those of `JobRecord`.
     result              add_ended, step      with COMPLETED, but for a training
     trained             step                 with COMPLETED, of a training: the classifier
     processing_time_ms  add_ended, step      with COMPLETED
-    error               add_ended, step, sweep   with FAILED
+    error               settle_batch, step, sweep  with FAILED
     history             advance              all statuses so far; absent while the status has never changed
     leads               enqueue              of a run: the key `leader` of its image
     follows             enqueue              of a follower: the ID of its run

@@ -1,11 +1,11 @@
--- Adds the record of a job that ends at once: a cached result answers it, or it was refused.
+-- Adds the record of a job that ends at once, because a cached result answers it.
 --
 -- With a client's list of requests, the request is counted first, and a refused one does nothing. With an announcement,
 -- the job is added only if the image's cached result is still the one that the caller knows.
 --
 -- KEYS
 --   1 record        the job's record
---   2 answered      the number of jobs that the image's results have answered; '' for a refused job
+--   2 answered      the number of jobs that the image's results have answered; '' for a job that failed
 --   3 jobs_of       the owner's jobs
 --   4 result        the image's cached results
 --   5 announcement  of the model, by its latest worker; '' if the caller has just read the result

@@ -1,22 +1,23 @@
-"""The scripts that read jobs, and the one that adds a job that ends at once."""
+"""The scripts that read jobs, and those that add jobs that end at once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from image_analysis_common import keys
-from image_analysis_common.models import JobStatus
+from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.limits import NO_QUOTA, Quota
 from image_analysis_common.scripts.runs import KnownModel
-from image_analysis_common.scripts.source import ScriptCall, load
+from image_analysis_common.scripts.source import ScriptCall, Word, load
 
 MAX_SCANNED = 1000
 """The most jobs that one call looks at. If few of them have the requested status, a page is shorter than its limit."""
 
 _NOTHING_KNOWN = ("", "", "", "")
 
-_FIND_RESULT, _ADD_ENDED, _FIND_POSITION, _LIST_JOBS = map(
-    load, ("find_result", "add_ended", "find_position", "list_jobs")
+_FIND_RESULT, _ADD_ENDED, _SETTLE_BATCH, _FIND_POSITION, _LIST_JOBS = map(
+    load, ("find_result", "add_ended", "settle_batch", "find_position", "list_jobs")
 )
 
 
@@ -35,7 +36,7 @@ def find_result(model: str, image_hash: str, variant: str = "") -> ScriptCall:
 
 
 def add_ended(job_id: str, record: JobRecord, quota: Quota = NO_QUOTA, known: KnownResult | None = None) -> ScriptCall:
-    """Add a job that a cached result answers, or that was refused.
+    """Add a job that ends at once, because a cached result answers it.
 
     With a quota, count the request first. With a known result, add the job only if that is still the cached one.
     """
@@ -60,6 +61,33 @@ def add_ended(job_id: str, record: JobRecord, quota: Quota = NO_QUOTA, known: Kn
         quota.limit,
         quota.window_s,
         *chain.from_iterable(record.to_hash().items()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BatchErrors:
+    """The errors of a batch's jobs that are not queued, because of too many webhooks or for another reason."""
+
+    undelivered: JobFailure
+    no_room: JobFailure
+    max_deliveries: int
+
+
+def settle_batch(batch_id: str, records: Mapping[str, JobRecord], errors: BatchErrors) -> ScriptCall:
+    """Add the failed jobs of a batch right after the others were queued; `records` are those of all its jobs."""
+    first = next(iter(records.values()))  # All have the same owner and webhook.
+    words = list[Word]()
+    for job_id, record in records.items():
+        if record.status is not JobStatus.COMPLETED:
+            fields = record.model_copy(update={"status": JobStatus.FAILED}).to_hash()
+            words += job_id, int(record.error is None), 2 * len(fields), *chain.from_iterable(fields.items())
+    return _SETTLE_BATCH.call(
+        (keys.batch(batch_id), keys.jobs_of(first.owner) if first.owner else ""),
+        errors.max_deliveries if first.webhook_url else "",
+        errors.undelivered.model_dump_json(),
+        errors.no_room.model_dump_json(),
+        int(any(record.status is JobStatus.COMPLETED for record in records.values())),
+        *words,
     )
 
 
