@@ -173,12 +173,13 @@ class BatchWorker(BaseWorker):
         """Finish a job as `finish` does, and in the same transaction what `write` puts into it.
 
         `write` may read first, and begins the transaction. It is called again if one of the keys `watched` changes
-        meanwhile, and not at all if the job was cancelled or has ended: then only the end is written.
+        meanwhile, and not at all if the job was cancelled, has ended or was taken over: then only the end is written.
         """
 
         def take(pipeline: Pipeline) -> None:
             status, is_cancelled = pipeline.hmget(keys.job(job.job_id), "status", "cancelled")
-            is_wanted = status == JobStatus.PROCESSING.encode() and not is_cancelled
+            is_held = pipeline.zscore(self.started_registry.key, job.execution.composite_key) is not None
+            is_wanted = is_held and status == JobStatus.PROCESSING.encode() and not is_cancelled
             write(pipeline) if is_wanted else pipeline.multi()
             others, working_s = max(len(self.executions) - 1, 0), job.processing_time_ms / 1000
             self._write(pipeline, [self._end(job)], others=others, working_s=working_s)
