@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from image_analysis_api.jobs.cancellation import Cancellation
 from image_analysis_api.jobs.queue import NewJob
@@ -14,6 +16,7 @@ from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.classifiers import Example, Training
 from image_analysis_common.images import image_digest
+from image_analysis_common.job_errors import JobTimeout
 from image_analysis_common.models import JobFailure, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.classifiers.store import ClassifierStore
@@ -52,7 +55,7 @@ class Submit:
     """Queues trainings as the API does, and takes them as a worker does."""
 
     def __init__(self, redis_url: str, batch_worker: BatchWorker) -> None:
-        self._redis_url, self._batch_worker = redis_url, batch_worker
+        self._redis_url, self.batch_worker = redis_url, batch_worker
 
     def queue(
         self, examples: list[Example], training: Training, room: dict[str, Any] | None = None, owner: str = "ann"
@@ -81,8 +84,11 @@ class Submit:
         owner: str = "ann",
     ) -> TrainingRun:
         self.queue(examples, Training(name=name, adds=adds), room, owner)
-        [job] = take(self._batch_worker)
-        return TrainingRun(self._batch_worker, job, MODEL, limit_s=60)
+        [job] = take(self.batch_worker)
+        return self.start(job, Outage(threading.Event()), limit_s=60)
+
+    def start(self, job: Job, outage: Outage, *, limit_s: float) -> TrainingRun:
+        return TrainingRun(self.batch_worker, outage, job, MODEL, limit_s=limit_s)
 
 
 def read(redis: Redis, run: TrainingRun) -> JobRecord:
@@ -277,6 +283,25 @@ def test_training_that_another_worker_has_taken_over_writes_nothing(
 
     assert read(redis, run).status is status
     assert not redis.exists(keys.classifier("ann", "pets"))
+
+
+def test_outage_does_not_count_as_waiting_for_the_examples(redis: Redis, submit: Submit, client: Client) -> None:
+    example = Example(label="cat", image_hash=IMAGE_HASH, job_id=client.submit())
+    [image] = take(submit.batch_worker)
+    submit.queue([*make_examples(LABELS), example], Training(name="pets"))
+    [job] = take(submit.batch_worker)
+    outage = Outage(threading.Event())
+    run, ends_s = submit.start(job, outage, limit_s=0.3), time.monotonic() + 0.4
+
+    outage.record(RedisConnectionError())
+    wait_until(lambda: time.monotonic() > ends_s, "the outage outlasts the limit")
+    outage.record(None)
+    after_outage = run.is_ready()
+    wait_until(run.is_ready, "the training has waited for as long as it may")
+
+    assert not after_outage
+    assert isinstance(run.job.failure, JobTimeout)
+    submit.batch_worker.give_back([image, job])
 
 
 def test_same_end_is_written_once_if_the_first_answer_was_lost(redis: Redis, submit: Submit) -> None:

@@ -27,6 +27,7 @@ from image_analysis_worker.classifiers.head import Vectors
 from image_analysis_worker.classifiers.store import VERSION, StoredClassifier, check_room
 from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.metrics import STAGES
+from image_analysis_worker.outage import Outage
 from image_analysis_worker.rq.batch_worker import BatchWorker
 
 
@@ -37,13 +38,17 @@ class ClassifierChanged(Exception):
 class TrainingRun:
     """A training that a worker has taken; for one thread. Its methods can be called again after a `RedisError`."""
 
-    def __init__(self, batch_worker: BatchWorker, job: Job, model: ModelRef, *, limit_s: float) -> None:
-        """Prepare a run; waiting for its examples, and training itself, may take `limit_s` each."""
+    def __init__(self, batch_worker: BatchWorker, outage: Outage, job: Job, model: ModelRef, *, limit_s: float) -> None:
+        """Prepare a run; waiting for its examples, and training itself, may take `limit_s` each.
+
+        After an outage of Redis, the wait for the examples begins anew: no worker could end their jobs.
+        """
         self.job = job
         self._batch_worker = batch_worker
+        self._outage = outage
         self._model = model
         self._limit_s = limit_s
-        self._until_s = time.monotonic() + limit_s
+        self._started_s = time.monotonic()
         self._training = job.record.training or Training(name="")
         self._examples: Examples | None = None
         self._new: dict[str, tuple[str, Vectors]] = {}
@@ -95,7 +100,7 @@ class TrainingRun:
             return True
         if self._batch_worker.connection.hexists(keys.job(self.job.job_id), "cancelled"):
             raise JobCancelled
-        if time.monotonic() > self._until_s:
+        if min(time.monotonic() - self._started_s, self._outage.available_for_s) > self._limit_s:
             raise JobTimeout(f"The examples took longer than {self._limit_s:g} s: send the training again.")
         return False
 

@@ -33,8 +33,9 @@ class Trainer(threading.Thread):
         with self._lock:
             if self._is_closed:
                 return False
+            worker, outage = self._shared.batch_worker, self._shared.outage
             for job in jobs:
-                self._runs[job] = TrainingRun(self._shared.batch_worker, job, self._model, limit_s=self._limit_s)
+                self._runs[job] = TrainingRun(worker, outage, job, self._model, limit_s=self._limit_s)
             return True
 
     def close(self) -> list[Job]:
