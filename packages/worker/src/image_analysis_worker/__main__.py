@@ -90,7 +90,7 @@ def serve(settings: WorkerSettings, model: Model) -> int:
     inference = Inference(shared, model, max_size=announcement.max_batch_size, wait_s=settings.batch_wait_ms / 1000)
     trainer = Trainer(shared, model.ref, limit_s=settings.job_timeout_seconds)
     loader = Loader(shared, model, trainer, decoders=count_usable_cores())
-    heartbeat = Heartbeat(shared, maintenance)
+    heartbeat = Heartbeat(shared, maintenance, trainer)
     try:
         shared.outage.retry(maintenance.open)
     except RedisError:

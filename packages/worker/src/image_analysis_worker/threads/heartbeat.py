@@ -12,6 +12,7 @@ from image_analysis_common.tracing import flush_traces
 from image_analysis_worker.outage import FIRST_WAIT_S
 from image_analysis_worker.rq.maintenance import Maintenance
 from image_analysis_worker.threads.shared import Shared
+from image_analysis_worker.threads.trainer import Trainer
 
 EXIT_STUCK = 70
 """The exit code of a worker that ended itself because a step hung."""
@@ -25,9 +26,10 @@ log = structlog.get_logger(__name__)
 class Heartbeat(threading.Thread):
     """Sends heartbeats and sweeps until it is stopped; ends the process if a step is stuck."""
 
-    def __init__(self, shared: Shared, maintenance: Maintenance) -> None:
+    def __init__(self, shared: Shared, maintenance: Maintenance, trainer: Trainer) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self._maintenance = maintenance
+        self._trainer = trainer
         self._shared = shared
         self._is_stopped = threading.Event()
 
@@ -59,7 +61,7 @@ class Heartbeat(threading.Thread):
         self.join()
 
     def _end_process(self) -> None:
-        """Give back the jobs that are not stuck, fail a job that is stuck alone, and end the process at once.
+        """Give back the jobs that are not stuck, also trainings, fail a job that is stuck alone, and end the process.
 
         A thread in a C call cannot be stopped, so the process must end. Jobs that are stuck together in one batch are
         requeued, and then run one by one.
@@ -68,7 +70,8 @@ class Heartbeat(threading.Thread):
         log.error("worker_stuck", limit_s=self._shared.watchdog.limit_s, job_ids=[job.job_id for job in stuck])
         try:
             rest = self._shared.in_flight.close()
-            self._shared.batch_worker.give_back([job for job in rest if job not in stuck])
+            left = [job for job in rest if job not in stuck]
+            self._shared.batch_worker.give_back(left + self._trainer.close())
             if len(stuck) == 1 and (stuck[0] in rest or self._shared.in_flight.has(stuck[0])):
                 stuck[0].end(JobTimeout(limit_s=self._shared.watchdog.limit_s))
                 self._shared.batch_worker.finish(stuck)
