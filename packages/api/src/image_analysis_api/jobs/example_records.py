@@ -12,7 +12,7 @@ from image_analysis_api.intake.examples import LabeledImage
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.classifiers import Example, is_same_model
-from image_analysis_common.job_errors import EmbeddingUnknown
+from image_analysis_common.job_errors import EmbeddingUnknown, TooManyClassifiers
 from image_analysis_common.models import JobStatus, ModelAnnouncement
 from image_analysis_common.records import JobRecord
 
@@ -25,9 +25,31 @@ class NamedJob:
     """What a training needs to know of a job that it names."""
 
     image_hash: str
-    embedding: str | None
-    """In base64, if it is of the model that workers serve now."""
     is_waiting: bool
+
+
+class Embeddings(dict[str, str]):
+    """The embeddings of images, in base64, by the SHA-256 of the image; bounded, because a training holds them all."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Hold up to `max_bytes` of decoded embeddings."""
+        self._max_bytes = self._room_bytes = max_bytes
+
+    def add(self, image_hash: str, embedding: str) -> None:
+        """Add an image's embedding, unless it has one.
+
+        Raises:
+            TooManyClassifiers: all of them together are larger than a classifier may be.
+        """
+        if image_hash in self:
+            return
+        self._room_bytes -= len(embedding) * 3 // 4 - embedding.count("=", -2)
+        if self._room_bytes < 0:
+            raise TooManyClassifiers(
+                f"The embeddings of these examples have more than {self._max_bytes} bytes together, "
+                "which is the limit of all your classifiers: send fewer examples."
+            )
+        self[image_hash] = embedding
 
 
 async def find_examples(
@@ -36,6 +58,7 @@ async def find_examples(
     announced: ModelAnnouncement | None,
     owner: str | None,
     known: Collection[str],
+    max_bytes: int,
 ) -> list[Example | None]:
     """Return an example for each image that is only named, None for the others.
 
@@ -44,10 +67,13 @@ async def find_examples(
 
     Raises:
         EmbeddingUnknown: the service does not know the embedding of an image, or the owner has no such job.
+        TooManyClassifiers: the embeddings have more than `max_bytes` together.
     """
-    jobs = await _read_jobs(redis, images, announced, owner)
+    embeddings = Embeddings(max_bytes)
+    jobs = await _read_jobs(redis, images, announced, owner, embeddings)
     hashes = [_hash_of(image, jobs) for image in images]
-    cached = await _read_cache(redis, hashes, announced)
+    if announced is not None:
+        await _read_cache(redis, hashes, announced, embeddings)
     last = {image_hash: number for number, image_hash in enumerate(hashes)}
     found = list[Example | None]()
     for number, (image, image_hash) in enumerate(zip(images, hashes, strict=True)):
@@ -58,7 +84,7 @@ async def find_examples(
             raise EmbeddingUnknown(number=number)
         job_id = image.source.job_id if image.source else None
         job = jobs[job_id] if job_id else None
-        embedding = (job and job.embedding) or cached.get(image_hash)
+        embedding = embeddings.get(image_hash)
         waiting = str(job_id) if job and job.is_waiting and not embedding else None
         if not embedding and not waiting and image_hash not in known:
             raise EmbeddingUnknown(number=number)
@@ -70,9 +96,13 @@ async def find_examples(
 
 
 async def _read_jobs(
-    redis: Redis, images: Sequence[LabeledImage], announced: ModelAnnouncement | None, owner: str | None
+    redis: Redis,
+    images: Sequence[LabeledImage],
+    announced: ModelAnnouncement | None,
+    owner: str | None,
+    embeddings: Embeddings,
 ) -> dict[UUID, NamedJob]:
-    """Read each of the owner's jobs that are named, once; trainings are left out."""
+    """Read each of the owner's jobs that are named, once, and add its embedding; trainings are left out."""
     wanted = list(dict.fromkeys(image.source.job_id for image in images if image.source and image.source.job_id))
     found = dict[UUID, NamedJob]()
     for start in range(0, len(wanted), AT_ONCE):
@@ -83,13 +113,11 @@ async def _read_jobs(
             answers: list[Any] = await pipeline.execute()
         for job_id, fields in zip(some, answers, strict=True):
             if fields and fields.get(b"owner", b"").decode() == (owner or "") and b"training" not in fields:
-                found[job_id] = _read_job(fields, announced)
+                record = JobRecord.from_hash(fields)
+                found[job_id] = NamedJob(record.image_hash, not record.status.is_final)
+                if embedding := _embedding_of(record, announced):
+                    embeddings.add(record.image_hash, embedding)
     return found
-
-
-def _read_job(fields: Mapping[bytes, bytes], announced: ModelAnnouncement | None) -> NamedJob:
-    record = JobRecord.from_hash(fields)
-    return NamedJob(record.image_hash, _embedding_of(record, announced), not record.status.is_final)
 
 
 def _hash_of(image: LabeledImage, jobs: Mapping[UUID, NamedJob]) -> str | None:
@@ -103,20 +131,19 @@ def _hash_of(image: LabeledImage, jobs: Mapping[UUID, NamedJob]) -> str | None:
 
 
 async def _read_cache(
-    redis: Redis, hashes: Sequence[str | None], announced: ModelAnnouncement | None
-) -> dict[str, str]:
-    """Return the embeddings that are in the cache, in base64, by the SHA-256 of the image."""
-    wanted = list(dict.fromkeys(filter(None, hashes))) if announced else []
-    found = dict[str, str]()
+    redis: Redis, hashes: Sequence[str | None], announced: ModelAnnouncement, embeddings: Embeddings
+) -> None:
+    """Add the embeddings that are in the cache, of images whose jobs gave none."""
+    wanted = [image_hash for image_hash in dict.fromkeys(filter(None, hashes)) if image_hash not in embeddings]
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
         async with reaching_redis(), redis.pipeline(transaction=False) as pipeline:
             for image_hash in some:
-                pipeline.hget(keys.embedding(image_hash), announced.model.cache_field if announced else "")
+                pipeline.hget(keys.embedding(image_hash), announced.model.cache_field)
             answers = await pipeline.execute()
-        pairs = zip(some, answers, strict=True)
-        found |= {image_hash: b64encode(values).decode() for image_hash, values in pairs if values}
-    return found
+        for image_hash, values in zip(some, answers, strict=True):
+            if values:
+                embeddings.add(image_hash, b64encode(values).decode())
 
 
 def _embedding_of(record: JobRecord, announced: ModelAnnouncement | None) -> str | None:

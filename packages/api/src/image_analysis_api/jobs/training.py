@@ -69,7 +69,7 @@ class Trainings:
             ClassifierNotFound, ClassifierOutdated: there is no classifier to which examples could be added.
             TrainingNotSupported, EmbeddingsNotSupported: the model's workers cannot train.
             NotEnoughExamples, TooManyExamples, EmbeddingUnknown: the examples do not make a classifier.
-            TooManyClassifiers: the owner has no room for another one.
+            TooManyClassifiers: the owner has no room for another one, or for these examples.
             RequestError: an image was refused; the message names it.
             Unavailable: nothing was accepted, but for some of the images.
         """
@@ -85,7 +85,8 @@ class Trainings:
         await parts.acceptance.check_webhook(options)
         read = await self._read(examples.images, options, caller)
         known = await parts.classifiers.find_examples(owner, training.name) if training.adds else {}
-        named = await find_examples(parts.redis, examples.images, announced, owner, known)
+        max_bytes = self._max_classifiers_bytes
+        named = await find_examples(parts.redis, examples.images, announced, owner, known, max_bytes)
         found = [
             Example(label=example.label, image_hash=job.record.image_hash, job_id=str(job.job_id)) if job else name
             for example, job, name in zip(examples.images, read, named, strict=True)
@@ -98,7 +99,7 @@ class Trainings:
             examples=tuple(planned),
             model=announced.model if announced else None,
             max_classifiers=self._max_classifiers,
-            max_bytes=self._max_classifiers_bytes,
+            max_bytes=max_bytes,
         )
         new = new_job(job_id, plan.model_dump_json().encode(), image_digest(job_id.bytes), options, owner)
         await parts.acceptance.accept([replace(new, record=new.record.model_copy(update={"training": training}))])
