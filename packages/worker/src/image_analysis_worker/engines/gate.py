@@ -76,7 +76,7 @@ def judge(candidate: EngineReport, min_agreement: float) -> str | None:
         return None
     if candidate.agreement < min_agreement:
         return f"{candidate.name} agrees on {candidate.agreement:.1%} of the images, MIN_AGREEMENT is {min_agreement}"
-    if candidate.confidence_difference > MAX_CONFIDENCE_DIFFERENCE:
+    if not candidate.confidence_difference <= MAX_CONFIDENCE_DIFFERENCE:  # NaN is refused, too
         return (
             f"the confidence of {candidate.name} is off by {candidate.confidence_difference:.3f} on average, "
             f"the limit is {MAX_CONFIDENCE_DIFFERENCE}"
@@ -142,13 +142,14 @@ def answer(
 
 
 def compare(network: Network, answers: Answers, reference: Answers) -> EngineReport:
-    """Compare a network's answers with the reference's."""
+    """Compare a network's answers with the reference's. Scores that are not finite agree with nothing."""
     rows, best = np.arange(len(reference.scores)), reference.scores.argmax(axis=-1)
-    confidences = answers.scores[rows, best], reference.scores[rows, best]
+    is_finite = np.isfinite(answers.scores + reference.scores).all(axis=-1)
+    differences = np.where(is_finite, abs(answers.scores[rows, best] - reference.scores[rows, best]), 1)
     return EngineReport(
         engine=network.engine,
         precision=network.precision,
-        agreement=float((answers.scores.argmax(axis=-1) == best).mean()),
-        confidence_difference=round(float(abs(np.subtract(*confidences)).mean()), 5),
+        agreement=float(((answers.scores.argmax(axis=-1) == best) & is_finite).mean()),
+        confidence_difference=round(float(differences.mean()), 5),
         images_per_s=answers.images_per_s,
     )
