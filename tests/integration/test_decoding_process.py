@@ -106,6 +106,25 @@ def test_inputs_are_those_of_the_image_processor_here(decoders: Decoders, decode
         assert decoders.preparation.normalize(levels)[0] == pytest.approx(here, abs=1e-5)
 
 
+BOX = {"height": 224, "width": 224}
+
+
+@pytest.mark.parametrize("size_px", [(90, 60), (60, 90), (64, 64)], ids=str)
+def test_border_of_a_letterboxed_image_is_the_image_processors(
+    recipe: Recipe, tmp_path: Path, size_px: tuple[int, int]
+) -> None:
+    changes = {"size": {"max_height": 224, "max_width": 224}, "do_pad": True, "pad_size": BOX}
+    decoders = Decoders(replace(recipe, folder=str(write_processor(tmp_path / "letterbox", **changes))))
+    picture = make_image(4, size_px=size_px)
+    here = ViTImageProcessorPil(**PARAMETERS | changes)(images=picture, return_tensors="np")["pixel_values"][0]
+
+    with closing(decoders.open()) as decoder:
+        pixels = decoder.decode(encode(picture))
+
+    batch = np.frombuffer(pixels.values, decoders.preparation.dtype).reshape(1, *pixels.shape)
+    assert abs(decoders.preparation.normalize(batch)[0] - here).max() < 1e-5
+
+
 @pytest.mark.parametrize(
     ("changes", "resize"),
     [

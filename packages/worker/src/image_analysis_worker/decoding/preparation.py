@@ -116,20 +116,25 @@ def _make_trial(width_px: int, height_px: int) -> Image.Image:
     return Image.fromarray(small).resize((width_px, height_px), Image.Resampling.BICUBIC)
 
 
+_FIT_SIDES_PX = ((512, 512), (512, 384), (384, 512))
+"""A processor that pads what is not square does so after the normalization: then one scale and offset do not fit."""
+
+
 def _fit(processor: Processor) -> tuple[list[float], list[float]] | None:
     """Find the scale and offset of each channel; None if the processor does more, or less, than that."""
-    picture = _make_trial(512, 512)
+    pictures = [_make_trial(*sides_px) for sides_px in _FIT_SIDES_PX]
     try:
-        levels = prepare(processor, picture, "uint8").astype(np.float64)
-        raw = prepare(processor, picture, "float64", is_raw=True)
-        values = prepare(processor, picture, "float32").astype(np.float64)
+        levels, raw, values = (
+            [prepare(processor, picture, dtype, is_raw=is_raw) for picture in pictures]
+            for dtype, is_raw in (("uint8", False), ("float64", True), ("float32", False))
+        )
     except Exception:  # noqa: BLE001
         # A processor without these options; its own numbers are used.
         return None
-    if levels.shape != values.shape or not np.array_equal(levels, raw):
+    if [x.shape for x in levels] != [y.shape for y in values] or not all(map(np.array_equal, levels, raw)):
         return None
     scales, offsets = [], []
-    for x, y in zip(levels, values, strict=True):
+    for x, y in zip(_join_channels(levels), _join_channels(values), strict=True):
         if (variance := x.var()) == 0:
             return None
         scale = float(((x - x.mean()) * (y - y.mean())).mean() / variance)
@@ -139,6 +144,11 @@ def _fit(processor: Processor) -> tuple[list[float], list[float]] | None:
         scales.append(scale)
         offsets.append(offset)
     return scales, offsets
+
+
+def _join_channels(inputs: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Put the numbers of all inputs, each (3, H, W), in one row for each channel."""
+    return np.concatenate([values.reshape(len(values), -1).astype(np.float64) for values in inputs], axis=1)
 
 
 def _find_resize(processor: Processor) -> tuple[int, int, int] | None:
