@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from image_analysis_common.startup import StartupError
 from image_analysis_worker import optimize as command
@@ -14,9 +16,9 @@ from image_analysis_worker.engines import gate
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.gate import REPORT, Report
 from image_analysis_worker.engines.images import read_images
-from support.engines import load
-from support.onnx_models import make_onnx_checkpoint, make_weights, write_onnx
-from support.samples import make_png
+from support.engines import classify, load
+from support.onnx_models import LABELS, make_onnx_checkpoint, make_weights, write_onnx
+from support.samples import encode, make_png
 
 IMAGES = [make_png(seed) for seed in range(4)]
 
@@ -65,6 +67,31 @@ def test_folder_is_optimized_in_place(folder: Path) -> None:
 
     assert (folder / "README.md").read_text() == "# Pets"
     assert [found.name for found in load(folder).warm_up().engines] == ["openvino float32"]
+
+
+WHITE = encode(Image.new("RGB", (32, 32), "white"))
+
+
+def export(folder: Path, label: int) -> None:
+    """Write a model in ONNX that gives `label` to what is white."""
+    weights = np.zeros((3 * 32 * 32, LABELS), np.float32)
+    weights[:, label] = 0.01
+    write_onnx(folder / "onnx" / "model.onnx", weights)
+
+
+def test_new_onnx_model_in_a_folder_optimized_in_place_is_served(folder: Path) -> None:
+    export(folder, 3)
+    optimize(folder, folder)
+    export(folder, 5)
+
+    exported = load(folder)
+    optimize(folder, folder)
+    optimized = load(folder)
+
+    assert [bool(model.warm_up().engines) for model in (exported, optimized)] == [False, True]
+    for model in (exported, optimized):
+        [answer] = classify(model, [WHITE])
+        assert max(answer, key=answer.__getitem__) == model.warm_up().labels[5]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

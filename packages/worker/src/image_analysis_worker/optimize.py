@@ -58,7 +58,7 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, s
     if checkpoint.task != "image-classification":
         raise StartupError(f"{checkpoint.name} is a zero-shot model, which runs on torch only.")
     inputs = open_inputs(checkpoint, settings)
-    networks = Networks(inputs, is_converted=not checkpoint.has_weights)
+    networks = Networks(inputs, is_converted=not checkpoint.has_source)
     if not networks.choices:
         raise StartupError(f"{checkpoint.name}: optimizing needs torch and openvino, or onnx/model.onnx and openvino.")
     reference = networks.make(networks.reference)
@@ -103,8 +103,9 @@ def _make_models(inputs: Inputs, calibration: Sequence[NDArray[Any]]) -> dict[st
         model = load_model(checkpoint)
         converted, is_half = convert(model, preparation, checkpoint.name), is_exact_in_float16(model)
     else:
-        converted = openvino.Core().read_model(checkpoint.find_network(EXACT, is_converted=True))
-        if path := checkpoint.find_network("int8", is_converted=True):
+        is_converted = not checkpoint.has_source
+        converted = openvino.Core().read_model(checkpoint.find_network(EXACT, is_converted=is_converted))
+        if path := checkpoint.find_network("int8", is_converted=is_converted):
             quantized = openvino.Core().read_model(path)
     if calibration:
         from image_analysis_worker.engines.quantize import quantize

@@ -98,6 +98,11 @@ class Checkpoint:
         return any(self.folder.glob("*.safetensors"))
 
     @property
+    def has_source(self) -> bool:
+        """Whether it has what OpenVINO's files are made from: weights, or a model in ONNX."""
+        return self.has_weights or _is_onnx(self.folder)
+
+    @property
     def has_tokenizer(self) -> bool:
         """Whether it has a tokenizer; without one, transformers makes an empty one for some models."""
         return any((self.folder / name).is_file() for name in ("tokenizer.json", "vocab.json", *_TOKENIZER))
@@ -194,12 +199,18 @@ def _is_web_address(text: str) -> bool:
     return bool(url.scheme in ("http", "https") and is_host and is_port and re.fullmatch(r"[^\s?#@]+", text))
 
 
+def _is_onnx(folder: Path) -> bool:
+    return (folder / _ONNX[0]).is_file()
+
+
 def _digest(folder: Path) -> str:
     """Return a digest of the files that decide a model's answers, 16 hex digits; takes 0.4 s for 346 MB."""
     digest = hashlib.sha256()
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = list(folder.glob("*.safetensors"))
     if not weights:
-        weights = sorted([*folder.glob("onnx/**/*"), *folder.glob("openvino/*.xml"), *folder.glob("openvino/*.bin")])
+        weights = list(folder.glob("onnx/**/*"))
+        if not _is_onnx(folder):  # then nothing else says what OpenVINO's files answer
+            weights += [*folder.glob("openvino/*.xml"), *folder.glob("openvino/*.bin")]
     tokenizer = [path for name in _TOKENIZER if (path := folder / name).is_file()]
     for path in sorted([*folder.glob("*.json"), *tokenizer, *weights]):
         if path.is_dir():

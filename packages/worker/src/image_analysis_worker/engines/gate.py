@@ -53,13 +53,13 @@ class Report(FrozenModel):
 def read_report(checkpoint: Checkpoint) -> Report | None:
     """Read what the report next to a checkpoint says of machines like this one.
 
-    None if there is no report, or if the checkpoint's weights have changed.
+    None if there is no report, or if the weights or the ONNX model that it was made from have changed.
     """
     try:
         report = Report.model_validate_json((checkpoint.folder / REPORT).read_bytes())
     except (OSError, ValidationError):
         return None
-    if checkpoint.has_weights and report.revision != checkpoint.revision:
+    if checkpoint.has_source and report.revision != checkpoint.revision:
         return None
     counts_torch, counts_int8 = report.has_gpu == has_gpu(), report.has_vnni == has_vnni()
     candidates = [

@@ -47,7 +47,7 @@ class Networks:
     """The networks that a checkpoint can run on here."""
 
     def __init__(self, inputs: Inputs, *, is_converted: bool, compiler: str | None = None) -> None:
-        """Look for files; `is_converted` says whether OpenVINO's were made from the weights that are there."""
+        """Look for files; `is_converted` says whether OpenVINO's were made from the model that is there."""
         self._inputs = inputs
         self._compiler = compiler
         checkpoint = inputs.checkpoint
@@ -130,7 +130,7 @@ def load_engine(checkpoint: Checkpoint, settings: WorkerSettings) -> Engine:
     report = read_report(checkpoint)
     networks = Networks(
         inputs,
-        is_converted=report is not None or not checkpoint.has_weights,
+        is_converted=report is not None or not checkpoint.has_source,
         compiler="inductor" if settings.torch_compile else None,
     )
     wanted = _find_wanted(networks, checkpoint, settings)
