@@ -94,6 +94,18 @@ def test_new_onnx_model_in_a_folder_optimized_in_place_is_served(folder: Path) -
         assert max(answer, key=answer.__getitem__) == model.warm_up().labels[5]
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "onnx/model.onnx"])
+def test_output_with_another_models_files_is_refused_and_left_as_it_is(folder: Path, tmp_path: Path, file: str) -> None:
+    other = tmp_path / "birds"
+    (other / file).parent.mkdir(parents=True)
+    (other / file).write_bytes(b"1")
+
+    with pytest.raises(StartupError, match=rf"/birds holds a model of its own, {file}: choose .* --output\.$"):
+        optimize(folder, other)
+
+    assert read_files(other) == {file: b"1"}
+
+
 def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

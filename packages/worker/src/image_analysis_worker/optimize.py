@@ -20,7 +20,7 @@ from image_analysis_worker.engines.engine import Inputs
 from image_analysis_worker.engines.gate import Report, answer, compare, decode_all, judge
 from image_analysis_worker.engines.images import cut_photos, read_images
 from image_analysis_worker.engines.load import Networks, open_inputs
-from image_analysis_worker.engines.optimized import Converted, write_folder, write_report
+from image_analysis_worker.engines.optimized import Converted, check_output, write_folder, write_report
 from image_analysis_worker.settings import WorkerSettings
 
 CALIBRATION_IMAGES = 300
@@ -57,6 +57,7 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, s
     settings = WorkerSettings()
     if checkpoint.task != "image-classification":
         raise StartupError(f"{checkpoint.name} is a zero-shot model, which runs on torch only.")
+    check_output(checkpoint, output)
     inputs = open_inputs(checkpoint, settings)
     networks = Networks(inputs, is_converted=not checkpoint.has_source)
     if not networks.choices:

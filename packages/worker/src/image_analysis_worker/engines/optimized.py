@@ -16,9 +16,11 @@ from typing import Any
 from image_analysis_common.models import EXACT
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.timm import is_timm
+from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.engine import Inputs, find_reason
 from image_analysis_worker.engines.gate import REPORT, Report
 
+_OTHERS = ("*.safetensors", "onnx/*.onnx")
 _COPIED = ("config.json", "preprocessor_config.json", "README.md")
 
 
@@ -29,6 +31,20 @@ class Converted:
     model: Any
     is_half: bool
     """Whether its weights are stored in float16."""
+
+
+def check_output(checkpoint: Checkpoint, folder: Path) -> None:
+    """Check that a worker would serve in `folder` what is written there, and not the weights of another model.
+
+    Raises:
+        StartupError: it holds such weights.
+    """
+    if not folder.is_dir() or folder.samefile(checkpoint.folder):
+        return
+    if other := next((path for kind in _OTHERS for path in sorted(folder.glob(kind))), None):
+        raise StartupError(
+            f"{folder} holds a model of its own, {other.relative_to(folder)}: choose another folder with --output."
+        )
 
 
 def write_folder(inputs: Inputs, models: Mapping[str, Converted], folder: Path) -> None:
