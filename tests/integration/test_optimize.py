@@ -94,6 +94,18 @@ def test_new_onnx_model_in_a_folder_optimized_in_place_is_served(folder: Path) -
         assert max(answer, key=answer.__getitem__) == model.warm_up().labels[5]
 
 
+def test_report_counts_in_place_although_the_labels_of_timms_model_are_written(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    data = {"input_size": [3, 32, 32], "crop_pct": 1, "crop_mode": "squash"}
+    (folder / "config.json").write_text(
+        json.dumps({"pretrained_cfg": data, "label_names": list(config["id2label"].values())})
+    )
+
+    optimize(folder, folder)
+
+    assert [found.name for found in load(folder).warm_up().engines] == ["openvino float32"]
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "onnx/model.onnx"])
 def test_output_with_another_models_files_is_refused_and_left_as_it_is(folder: Path, tmp_path: Path, file: str) -> None:
     other = tmp_path / "birds"

@@ -68,7 +68,7 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, s
     calibration = pixels[:: -(-len(pixels) // CALIBRATION_IMAGES)] if has_int8 else []
     write_folder(inputs, _make_models(inputs, calibration), output)
     candidates = [compare(reference, exact, exact)]
-    written = Checkpoint(checkpoint.name, output, checkpoint.revision)
+    written = _reopen(checkpoint, output)
     converted = Networks(Inputs(written, inputs.labels, inputs.decoders), is_converted=True)
     on_gpu = reference.device != "cpu"
     is_fast = on_gpu or has_bfloat16()
@@ -79,7 +79,7 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, s
             network = source_networks.make(choice)
             candidates.append(compare(network, answer(network, inputs, pixels, is_timed=True), exact))
     report = Report(
-        revision=checkpoint.revision,
+        revision=written.revision,
         has_vnni=has_vnni(),
         has_gpu=on_gpu,
         images=len(pixels),
@@ -88,6 +88,13 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, s
     )
     write_report(report, output)
     return report
+
+
+def _reopen(checkpoint: Checkpoint, output: Path) -> Checkpoint:
+    """Return what was written: in place, the labels of timm's models change the revision."""
+    if checkpoint.folder.samefile(output):
+        return find_checkpoint(str(output.absolute()), name=checkpoint.name)
+    return Checkpoint(checkpoint.name, output, checkpoint.revision)
 
 
 def _make_models(inputs: Inputs, calibration: Sequence[NDArray[Any]]) -> dict[str, Converted]:
