@@ -22,6 +22,7 @@ from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.models import JobStatus, ModelAnnouncement
 from image_analysis_common.records import JobRecord
+from image_analysis_common.startup import StartupError
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, find_checkpoint
 from image_analysis_worker.engines.gate import read_report
 from image_analysis_worker.engines.images import cut_photos
@@ -64,6 +65,19 @@ def check_equal(folder: Path, served: Path) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_gets_the_pipelines_own_answer_on_openvino(architecture: str, tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "model", architecture)
+
+    check_equal(folder, folder)
+
+
+def test_model_converted_for_squares_only_is_refused_if_inputs_have_any_sides(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "pets", "swin", size={"shortest_edge": 224})
+
+    with pytest.raises(StartupError, match=r"^pets (cannot be served|does not pass the gate): "):
+        load(folder, engine="openvino", dtype="float32")
+
+
+def test_model_that_takes_any_sides_is_served_with_the_pipelines_own_answer(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "pets", "resnet", do_resize=False)
 
     check_equal(folder, folder)
 

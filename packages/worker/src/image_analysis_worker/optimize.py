@@ -18,7 +18,7 @@ from image_analysis_worker.engines.checkpoint import Checkpoint, find_checkpoint
 from image_analysis_worker.engines.cores import has_bfloat16, has_vnni
 from image_analysis_worker.engines.engine import Inputs
 from image_analysis_worker.engines.gate import Report, answer, compare, decode_all, judge
-from image_analysis_worker.engines.images import cut_photos, read_images
+from image_analysis_worker.engines.images import BUNDLED, cut_photos, read_images
 from image_analysis_worker.engines.load import Networks, open_inputs
 from image_analysis_worker.engines.optimized import Converted, check_output, write_folder, write_report
 from image_analysis_worker.settings import WorkerSettings
@@ -39,7 +39,7 @@ def main() -> None:
         settings = WorkerSettings.from_environment()
         checkpoint = find_checkpoint(options.model_id, settings.model_revision)
         output = options.output or Path("optimized", checkpoint.name.replace("/", "--"))
-        images = read_images(options.images) if options.images else cut_photos()
+        images = read_images(options.images) if options.images else None
         source = str(options.images) if options.images else "parts of the photos in the package"
         report = optimize(checkpoint, output, images, source=source, has_int8=options.int8)
     except StartupError as error:
@@ -48,8 +48,12 @@ def main() -> None:
     sys.stdout.write(f"Serve it: MODEL_ID=./{output} uv run just dev\n" if not output.is_absolute() else f"{output}\n")
 
 
-def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, source: str, has_int8: bool) -> Report:
+def optimize(
+    checkpoint: Checkpoint, output: Path, images: Iterable[bytes] | None, *, source: str, has_int8: bool
+) -> Report:
     """Write the converted model, the files that it needs, and the report into `output`.
+
+    Without `images`, the engines are compared on parts of the package's photos.
 
     Raises:
         StartupError: the model cannot be converted, the folder cannot be written, or the engines cannot be compared.
@@ -63,6 +67,8 @@ def optimize(checkpoint: Checkpoint, output: Path, images: Iterable[bytes], *, s
     if not networks.choices:
         raise StartupError(f"{checkpoint.name}: optimizing needs torch and openvino, or onnx/model.onnx and openvino.")
     reference = networks.make(networks.reference)
+    if images is None:
+        images = cut_photos(BUNDLED, is_square=inputs.decoders.preparation.size is not None)
     pixels = decode_all(inputs, images)
     exact = answer(reference, inputs, pixels, is_timed=True)
     calibration = pixels[:: -(-len(pixels) // CALIBRATION_IMAGES)] if has_int8 else []

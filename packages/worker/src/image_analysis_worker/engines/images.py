@@ -14,6 +14,7 @@ PHOTOS = Path(str(files("image_analysis_worker"))) / "photos"
 BUNDLED = 200
 MAX_IMAGES = 2000
 """Of a folder with more, so many are used, evenly spread."""
+_SHAPES = ((1, 1), (1, 0.75), (0.75, 1))
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"}
 
 
@@ -24,17 +25,21 @@ def draw_blank() -> bytes:
     return image.getvalue()
 
 
-def cut_photos(number: int = BUNDLED) -> list[bytes]:
-    """Cut parts out of the package's photos: a part has 40 to 100 % of the photo's shorter side."""
+def cut_photos(number: int, *, is_square: bool = True) -> list[bytes]:
+    """Cut parts out of the package's photos: a part has 40 to 100 % of the photo's shorter side.
+
+    A network that takes inputs of any sides may have been converted for a square: then two of three parts are none.
+    """
     random = np.random.default_rng(0)
     photos = [Image.open(path).convert("RGB") for path in sorted(PHOTOS.glob("*.jpg"))]
     parts = []
     for index in range(number):
         photo = photos[index % len(photos)]
         side_px = int(random.uniform(0.4, 1) * min(photo.size))
-        left, top = (int(random.integers(0, side - side_px + 1)) for side in photo.size)
+        size_px = [side_px if is_square else int(side_px * share) for share in _SHAPES[index % len(_SHAPES)]]
+        left, top = (int(random.integers(0, side - part + 1)) for side, part in zip(photo.size, size_px, strict=True))
         buffer = BytesIO()
-        photo.crop((left, top, left + side_px, top + side_px)).save(buffer, "PNG", compress_level=1)
+        photo.crop((left, top, left + size_px[0], top + size_px[1])).save(buffer, "PNG", compress_level=1)
         parts.append(buffer.getvalue())
     return parts
 

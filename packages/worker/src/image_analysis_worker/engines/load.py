@@ -204,7 +204,7 @@ def _load_unmeasured(
     network = networks.make(chosen)
     if chosen.engine == "torch" or chosen == networks.reference or settings.min_agreement == 0:
         return network, []
-    images = decode_all(inputs, cut_photos(START_IMAGES))
+    images = decode_all(inputs, cut_photos(START_IMAGES, is_square=inputs.decoders.preparation.size is not None))
     exact = networks.make(networks.reference)
     reference = answer(exact, inputs, images, is_timed=False)
     measured = [compare(found, answer(found, inputs, images, is_timed=False), reference) for found in (exact, network)]
