@@ -1,11 +1,13 @@
 """A batch is written to a real Redis in one transaction, or not at all."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
 from redis import Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -31,21 +33,21 @@ class CutRedis(AsyncRedis):
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         pipeline = _CutPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipeline.client = self
+        pipeline.redis = self
         return pipeline
 
 
 class _CutPipeline(Pipeline):
-    client: CutRedis
+    redis: CutRedis
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
         if not self.is_transaction:
             return await super().execute(raise_on_error)
-        if self.client.is_cut:
+        if self.redis.is_cut:
             raise RedisConnectionError("Redis is gone.")
         answers = await super().execute(raise_on_error)
-        self.client.is_cut = True
-        if self.client.loses_answer:
+        self.redis.is_cut = True
+        if self.redis.loses_answer:
             raise RedisConnectionError("The answer is lost.")
         return answers
 
@@ -112,7 +114,8 @@ async def test_batch_that_is_repeated_after_an_interruption_has_all_its_jobs(
 ) -> None:
     body, key = BODY | {"webhook_url": "https://hook.test/"}, {"Idempotency-Key": "order-7"}
     settings = ApiSettings(rate_limit_max_requests=1000, max_queue_depth=5, webhook_secret=(SECRET,))
-    async with CutRedis.from_url(redis_url) as client:
+    async with aclosing(ConnectionPool.from_url(redis_url)) as pool:
+        client = CutRedis(connection_pool=pool)
         client.loses_answer = loses_answer
         app = create_app(settings, redis=client)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
@@ -123,4 +126,4 @@ async def test_batch_that_is_repeated_after_an_interruption_has_all_its_jobs(
     failed = [job["job_id"] for job in again.json()["jobs"] if job["status"] == "FAILED"]
     assert (first.status_code, again.status_code) == (503 if loses_answer else 202, 202)
     assert (again.json()["counts"]["PENDING"], len(failed)) == (5, 7)
-    assert {job.decode() for job in redis.zrange(keys.DELIVERIES, 0, -1)} == set(failed)
+    assert set(redis.zrange(keys.DELIVERIES, 0, -1)) == {job_id.encode() for job_id in failed}

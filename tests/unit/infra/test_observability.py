@@ -21,7 +21,7 @@ TARGET_LABELS = {"job", "instance"}
 
 def documented() -> dict[str, set[str]]:
     """The labels of every series that the service exposes; a histogram has three series."""
-    series = {name: TARGET_LABELS for name in ("up", "process_start_time_seconds")}  # Prometheus's, and its client's
+    series = dict.fromkeys(("up", "process_start_time_seconds"), TARGET_LABELS)  # Prometheus's, and its client's
     for name, cell, histogram in ROW.findall(INFRA.read_text()):
         labels = set(re.findall(r"`(\w+)`", cell)) | TARGET_LABELS
         if histogram:

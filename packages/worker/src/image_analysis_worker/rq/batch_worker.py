@@ -54,7 +54,7 @@ class BatchWorker(BaseWorker):
         """Make a worker; `embedding_field` is where the cache has this model's embeddings, '' if it has none."""
         # At INFO, RQ logs four lines for every job and two for every sweep; we log one each.
         logging.getLogger("rq").setLevel(max(logging.WARNING, logging.getLogger().level))
-        queue = Queue(tasks.queue_name(model), connection=connection, serializer=tasks.SERIALIZER)
+        self._queue = queue = Queue(tasks.queue_name(model), connection=connection, serializer=tasks.SERIALIZER)
         super().__init__(
             [queue],
             name=make_worker_name(),
@@ -62,7 +62,6 @@ class BatchWorker(BaseWorker):
             serializer=tasks.SERIALIZER,
             worker_ttl=keys.WORKER_TTL_S,
         )
-        self._queue = queue
         # RQ builds a new registry object, in 30 microseconds, at each access.
         self.started_registry = queue.started_job_registry
         self.records = records
