@@ -5,45 +5,87 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, MobileNetV2ForImageClassification
 
-from bundled_model.backbone import DINO_PATCH_PX, shrink_kernels
-from bundled_model.checkpoint import LABELS, write_checkpoint
-from bundled_model.network import PATCH_PX, Network
+from bundled_model.augmentation import mirror, shift
+from bundled_model.backbone import Convolution
+from bundled_model.checkpoint import write_checkpoint
+from bundled_model.network import CONFIG, LABELS, SIDE_PX, build_network, convolution_layers
 from bundled_model.outliers import shuffle_tiles
-from bundled_model.training import Batch, Plan, Training
+from bundled_model.training import PARTS, Batch, Plan, Training, enlarge
 
 
-def make_network() -> Network:
+def make_convolutions() -> list[Convolution]:
+    """Convolutions as a detector's file has them: kernels of any length, biases, and no normalizations."""
+    shapes = [layer.convolution.weight.shape for layer in convolution_layers(MobileNetV2ForImageClassification(CONFIG))]
+    return [
+        (torch.randn(shape) * torch.rand(shape[0], 1, 1, 1) / shape[1:].numel() ** 0.5, torch.randn(shape[0]) / 10)
+        for shape in shapes
+    ]
+
+
+def make_network() -> MobileNetV2ForImageClassification:
     torch.manual_seed(1)
-    network = Network(side_px=2 * PATCH_PX, depth=2)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.02)
-    return network
+    return build_network(make_convolutions(), torch.randn(4, 3, SIDE_PX, SIDE_PX))
+
+
+def make_images(count: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
 
 
 def test_a_checkpoint_answers_as_the_network(tmp_path: Path) -> None:
-    network, pixels = make_network(), torch.randn(3, 3, 2 * PATCH_PX, 2 * PATCH_PX)
+    network, pixels = make_network().eval(), torch.randn(3, 3, SIDE_PX, SIDE_PX)
 
     write_checkpoint(network, 2.0, tmp_path)
 
     model = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=torch.float32, local_files_only=True)
     with torch.inference_mode():
-        logits, expected = model.eval()(pixel_values=pixels).logits, network(pixels) / 2
+        logits, expected = model.eval()(pixel_values=pixels).logits, network(pixels).logits / 2
     torch.testing.assert_close(logits, expected, rtol=0, atol=2e-3)
     assert tuple(model.config.id2label.values()) == LABELS
 
 
-def test_leaving_no_patch_out_changes_nothing() -> None:
-    network, pixels = make_network(), torch.randn(2, 3, 2 * PATCH_PX, 2 * PATCH_PX)
+def test_normalizations_begin_by_changing_nothing() -> None:
+    torch.manual_seed(1)
+    convolutions, pixels = make_convolutions(), torch.randn(4, 3, SIDE_PX, SIDE_PX)
+    plain = MobileNetV2ForImageClassification(CONFIG).eval()
+    for layer, (kernels, biases) in zip(convolution_layers(plain), convolutions, strict=True):
+        layer.convolution.weight.data.copy_(kernels)
+        layer.convolution.bias, layer.normalization = nn.Parameter(biases), nn.Identity()  # type: ignore[assignment]
 
+    network = build_network(convolutions, pixels)
+
+    others = torch.randn(2, 3, SIDE_PX, SIDE_PX)
     with torch.inference_mode():
-        shuffled = network(pixels, torch.tensor([[3, 0, 2, 1], [0, 1, 2, 3]]))
-        whole = network(pixels)
+        expected = plain.mobilenet_v2(others).last_hidden_state
+        assert expected.std() > 0.01
+        torch.testing.assert_close(network.mobilenet_v2(others).last_hidden_state, expected, rtol=1e-3, atol=1e-3)
 
-    torch.testing.assert_close(shuffled, whole)
+
+def test_shifted_images_are_parts_of_their_reflections() -> None:
+    torch.manual_seed(1)
+    images = make_images(40)
+
+    shifted = shift(images)
+
+    padded = functional.pad(images.float(), [2] * 4, mode="reflect").to(torch.uint8)
+    places = [
+        [(y, x) for y in range(5) for x in range(5) if torch.equal(whole[:, y : y + 32, x : x + 32], image)]
+        for whole, image in zip(padded, shifted, strict=True)
+    ]
+    assert all(places)
+    assert len({found[0] for found in places}) > 10
+
+
+def test_mirrored_images_are_mirrored_from_left_to_right() -> None:
+    images = make_images(2)
+
+    first, second = mirror(images, torch.tensor([True, False]))
+
+    assert torch.equal(first[:, :, 0], images[0, :, :, 31])
+    assert torch.equal(second, images[1])
 
 
 def test_shuffled_tiles_keep_every_pixel() -> None:
@@ -55,53 +97,44 @@ def test_shuffled_tiles_keep_every_pixel() -> None:
     assert torch.equal(shuffled.flatten(2).sort().values, images.flatten(2).sort().values)
 
 
-def test_shrunken_kernels_see_in_a_patch_what_the_large_ones_see_in_it_enlarged() -> None:
-    torch.manual_seed(1)
-    kernels, patches = torch.randn(5, 3, DINO_PATCH_PX, DINO_PATCH_PX), torch.rand(4, 3, PATCH_PX, PATCH_PX)
+def test_rates_rise_and_fall_to_nothing() -> None:
+    plan = Plan(rate=2.0, warmup_steps=10)
 
-    enlarged = functional.interpolate(patches, (DINO_PATCH_PX, DINO_PATCH_PX), mode="bicubic", align_corners=False)
+    rates = [plan.rate_at(step, 100) for step in range(100)]
 
-    torch.testing.assert_close(
-        functional.conv2d(patches, shrink_kernels(kernels)), functional.conv2d(enlarged, kernels)
-    )
+    assert max(rates) == 2
+    assert rates.index(2) == plan.warmup_steps - 1
+    assert rates[-1] == pytest.approx(2 / 90)
 
 
-def train(folder: Path, plan: Plan, until: int) -> Training:
-    training = Training(make_network(), plan, folder)
+def train(folder: Path, until: int) -> Training:
+    training = Training(make_network(), Plan(), 4, folder)
     training.resume()
     while training.step < until:
         torch.manual_seed(training.step)
-        pixels, labels = torch.rand(8, 3, 2 * PATCH_PX, 2 * PATCH_PX), torch.tensor([0, 1, 2, 3, 4, 5, -1, -1])
-        training.advance(Batch(pixels, labels, None))
+        labels = torch.arange(2 * PARTS) % 10
+        labels[:PARTS] = -1
+        training.advance(Batch(enlarge(torch.rand(2 * PARTS, 3, 32, 32)), labels))
         training.save()
     return training
 
 
 @pytest.fixture
-def threads() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """One thread of torch adds in one order."""
     count = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(count)
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("one_thread")
 def test_resumed_training_ends_where_training_without_a_break_does(tmp_path: Path) -> None:
-    plan = Plan(steps=6, falling_steps=3)
     (tmp_path / "once").mkdir()
     (tmp_path / "twice").mkdir()
-    without_break = train(tmp_path / "once", plan, 6)
+    without_break = train(tmp_path / "once", 4)
 
-    train(tmp_path / "twice", plan, 4)
-    resumed = train(tmp_path / "twice", plan, 6)
+    train(tmp_path / "twice", 2)
+    resumed = train(tmp_path / "twice", 4)
 
-    torch.testing.assert_close(resumed.average, without_break.average)
-
-
-@pytest.mark.usefixtures("threads")
-def test_a_longer_plan_goes_on_from_where_the_rate_began_to_fall(tmp_path: Path) -> None:
-    train(tmp_path, Plan(steps=6, falling_steps=2), 6)
-
-    longer = Training(make_network(), Plan(steps=20, falling_steps=2), tmp_path)
-    longer.resume()
-
-    assert longer.step == 4
+    torch.testing.assert_close(resumed.network.state_dict(), without_break.network.state_dict())

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
-STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-"""The values of DINOv2's training, which the image processor uses too."""
+MEAN, STD = 0.5, 0.5
+"""The values of the detector's training, which the image processor uses too."""
 
 BLUR_PX = 7
+SHIFT_PX = 2
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -23,30 +23,46 @@ def normalize(images: Tensor) -> Tensor:
     return (images - MEAN) / STD
 
 
-def augment(images: Tensor, side_px: int, *, smallest_crop: float) -> Tensor:
-    """Turn uint8 images (B, 3, h, w) into varied ones of side `side_px`, with colors from 0 to 1."""
-    varied = _jitter_colors(_crop(images.float() / 255, side_px, smallest_crop))
+def augment(images: Tensor, *, smallest_crop: float) -> Tensor:
+    """Turn uint8 images (B, 3, side, side) into varied ones with colors from 0 to 1."""
+    varied = _jitter_colors(_crop(images.float() / 255, smallest_crop))
     varied = _blur(varied, share=0.12)
     varied = _add_noise(varied, share=0.06).clamp_(0, 1)
     return _recompress(varied, share=0.1)
 
 
-def vary_slightly(images: Tensor, side_px: int) -> Tensor:
-    """Turn uint8 images (B, 3, h, w) into ones of side `side_px` that are only mirrored and shifted a little."""
-    b = len(images)
-    size, mirror = _uniform(b, 0.9, 1), torch.where(torch.rand(b) < 0.5, -1.0, 1.0)
-    x, y, zero = (1 - size) * _uniform(b, -1, 1), (1 - size) * _uniform(b, -1, 1), torch.zeros(b)
-    theta = torch.stack([size * mirror, zero, x, zero, size, y], 1).view(b, 2, 3)
-    grid = F.affine_grid(theta, [b, 3, side_px, side_px], align_corners=False)
-    sampled = F.grid_sample(images.float() / 255, grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return sampled.clamp_(0, 1)
+def mirror(images: Tensor, is_mirrored: Tensor) -> Tensor:
+    """Mirror those images (B, 3, h, w) for which `is_mirrored` (B,) is true."""
+    return torch.where(is_mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def shift(images: Tensor) -> Tensor:
+    """Shift images (B, 3, side, side) by up to 2 px; what comes in at the edge is the image's reflection."""
+    b, _, side, _ = images.shape
+    padded = F.pad(images.float(), [SHIFT_PX] * 4, mode="reflect").to(images.dtype)
+    y, x = torch.randint(0, 2 * SHIFT_PX + 1, (2, b, 1)) + torch.arange(side)
+    return padded[torch.arange(b)[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def sharpen(images: Tensor, may_be: Tensor, share: float) -> Tensor:
+    """Sharpen a share of those images (B, 3, h, w) for which `may_be` (B,) is true, and give them fine noise.
+
+    Training images have 32 px, so enlarged ones lack the details that photos have at the network's side.
+    """
+    chosen = may_be & (torch.rand(len(images)) < share)
+    count = int(chosen.sum())
+    smooth = F.avg_pool2d(F.pad(images[chosen], [1] * 4, mode="replicate"), 3, 1)
+    strength, noise = (_uniform(count, low, high).view(-1, 1, 1, 1) for low, high in ((0.5, 3), (0, 0.04)))
+    sharp = images[chosen] + strength * (images[chosen] - smooth)
+    images[chosen] = (sharp + noise * torch.randn_like(sharp)).clamp_(0, 1)
+    return images
 
 
 def _uniform(count: int, low: float, high: float) -> Tensor:
     return torch.empty(count).uniform_(low, high)
 
 
-def _crop(images: Tensor, side_px: int, smallest_crop: float) -> Tensor:
+def _crop(images: Tensor, smallest_crop: float) -> Tensor:
     """Crop at random, mirror half of the images, turn a few, and give one in eight a border."""
     b = len(images)
     side = _uniform(b, smallest_crop, 1).sqrt()
@@ -57,12 +73,12 @@ def _crop(images: Tensor, side_px: int, smallest_crop: float) -> Tensor:
     high = torch.where(zoomed_out, _uniform(b, 1, 1.7), high)
     x = (1 - wide).abs() * _uniform(b, -1, 1)
     y = (1 - high).abs() * _uniform(b, -1, 1)
-    mirror = torch.where(torch.rand(b) < 0.5, -1.0, 1.0)
+    sign = torch.where(torch.rand(b) < 0.5, -1.0, 1.0)
     angle = torch.where(torch.rand(b) < 0.2, _uniform(b, -0.3, 0.3), torch.zeros(b))
     theta = torch.stack(
-        [wide * mirror * angle.cos(), -high * angle.sin(), x, wide * mirror * angle.sin(), high * angle.cos(), y], 1
+        [wide * sign * angle.cos(), -high * angle.sin(), x, wide * sign * angle.sin(), high * angle.cos(), y], 1
     ).view(b, 2, 3)
-    grid = F.affine_grid(theta, [b, 3, side_px, side_px], align_corners=False)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     mode = "bicubic" if torch.rand(()) < 0.5 else "bilinear"
     padding = "reflection" if torch.rand(()) < 0.5 else "border"
     sampled = F.grid_sample(images, grid, mode=mode, padding_mode=padding, align_corners=False)

