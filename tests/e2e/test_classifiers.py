@@ -308,4 +308,5 @@ def test_answers_are_the_same_after_a_restart_of_everything(
         redis.delete(keys.result(image_digest(image)), keys.embedding(image_digest(image)))
 
     assert client.get("/classifiers/textiles").json() == textiles
-    assert ask(client, images) == [pytest.approx(answer, abs=1e-6) for answer in before]
+    # A model rounds otherwise if other images are in the batch.
+    assert ask(client, images) == [pytest.approx(answer, abs=1e-4) for answer in before]
