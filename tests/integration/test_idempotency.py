@@ -68,13 +68,6 @@ async def test_one_of_many_at_once_is_accepted_and_the_others_wait_or_get_its_jo
         await intakes[0].send("another body")
 
 
-async def test_claim_is_kept_in_the_compact_form_of_redis(client: Redis) -> None:
-    await Intake(client).send("f" * 64)
-
-    [claim] = await client.keys("analysis_idempotency:*")
-    assert max(map(len, await client.hvals(claim))) <= 64
-
-
 async def test_key_is_free_after_a_failure_and_kept_if_the_job_exists(client: Redis) -> None:
     intake = Intake(client)
     intake.fails_before = True

@@ -74,7 +74,7 @@ class Idempotency:
         # The draft defines a quoted string; many clients omit the quotes.
         text = text[1:-1] if len(text) > 2 and text[0] == text[-1] == '"' else text
         key = keys.idempotency(caller(request, owner), sha256(text.encode()).hexdigest())
-        claim, mine = Claim(uuid4(), key), await fingerprint()
+        claim, mine = Claim(uuid4(), key), f"{work}{await fingerprint()}"
         call = limits.claim_key(key, fingerprint=mine, work_id=str(claim.id), work=work, busy_s=self._busy_s * rounds)
         match found := await run_script(self._redis, call):
             case b"other":

@@ -4,7 +4,7 @@
 -- KEYS
 --   1 claim  the claim of the key
 -- ARGV
---   1 fingerprint  of the request, 64 bytes at most: a longer field doubles the memory of the claim
+--   1 fingerprint  of the request
 --   2 id           of the job or batch that the request will create
 --   3 work         prefix of the key of a job or batch
 --   4 busy         seconds that accepting the request can take
@@ -24,13 +24,11 @@ local function exists(prefix, work_id)
 end
 local kept = redis.call('HMGET', KEYS[1], 'fingerprint', 'id', 'claimed_s', 'work', 'busy_s')
 if kept[1] then
-  -- The earlier request may be of another kind than this one. In claims of the release before, the fingerprint begins
-  -- with the kind.
+  -- The earlier request may be of another kind than this one. The claims of the release before do not say.
   local is_done = exists(kept[4] or work, kept[2])
   -- The clock may have been set back: a claim from the future is not kept until then.
   if is_done or math.abs(now - kept[3]) < tonumber(kept[5] or busy) then
-    local is_same = kept[4] == work and kept[1] == fingerprint or kept[1] == work .. fingerprint
-    if not is_same then return 'other' end
+    if kept[1] ~= fingerprint then return 'other' end
     return is_done and kept[2] or 'busy'
   end
 end
