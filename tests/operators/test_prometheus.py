@@ -29,11 +29,10 @@ COUNTED = {
         ("invalid_base64",): 2,
         ("rate_limited",): 2,
     },
-    "sum by (outcome, code) (image_analysis_jobs_total)": {
-        ("completed",): 2,
-        ("corrupt_image", "failed"): 2,
-        ("image_expired", "failed"): 0,
-        ("job_lost", "failed"): 0,
+    "sum by (outcome, code) (image_analysis_jobs_total) > 0": {("completed",): 2, ("corrupt_image", "failed"): 2},
+    'sum by (outcome) (image_analysis_jobs_total{code=~"image_expired|internal_error|job_.+|worker_lost"})': {
+        ("failed",): 0,
+        ("retried",): 0,
     },
     "sum(image_analysis_batch_jobs_sum)": {(): 2},
 }
