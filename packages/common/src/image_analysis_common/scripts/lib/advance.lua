@@ -11,7 +11,7 @@ local function advance(record, fields, ttl)
   local status, history, webhook_url, follows, counted, claim =
     unpack(redis.call('HMGET', record, 'status', 'history', 'webhook_url', 'follows', 'counted', 'claim'))
   if status ~= 'PENDING' and status ~= 'PROCESSING' then return end
-  local has_changed = status ~= fields[2]
+  local has_changed, job_id = status ~= fields[2], string.match(record, '[^:]+$')
   if has_changed then
     redis.call('HSET', record, 'history', (history or status) .. ' ' .. fields[2], unpack(fields))
   else
@@ -19,13 +19,13 @@ local function advance(record, fields, ttl)
   end
   if ttl ~= '' then
     redis.call('EXPIRE', record, ttl)
-    bind_claim(claim, string.match(record, '[^:]+$'))
+    bind_claim(claim, job_id)
   end
   if has_changed then
-    redis.call('PUBLISH', KEY.changes, string.match(record, '[^:]+$'))
+    redis.call('PUBLISH', KEY.changes, job_id)
     if fields[2] ~= 'PENDING' and fields[2] ~= 'PROCESSING' then
       if webhook_url then schedule(record) end
-      if follows and counted then redis.call('ZREM', counted, string.match(record, '[^:]+$')) end
+      if follows and counted then redis.call('ZREM', counted, job_id) end
     end
   end
   return true
