@@ -17,13 +17,13 @@ from image_analysis_common import keys
 from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.images import image_digest
 from image_analysis_common.job_errors import CorruptImage
-from image_analysis_common.models import JobStatus, ModelAnnouncement
+from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
-from support.announcements import MODEL
+from support.announcements import MODEL, make_announcement
 from support.direct import QUEUE, DirectQueue, read, registries, take
 from support.replies import raw
 from support.samples import make_png
@@ -32,16 +32,7 @@ from support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-ANNOUNCEMENT = ModelAnnouncement(
-    model=MODEL.model_copy(update={"id": "m"}),
-    labels=["cat"],
-    accuracy=None,
-    device="cpu",
-    dtype="float32",
-    max_batch_size=1,
-    inference_ms=1,
-    function_to_apply="softmax",
-)
+ANNOUNCEMENT = make_announcement(MODEL.model_copy(update={"id": "m"}))
 
 
 @pytest.fixture

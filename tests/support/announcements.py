@@ -26,15 +26,10 @@ def make_result(count: int = TOP_K, model: ModelRef = MODEL) -> AnalysisResult:
     return AnalysisResult(label="l0", confidence=0.5, predictions=predictions, model=model)
 
 
-async def announce(
-    redis: Redis,
-    model: ModelRef = MODEL,
-    task: Task = "image-classification",
-    *,
-    embeds: bool = True,
-    trains: bool = True,
-) -> None:
-    announcement = ModelAnnouncement(
+def make_announcement(
+    model: ModelRef = MODEL, task: Task = "image-classification", *, embeds: bool = True, trains: bool = True
+) -> ModelAnnouncement:
+    return ModelAnnouncement(
         model=model,
         labels=["cat"] if task != ZERO_SHOT else [],
         accuracy=None,
@@ -47,6 +42,17 @@ async def announce(
         embeds=embeds,
         trains=trains,
     )
+
+
+async def announce(
+    redis: Redis,
+    model: ModelRef = MODEL,
+    task: Task = "image-classification",
+    *,
+    embeds: bool = True,
+    trains: bool = True,
+) -> None:
+    announcement = make_announcement(model, task, embeds=embeds, trains=trains)
     await redis.set(keys.announcement(model.id), announcement.model_dump_json(), ex=60)
 
 
