@@ -78,7 +78,7 @@ class TorchNetwork:
         """Move a model to its device; `compiler` is a backend of `torch.compile`."""
         self._tensors = Tensors(preparation, precision)
         network: torch.nn.Module = model.eval()
-        network.to(self._tensors.device, self._tensors.dtype).to(memory_format=LAYOUT)  # type: ignore[call-overload]
+        network.to(self._tensors.device, self._tensors.dtype, memory_format=LAYOUT)  # type: ignore[call-overload]
         self._passages: list[Passage] = []
         self._classifiers: int | None = None
         for layer in network.modules():
