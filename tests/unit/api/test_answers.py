@@ -152,12 +152,18 @@ async def test_document_repeats_every_list_of_texts_in_a_form(document: dict[str
     assert content["encoding"] == {name: {"style": "form", "explode": True} for name in lists - files}
 
 
-ACCEPTED_TYPES = ("application/json", "multipart/form-data", "image/*", "application/octet-stream")
+JSON_OR_FORM = ["application/json", "multipart/form-data"]
 
 
-@pytest.mark.parametrize("path", ["/analyze-image", "/analyze-images"])
+@pytest.mark.parametrize(
+    ("path", "accepted"),
+    [
+        ("/analyze-image", [*JSON_OR_FORM, "image/*", "application/octet-stream"]),
+        ("/analyze-images", JSON_OR_FORM),
+    ],
+)
 async def test_documents_example_of_an_unsupported_body_is_the_answer_to_one(
-    client: httpx.AsyncClient, document: dict[str, Any], path: str
+    client: httpx.AsyncClient, document: dict[str, Any], path: str, accepted: list[str]
 ) -> None:
     content = document["paths"][path]["post"]["responses"]["415"]["content"]["application/problem+json"]
 
@@ -165,7 +171,7 @@ async def test_documents_example_of_an_unsupported_body_is_the_answer_to_one(
 
     [example] = content["examples"].values()
     assert answer.json()["detail"] == example["value"]["detail"]
-    assert all(kind in example["value"]["detail"] for kind in ACCEPTED_TYPES)
+    assert re.findall(r"[a-z]+/[a-z*-]+", example["value"]["detail"]) == accepted
 
 
 async def test_documents_base64_example_works_when_pasted(client: httpx.AsyncClient, document: dict[str, Any]) -> None:

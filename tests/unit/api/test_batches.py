@@ -184,7 +184,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "an image": (
         {"content": IMAGES[0], "headers": {"Content-Type": "image/png"}},
         415,
-        "Set the Content-Type to application/json, multipart/form-data,",
+        "Set the Content-Type to application/json or multipart/form-data.",
     ),
     "too many": ({"json": body_of([IMAGES[0]] * 5)}, 413, "A batch may have 4 images, and this one has 5"),
     "too many files": ({"files": [("file", IMAGES[0])] * 5}, 400, "too many parts named file: send at most 4"),

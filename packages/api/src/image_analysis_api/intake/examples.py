@@ -15,9 +15,15 @@ from image_analysis_api.intake.offload import run
 from image_analysis_api.intake.reading import BodyLimits, read_body
 from image_analysis_api.intake.schemas import FIELD_RULES, PLAIN_NAME, Options, WebhookUrl
 from image_analysis_api.intake.structure import check_structure
-from image_analysis_api.intake.submissions import JSON_OVERHEAD_BYTES, Submission, content_type, parse_fields
+from image_analysis_api.intake.submissions import (
+    JSON_OVERHEAD_BYTES,
+    JsonOrFormRequired,
+    Submission,
+    content_type,
+    parse_fields,
+)
 from image_analysis_common.classifiers import EXAMPLES_OF_LABEL, LABELS, NONE_OF_THESE
-from image_analysis_common.errors import BatchTooLarge, RequestError, UnsupportedMediaType
+from image_analysis_common.errors import BatchTooLarge, RequestError
 from image_analysis_common.images import image_digest
 
 MAX_EXAMPLES = (LABELS.stop - 1) * (EXAMPLES_OF_LABEL.stop - 1)
@@ -121,7 +127,7 @@ async def read_examples(request: Request, limits: BodyLimits, max_images: int) -
     Raises:
         ImageTooLarge: the body is longer than the largest batch needs; the rest is not read.
         BatchTooLarge: there are more than `max_images` images, besides those that are only named.
-        UnsupportedMediaType: it is neither JSON nor a form.
+        JsonOrFormRequired: it is neither JSON nor a form.
         RequestError: something else is wrong with the request as a whole.
     """
     header, kind = content_type(request)
@@ -156,7 +162,7 @@ async def _read_json(
     if not body:
         raise RequestError(EMPTY_BODY)
     if kind != "application/json":
-        raise UnsupportedMediaType("Set the Content-Type to application/json or multipart/form-data.")
+        raise JsonOrFormRequired
     asked = await run(_parse, body, size_bytes=len(body))
     given = {name: getattr(asked, name) for name in TrainingOptions.model_fields}
     options = query.model_copy(update={name: value for name, value in given.items() if value is not None})

@@ -50,6 +50,12 @@ IMAGE_SIGNATURE = re.compile(rb"\x89PNG|\xff\xd8\xff|GIF8|BM|RIFF....WEBP|....ft
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
+class JsonOrFormRequired(UnsupportedMediaType):
+    """The body is neither JSON nor a form, where the call reads nothing else."""
+
+    sentence = "Set the Content-Type to application/json or multipart/form-data."
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """One image: as bytes, in base64 or by URL. Exactly one of the three is set."""
@@ -109,7 +115,7 @@ async def read_batch(request: Request, limits: BodyLimits, max_images: int) -> l
     Raises:
         ImageTooLarge: the body is longer than the largest batch needs; the rest is not read.
         BatchTooLarge: there are more than `max_images`.
-        UnsupportedMediaType: it is neither JSON nor a form.
+        JsonOrFormRequired: it is neither JSON nor a form.
         RequestError: something else is wrong with the request as a whole.
     """
     header, kind = content_type(request)
@@ -155,7 +161,7 @@ async def read_json(
     if not body:
         raise RequestError(empty)
     if kind != "application/json":
-        raise UnsupportedMediaType
+        raise JsonOrFormRequired if body_type is AnalyzeImagesRequest else UnsupportedMediaType
     return await run(parse_json, body_type, body, size_bytes=len(body))
 
 

@@ -6,7 +6,7 @@ from fastapi import Request, Response, status
 
 from image_analysis_api.access.admission import caller
 from image_analysis_api.intake.reading import BodyLimits
-from image_analysis_api.intake.submissions import read_batch
+from image_analysis_api.intake.submissions import JsonOrFormRequired, read_batch
 from image_analysis_api.jobs.batches import MAX_FETCHES, fingerprint, parse_batch_id
 from image_analysis_api.openapi.bodies import ANALYZE_IMAGES_BODY, OPTION_PARAMETERS
 from image_analysis_api.openapi.document import IDEMPOTENCY_KEY, describe_errors
@@ -43,7 +43,7 @@ router = HeadRouter(tags=["analysis"])
             "description": "Images are in the queue",
             "headers": BATCH_HEADERS,
         },
-        **describe_errors(*SUBMISSION_ERRORS, BatchTooLarge),
+        **describe_errors(*SUBMISSION_ERRORS, BatchTooLarge, JsonOrFormRequired),
     },
     openapi_extra={"requestBody": ANALYZE_IMAGES_BODY, "parameters": [*OPTION_PARAMETERS, IDEMPOTENCY_KEY]},
 )

@@ -8,6 +8,7 @@ from fastapi import Path, Request, Response, status
 from image_analysis_api.access.admission import caller
 from image_analysis_api.intake.examples import read_examples
 from image_analysis_api.intake.reading import BodyLimits
+from image_analysis_api.intake.submissions import JsonOrFormRequired
 from image_analysis_api.jobs.batches import MAX_FETCHES
 from image_analysis_api.jobs.training import Caller
 from image_analysis_api.openapi.document import IDEMPOTENCY_KEY, describe_errors
@@ -60,6 +61,7 @@ Name = Annotated[
 ]
 TRAINING_ERRORS = (
     *IMAGE_ERRORS,
+    JsonOrFormRequired,
     InvalidClassifierName,
     BatchTooLarge,
     InvalidBase64,
