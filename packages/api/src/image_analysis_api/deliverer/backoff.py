@@ -13,11 +13,12 @@ FIRST_S, FACTOR, LONGEST_S = 1.0, 4.0, 3600.0
 def choose_delay_s(attempts: int, retry_after: str = "") -> float:
     """Choose the time until the next attempt, from the number of attempts so far.
 
-    A longer `Retry-After` is respected, up to an hour. The time varies by up to 20 %, so that deliveries that failed
-    together are not retried together.
+    A longer `Retry-After` is respected, up to an hour. The time varies by 20 %, so that deliveries that failed together
+    are not retried together; but none comes before its `Retry-After`.
     """
     delay_s: float = min(FIRST_S * FACTOR ** min(attempts - 1, 10), LONGEST_S)
-    return max(delay_s, min(_read_s(retry_after), LONGEST_S)) * uniform(0.8, 1.2)  # noqa: S311
+    asked_s = min(_read_s(retry_after), LONGEST_S)
+    return max(delay_s * uniform(0.8, 1.2), asked_s * uniform(1, 1.2))  # noqa: S311
 
 
 def _read_s(retry_after: str) -> float:
