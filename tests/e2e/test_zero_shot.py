@@ -129,8 +129,8 @@ def test_question_that_does_not_fit_shows_what_to_do_in_the_client_of_hugging_fa
     with pytest.raises(HfHubHTTPError) as labels:
         InferenceClient(f"{stack.api_url}/models/vit-tiny-cifar10").zero_shot_image_classification(CHELSEA, LABELS)
 
-    assert f"{MODEL} has no labels of its own: send `labels` for it to choose from." in str(no_labels.value)
-    assert "vit-tiny-cifar10 has labels of its own: leave out `labels`" in str(labels.value)
+    assert f"{MODEL} has no labels of its own: send some for it to choose from." in str(no_labels.value)
+    assert "vit-tiny-cifar10 has labels of its own: leave them out" in str(labels.value)
     assert [error.value.response.status_code for error in (no_labels, labels)] == [400, 400]
 
 
@@ -158,8 +158,8 @@ def test_command_line_asks_and_says_what_is_missing(stack: Stack) -> None:
     assert (asked.returncode, missing.returncode, foreign.returncode) == (0, 2, 2)
     row = json.loads(asked.stdout)
     assert {found["label"] for found in row["result"]["predictions"]} == {"a cat", "a dog"}
-    assert f"{MODEL} has no labels of its own: send `labels`" in missing.stderr
-    assert "vit-tiny-cifar10 has labels of its own: leave out `labels`" in foreign.stderr
+    assert f"{MODEL} has no labels of its own: send some" in missing.stderr
+    assert "vit-tiny-cifar10 has labels of its own: leave them out" in foreign.stderr
 
 
 def test_classifier_is_trained_on_the_embeddings_of_the_image_tower(client: httpx.Client) -> None:

@@ -174,7 +174,7 @@ def test_job_without_labels_fails_with_what_to_do(ask: Ask, finish: Finish, metr
     assert record.status is JobStatus.FAILED
     assert (record.error.code, record.error.detail) == (
         "labels_required",
-        "tiny-clip has no labels of its own: send `labels` for it to choose from.",
+        "tiny-clip has no labels of its own: send some for it to choose from.",
     )
 
 
@@ -187,7 +187,7 @@ def test_question_to_a_model_with_labels_fails_with_what_to_do(
     assert record.status is JobStatus.FAILED
     assert (record.error.code, record.error.detail) == (
         "labels_not_supported",
-        "vit-tiny-cifar10 has labels of its own: leave out `labels`, or name a zero-shot model.",
+        "vit-tiny-cifar10 has labels of its own: leave them out, or name a zero-shot model.",
     )
 
 

@@ -231,13 +231,13 @@ FITTING: dict[str, tuple[Task, dict[str, Any], str, str]] = {
         "image-classification",
         {"labels": CAT},
         "labels_not_supported",
-        f"{MODEL.id} has labels of its own: leave out `labels`, or name a zero-shot model.",
+        f"{MODEL.id} has labels of its own: leave them out, or name a zero-shot model.",
     ),
     "zero-shot": (
         ZERO_SHOT,
         {},
         "labels_required",
-        f"{MODEL.id} has no labels of its own: send `labels` for it to choose from.",
+        f"{MODEL.id} has no labels of its own: send some for it to choose from.",
     ),
 }
 

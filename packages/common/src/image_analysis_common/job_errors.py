@@ -67,7 +67,7 @@ class LabelsNotSupported(JobError):
     """The request brings labels, and the model has its own."""
 
     status, code = 400, "labels_not_supported"
-    sentence = "{model} has labels of its own: leave out `labels`, or name a zero-shot model."
+    sentence = "{model} has labels of its own: leave them out, or name a zero-shot model."
     example: ClassVar[Mapping[str, Any]] = {"model": "vit-tiny-cifar10"}
 
 
@@ -75,7 +75,7 @@ class LabelsRequired(JobError):
     """The model is a zero-shot model, which has no labels of its own, and the request brings none."""
 
     status, code = 400, "labels_required"
-    sentence = "{model} has no labels of its own: send `labels` for it to choose from."
+    sentence = "{model} has no labels of its own: send some for it to choose from."
     example: ClassVar[Mapping[str, Any]] = {"model": "clip-vit-base-patch32"}
 
 
