@@ -75,10 +75,12 @@ class AnalysisStatus(Answer):
         None, description="Only of a training that is COMPLETED: the classifier", exclude_if=_is_none
     )
     error: JobFailure | None = Field(None, description="Set when status is FAILED")
-    cached: bool = Field(False, description="Whether the result came from the cache")
+    cached: bool = Field(
+        False, description="Whether the result, or the embedding that it is made from, came from the cache"
+    )
     processing_time_ms: float | None = Field(
         None,
-        description="Time from the worker's first touch to the result, in milliseconds; the first run's if cached",
+        description="Time from the worker's first touch to the result in milliseconds; the first run's if cached",
     )
     queue_position: int | None = Field(
         None,

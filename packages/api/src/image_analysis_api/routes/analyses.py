@@ -155,10 +155,10 @@ async def cancel_analysis(
 ) -> AnalysisStatus | Response:
     """Cancel a job that has not ended; forget one that has.
 
-    A waiting job leaves the queue, together with its image. A running job ends as CANCELLED, and its result is dropped.
-    An ended job is forgotten, and so is the cached result of its image, unless another job was answered with it.
-    Other jobs with the same image get their answer in any case. Cancelling twice changes nothing more; a forgotten job
-    is a 404.
+    A waiting job leaves the queue, together with its image, unless other jobs wait for the same image. A running job
+    ends as CANCELLED, and its result is dropped. An ended job is forgotten, and so is the cached result of its
+    image, unless another job was answered with it. Other jobs with the same image get their answer in any case.
+    Cancelling twice changes nothing more; a forgotten job is a 404.
     """
     identifier = parse_job_id(job_id)
     match await services.cancellation.cancel(identifier, owner):
