@@ -187,7 +187,7 @@ def test_best_five_labels_are_the_answer(model: ZeroShotEngine, pipe: Pipeline) 
 def test_announcement_names_the_task_and_no_labels(folder: Path, model: ZeroShotEngine) -> None:
     announced = model.warm_up()
 
-    assert (announced.task, announced.labels) == ("zero-shot-image-classification", [])
+    assert (announced.task, announced.labels, announced.embeds) == ("zero-shot-image-classification", [], True)
     assert announced.function_to_apply == ("softmax" if folder.name == "clip" else "sigmoid")
     assert (announced.backend, announced.dtype) == ("torch", "float32")
 

@@ -17,7 +17,7 @@ from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
-from image_analysis_common.models import ImageEmbedding, JobStatus, ModelAnnouncement, Question
+from image_analysis_common.models import ImageEmbedding, JobStatus, Question
 from image_analysis_common.records import JobRecord
 from image_analysis_common.settings import BUNDLED_MODEL
 from support.api_processes import WORKER, run_service
@@ -49,7 +49,7 @@ def metrics_url(redis_of_module: Redis, redis_url: str, tmp_path_factory: pytest
 def ask(redis_url: str) -> Ask:
     """Queue an image with a question as the API does, and return the job's ID."""
 
-    def ask(image: bytes, question: Question | None, model: str = MODEL, **options: int) -> str:
+    def ask(image: bytes, question: Question, model: str = MODEL, **options: int) -> str:
         async def enqueue() -> str:
             record = JobRecord(status=JobStatus.PENDING, image_hash=image_digest(image), question=question, **options)
             async with connect(redis_url) as client:
@@ -78,13 +78,6 @@ def finish(redis_of_module: Redis, metrics_url: str) -> Finish:
 
 def tower_runs(metrics_url: str) -> float:
     return values(scrape(metrics_url), "worker_embeddings_total").get(("tower",), 0)
-
-
-def test_worker_announces_a_zero_shot_model(redis_of_module: Redis, metrics_url: str) -> None:
-    announced = ModelAnnouncement.model_validate_json(raw(redis_of_module.get(keys.announcement(MODEL))))
-
-    assert (announced.task, announced.labels) == ("zero-shot-image-classification", [])
-    assert (announced.function_to_apply, announced.embeds) == ("softmax", True)
 
 
 def test_second_question_about_an_image_takes_no_run_of_the_tower(
@@ -165,17 +158,6 @@ def test_top_k_asks_for_more_labels(ask: Ask, finish: Finish, metrics_url: str) 
 
     assert record.answer is not None
     assert len(record.answer.predictions) == 7
-
-
-def test_job_without_labels_fails_with_what_to_do(ask: Ask, finish: Finish, metrics_url: str) -> None:
-    record = finish(ask(make_png(7), None))
-
-    assert record.error is not None
-    assert record.status is JobStatus.FAILED
-    assert (record.error.code, record.error.detail) == (
-        "labels_required",
-        "tiny-clip has no labels of its own: send some for it to choose from.",
-    )
 
 
 def test_question_to_a_model_with_labels_fails_with_what_to_do(
