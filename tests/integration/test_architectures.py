@@ -14,12 +14,9 @@ from transformers import pipeline
 from image_analysis_common.job_errors import JobError
 from image_analysis_worker.decoding.decoder import Decoder
 from image_analysis_worker.decoding.process import MEMORY_BASE_BYTES, MEMORY_BYTES_PER_PIXEL
-from image_analysis_worker.engines.checkpoint import find_checkpoint
-from image_analysis_worker.engines.engine import Engine
-from image_analysis_worker.engines.load import load_engine
-from image_analysis_worker.settings import WorkerSettings
 from support.bombs import BOMBS, LIMIT_PX, narrow_png
 from support.checkpoints import ARCHITECTURES, make_checkpoint
+from support.engines import load
 from support.memory import forget_peak, peak_bytes, resident_bytes
 from support.samples import CHELSEA, encode, make_image
 
@@ -42,10 +39,6 @@ PARAMETERS: dict[str, tuple[str, dict[str, Any]]] = {
     "no resize, crop": ("clip", {"do_resize": False, "crop_size": SQUARE}),
     "no resize": ("resnet", {"do_resize": False}),
 }
-
-
-def load(folder: Path, **settings: Any) -> Engine:
-    return load_engine(find_checkpoint(str(folder)), WorkerSettings(**settings))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -12,9 +12,7 @@ from safetensors.torch import load_file, save_file
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.decoder import Pixels
 from image_analysis_worker.engines.checkpoint import BUNDLED_FOLDER, Checkpoint, find_checkpoint
-from image_analysis_worker.engines.engine import Engine
-from image_analysis_worker.engines.load import load_engine
-from image_analysis_worker.settings import WorkerSettings
+from support.engines import configure, load
 
 CARD = """---
 model-index:
@@ -31,15 +29,6 @@ ZEROS = Pixels((3, 32, 32), bytearray(3 * 32 * 32))
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(copytree(BUNDLED_FOLDER, tmp_path / "model", ignore=ignore_patterns("openvino")))
-
-
-def configure(folder: Path, **fields: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
-def load(folder: Path) -> Engine:
-    return load_engine(find_checkpoint(str(folder)), WorkerSettings())
 
 
 def test_model_without_a_classification_head_is_refused(folder: Path) -> None:

@@ -8,7 +8,6 @@ import sys
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -29,7 +28,7 @@ from image_analysis_worker.engines.images import cut_photos
 from image_analysis_worker.optimize import optimize
 from support.checkpoints import make_checkpoint
 from support.direct import DirectQueue
-from support.engines import classify, load
+from support.engines import classify, configure, load
 from support.replies import raw, read_record
 from support.samples import CHELSEA, encode, make_image
 from support.waiting import PATIENCE_S, wait_until
@@ -80,11 +79,6 @@ def test_model_that_takes_any_sides_is_served_with_the_pipelines_own_answer(tmp_
     folder = make_checkpoint(tmp_path / "pets", "resnet", do_resize=False)
 
     check_equal(folder, folder)
-
-
-def configure(folder: Path, **fields: Any) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 @pytest.mark.parametrize("kind", ["multi-label", "float16", "sharded"])

@@ -1,5 +1,6 @@
 """Checkpoints on chosen engines, what they answer, and the embeddings that they give."""
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,12 @@ from image_analysis_worker.settings import WorkerSettings
 
 def load(folder: Path | str, **settings: Any) -> Engine:
     return load_engine(find_checkpoint(str(folder)), WorkerSettings(**settings))
+
+
+def configure(folder: Path, **fields: object) -> None:
+    """Set fields of a checkpoint's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def classify(model: Engine, images: Sequence[bytes]) -> list[dict[str, float]]:
