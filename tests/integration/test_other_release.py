@@ -9,19 +9,16 @@ from redis import Redis
 from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
-from image_analysis_common.models import JobStatus, ModelAnnouncement
+from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from image_analysis_worker.rq.maintenance import Maintenance
-from support.direct import DirectQueue
-from support.steps import MODEL
+from support.announcements import make_announcement
+from support.direct import QUEUE, DirectQueue
 from support.waiting import wait_until
 
-QUEUE_KEY = "rq:queue:analysis-m"
-ANNOUNCEMENT = ModelAnnouncement(
-    model=MODEL, labels=["cat"], accuracy=None, device="cpu", dtype="float32", max_batch_size=1, inference_ms=1
-)
+QUEUE_KEY = f"rq:queue:{QUEUE}"
 
 
 def submit(redis_url: str, count: int) -> list[str]:
@@ -53,7 +50,7 @@ def test_unreadable_job_stays_in_the_queue_and_the_others_are_taken(
     jobs, _ = batch_worker.take(8, wait_s=1, is_alone=True)
 
     def is_back() -> bool:
-        Maintenance(batch_worker, ANNOUNCEMENT).sweep()
+        Maintenance(batch_worker, make_announcement()).sweep()
         return redis.llen(QUEUE_KEY) == 2
 
     wait_until(is_back, "it is in the queue again")
