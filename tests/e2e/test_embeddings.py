@@ -1,4 +1,4 @@
-"""The embedding of an image through every process: the hidden state of the model, cached, in every kind of answer."""
+"""The embedding of an image through every process: the hidden state of the model, cached, and in the clients."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def hidden_state() -> Callable[[bytes], NDArray[np.float32]]:
 
 
 def test_embedding_is_the_models_own_and_of_length_1(
-    client: httpx.Client, ask: Ask, hidden_state: Callable[[bytes], NDArray[np.float32]]
+    client: httpx.Client, hidden_state: Callable[[bytes], NDArray[np.float32]]
 ) -> None:
     images = [CHELSEA.read_bytes(), make_png(901), make_png(902)]
     sent = [("file", image) for image in images]
@@ -86,15 +86,6 @@ def test_image_without_the_option_is_cached_apart(stack: Stack, client: httpx.Cl
         assert isinstance(kept, bytes)
         assert kept == read(first["result"]).tobytes()
         assert 0 < int(redis.ttl(keys.embedding(image_digest(image)))) <= 3600
-
-
-def test_events_end_with_the_embedding(client: httpx.Client) -> None:
-    job_id = client.post("/analyze-image", files={"file": make_png(904)}, params={"embedding": "true"}).json()["job_id"]
-
-    text = client.get(f"/analysis-status/{job_id}/events", timeout=60).text
-
-    last = [line for line in text.splitlines() if line.startswith("data:")][-1]
-    assert len(read(json.loads(last.removeprefix("data:"))["result"])) == DIMENSION
 
 
 def test_python_client_and_command_line_get_the_vector(stack: Stack) -> None:
