@@ -4,14 +4,14 @@ from redis import Redis
 
 from image_analysis_common import keys
 from image_analysis_common.classifiers import Classifier
-from image_analysis_common.models import AnalysisResult, JobFailure, ModelRef, Prediction
+from image_analysis_common.models import AnalysisResult, JobFailure, Prediction
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts.runs import Step
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.jobs.records import Records
+from support.announcements import MODEL
 from support.replies import read_record
 
-MODEL = ModelRef(id=BUNDLED_MODEL, revision="r1", preprocessing="1")
 RESULT = AnalysisResult(label="cat", confidence=0.9, predictions=[Prediction(label="cat", confidence=0.9)], model=MODEL)
 FAILURE = JobFailure(code="corrupt_image", detail="It is damaged.")
 
