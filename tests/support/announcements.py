@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from image_analysis_common import keys
+from image_analysis_common import keys, tasks
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import (
     DEEP_SUFFIX,
@@ -18,6 +18,7 @@ from image_analysis_common.models import (
 from image_analysis_common.settings import BUNDLED_MODEL
 
 MODEL = ModelRef(id=BUNDLED_MODEL, revision="r1", preprocessing="1")
+QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 
 
 def make_result(count: int = TOP_K, model: ModelRef = MODEL) -> AnalysisResult:

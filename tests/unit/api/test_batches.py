@@ -12,12 +12,12 @@ from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.errors import UrlRefused
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from support.announcements import MODEL, announce, cache_result, make_result
+from support.announcements import QUEUE_KEY, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
 from support.replies import read_record
 from support.samples import base64_body, make_png
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.anyio
 
 IMAGES = [make_png(seed) for seed in range(1, 6)]
 URL = "http://images.example/5.png"
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 JSON = {"Content-Type": "application/json"}
 NONE = {"PENDING": 0, "PROCESSING": 0, "COMPLETED": 0, "FAILED": 0, "CANCELLED": 0}
 

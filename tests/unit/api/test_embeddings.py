@@ -11,9 +11,9 @@ from fastapi import FastAPI
 
 from image_analysis_api.intake.schemas import Options
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.models import MAX_DIMENSION, ZERO_SHOT, AnalysisResult, ImageEmbedding
-from support.announcements import MODEL, announce
+from support.announcements import MODEL, QUEUE_KEY, announce
 from support.fakes import MakeApp
 from support.receivers import SECRET
 from support.replies import read_record
@@ -25,7 +25,6 @@ pytestmark = pytest.mark.anyio
 IMAGE = make_png(1)
 PNG = {"Content-Type": "image/png"}
 FILE = {"file": ("cat.png", IMAGE, "image/png")}
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 VECTOR = ImageEmbedding.pack(np.array([0.6, -0.8], "<f4").tobytes())
 WITH_VECTOR = RESULT.model_copy(update={"embedding": VECTOR})
 WAYS: dict[str, tuple[dict[str, Any], bool]] = {

@@ -6,9 +6,9 @@ import httpx
 import pytest
 from fakeredis.aioredis import FakeRedis
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.images import image_digest
-from support.announcements import MODEL
+from support.announcements import QUEUE_KEY
 from support.fakes import FakeFetcher
 from support.replies import read_record
 from support.samples import make_png
@@ -17,7 +17,6 @@ pytestmark = pytest.mark.anyio
 
 IMAGE, OTHER = make_png(1), make_png(2)
 URL = "http://images.example/2.png"
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 EMPTY = dict.fromkeys(("model", "top_k", "min_confidence", "priority", "webhook_url"), "")
 NO_FILE = ("", b"")
 """What a browser sends of an input of files in which none was chosen."""

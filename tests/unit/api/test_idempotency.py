@@ -11,10 +11,10 @@ from fakeredis.aioredis import FakeRedis
 from redis.typing import EncodableT, FieldT
 
 from image_analysis_api.outbound.fetcher import Hold
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.errors import FetchFailed
 from image_analysis_common.models import JobStatus
-from support.announcements import MODEL, announce, cache_result, make_result
+from support.announcements import QUEUE_KEY, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
 from support.samples import base64_body, make_png
 from support.steps import Steps
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.anyio
 IMAGE = make_png(1)
 KEY = {"Idempotency-Key": '"5d2f8a52-order-7"'}
 CLAIM = keys.idempotency("198.51.100.7", sha256(b"5d2f8a52-order-7").hexdigest())
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 URL = "http://x.example/"
 
 

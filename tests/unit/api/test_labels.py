@@ -11,10 +11,10 @@ from fakeredis.aioredis import FakeRedis
 from image_analysis_api.intake.labels import LABELS_RULE, MAX_LABELS_BYTES, TEMPLATE_RULE
 from image_analysis_api.intake.schemas import Options
 from image_analysis_api.intake.submissions import Submission
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import ZERO_SHOT, ModelRef, Question, Task
-from support.announcements import MODEL, announce
+from support.announcements import MODEL, QUEUE_KEY, announce
 from support.replies import read_record
 from support.samples import base64_body, make_png
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.anyio
 IMAGE = make_png(1)
 PNG = {"Content-Type": "image/png"}
 FILE = {"file": ("cat.png", IMAGE, "image/png")}
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 LABELS = ["a cat", "a dog", "größe 🐕"]
 TEMPLATE = "A sketch of {}"
 TEXT = {"labels": "a cat, a dog ,größe 🐕", "hypothesis_template": TEMPLATE}

@@ -9,16 +9,15 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 from prometheus_client import REGISTRY
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from image_analysis_common.scripts import jobs
-from support.announcements import MODEL, announce, cache_result, make_result
+from support.announcements import MODEL, QUEUE_KEY, announce, cache_result, make_result
 from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
 LATE, OTHER = make_png(1), make_png(2)
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 LOOKUP = jobs.find_result(MODEL.id, "0" * 64).script.digest
 
 

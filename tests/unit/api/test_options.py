@@ -10,17 +10,16 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from redis.typing import EncodableT, FieldT
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
-from support.announcements import MODEL, announce, cache_result, make_result
+from support.announcements import QUEUE_KEY, announce, cache_result, make_result
 from support.replies import read_record
 from support.samples import base64_body, make_png
 
 pytestmark = pytest.mark.anyio
 
 IMAGE = make_png(1)
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 OPTIONS = {"top_k": "2", "min_confidence": "0.2", "priority": "high"}
 WAYS: dict[str, dict[str, Any]] = {
     "JSON": {"json": base64_body(IMAGE) | {"top_k": 2.0, "min_confidence": 0.2, "priority": "high"}},

@@ -14,14 +14,13 @@ from fastapi import FastAPI
 from image_analysis_api.waiting.preferences import WAIT
 from image_analysis_common import keys, tasks
 from image_analysis_common.settings import BUNDLED_MODEL
+from support.announcements import QUEUE_KEY
 from support.fakes import MakeApp, MakeClient
 from support.samples import base64_body, make_png
 from support.steps import Steps
 from support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
-
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(BUNDLED_MODEL)}"
 
 
 @pytest.fixture

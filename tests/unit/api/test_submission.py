@@ -15,11 +15,11 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from image_analysis_api.settings import ApiSettings
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.errors import FetchFailed, UrlRefused
 from image_analysis_common.images import FORMATS
 from image_analysis_common.startup import StartupError
-from support.announcements import MODEL, announce, cache_result, make_result
+from support.announcements import MODEL, QUEUE_KEY, announce, cache_result, make_result
 from support.fakes import FakeFetcher, MakeClient
 from support.replies import raw
 from support.samples import base64_body, encode, make_image, make_jpeg, make_png
@@ -27,7 +27,6 @@ from support.samples import base64_body, encode, make_image, make_jpeg, make_png
 pytestmark = pytest.mark.anyio
 
 RESULT = make_result()
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 
 
 DATA_PREFIXES = [

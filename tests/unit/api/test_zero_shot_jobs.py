@@ -9,10 +9,10 @@ import pytest
 from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 
-from image_analysis_common import keys, tasks
+from image_analysis_common import keys
 from image_analysis_common.job_errors import LabelsNotSupported
 from image_analysis_common.models import ZERO_SHOT, JobFailure
-from support.announcements import MODEL, announce
+from support.announcements import MODEL, QUEUE_KEY, announce
 from support.fakes import MakeApp, MakeClient
 from support.receivers import SECRET
 from support.replies import decoded
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.anyio
 
 IMAGE = make_png(1)
 LABELS = ["a cat", "a dog"]
-QUEUE_KEY = f"rq:queue:{tasks.queue_name(MODEL.id)}"
 PATH = f"/models/{MODEL.id}"
 KEY = {"Idempotency-Key": "k1"}
 
