@@ -6,16 +6,10 @@ from threading import Thread, Timer
 import pytest
 
 from image_analysis_common.job_errors import CorruptImage
-from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs import batching
-from image_analysis_worker.jobs.batching import FULL_BATCH_WAIT_S, InFlight, Job
+from image_analysis_worker.jobs.batching import FULL_BATCH_WAIT_S, InFlight
+from support.jobs import make_job
 from support.waiting import PATIENCE_S
-
-
-def make_job(job_id: str, *, attempts_left: int = 3) -> Job:
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    return Job(job_id, "", record, b"image", attempts_left, is_suspect=attempts_left < 3)
 
 
 def test_jobs_in_flight_are_bounded_until_they_end() -> None:

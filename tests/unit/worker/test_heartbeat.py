@@ -7,8 +7,6 @@ from typing import Any, cast
 import pytest
 
 from image_analysis_common.classifiers import Training
-from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
 from image_analysis_worker.jobs.batching import InFlight, Job
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.threads.heartbeat import EXIT_STUCK, Heartbeat
@@ -16,6 +14,7 @@ from image_analysis_worker.threads.shared import Shared
 from image_analysis_worker.threads.trainer import Trainer
 from image_analysis_worker.threads.watchdog import Watchdog
 from support.announcements import MODEL
+from support.jobs import make_job
 
 
 class Ended(Exception):
@@ -42,17 +41,12 @@ class FakeWorker:
         pass
 
 
-def make_job(job_id: str, training: Training | None = None) -> Job:
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64, training=training)
-    return Job(job_id, "", record, b"", 3, is_suspect=False)
-
-
 def test_stuck_worker_gives_back_its_trainings_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def end(code: int) -> None:
         raise Ended(code)
 
     monkeypatch.setattr(os, "_exit", end)
-    stuck, waiting, training = make_job("a"), make_job("b"), make_job("c", Training(name="pets"))
+    stuck, waiting, training = make_job("a"), make_job("b"), make_job("c", training=Training(name="pets"))
     worker, stopping, watchdog = cast(Any, FakeWorker()), Event(), Watchdog(0.01)
     shared = Shared(worker, InFlight(4), Outage(stopping), watchdog, stopping)
     trainer = Trainer(shared, MODEL, limit_s=60)

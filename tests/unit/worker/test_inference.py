@@ -8,9 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from image_analysis_common.models import JobStatus, Prediction
-from image_analysis_common.records import JobRecord
-from image_analysis_worker.classifiers.store import StoredClassifier
+from image_analysis_common.models import Prediction
 from image_analysis_worker.jobs.batching import Embedding, InFlight, Job
 from image_analysis_worker.outage import Outage
 from image_analysis_worker.rq.batch_worker import BatchWorker
@@ -19,8 +17,10 @@ from image_analysis_worker.threads.shared import Shared
 from image_analysis_worker.threads.watchdog import Watchdog
 from support.announcements import MODEL
 from support.classifiers import make_classifier, make_vectors
+from support.jobs import make_job
 
 STORED = make_classifier()
+EMBEDDING = Embedding(make_vectors(["cat"])[0].tobytes(), is_cached=False)
 DAMAGED = {
     "numbers": replace(STORED, head=replace(STORED.head, weights=np.full_like(STORED.head.weights, np.nan))),
     "labels": replace(STORED, about=STORED.about.model_copy(update={"labels": []})),
@@ -42,16 +42,11 @@ class Answers:
         self._in_flight.close()
 
 
-def make_job(job_id: str, classifier: StoredClassifier | None = None) -> Job:
-    ref = classifier and classifier.ref
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64, classifier=ref)
-    embedding = Embedding(make_vectors(["cat"])[0].tobytes(), is_cached=False)
-    return Job(job_id, "", record, b"", 3, is_suspect=False, classifier=classifier, embedding=embedding)
-
-
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_classifier_fails_its_own_job_alone(damage: str) -> None:
-    in_flight, jobs = InFlight(4), [make_job("a", DAMAGED[damage]), make_job("b"), make_job("c", STORED)]
+    classifiers = {"a": DAMAGED[damage], "b": None, "c": STORED}
+    jobs = [make_job(name, classifier=known, embedding=EMBEDDING) for name, known in classifiers.items()]
+    in_flight = InFlight(4)
     in_flight.add(jobs)
     for job in jobs:
         in_flight.mark_ready(job)

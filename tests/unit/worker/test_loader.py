@@ -6,8 +6,6 @@ from typing import Any, cast
 
 import pytest
 
-from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.jobs.batching import InFlight, Job
 from image_analysis_worker.outage import Outage
@@ -15,11 +13,8 @@ from image_analysis_worker.threads.loader import Loader
 from image_analysis_worker.threads.shared import Shared
 from image_analysis_worker.threads.watchdog import Watchdog
 from support.announcements import MODEL
+from support.jobs import make_job
 from support.waiting import PATIENCE_S
-
-
-def make_job(job_id: str) -> Job:
-    return Job(job_id, "", JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64), b"", 3, is_suspect=False)
 
 
 class Parts:

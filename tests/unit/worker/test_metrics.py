@@ -7,10 +7,9 @@ from prometheus_client import REGISTRY
 
 from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import AnalysisResult, JobStatus, ModelRef
-from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.jobs.outcomes import report_end
 from image_analysis_worker.metrics import Stages
+from support.jobs import make_job
 from support.scraping import values
 from support.waiting import wait_until
 
@@ -21,14 +20,6 @@ RESULT = AnalysisResult(
 
 def seconds(stages: Stages) -> dict[str, float]:
     return {stage: value for (stage,), value in values(stages.collect(), "worker_stage_seconds_total").items()}
-
-
-def make_job(outcome: AnalysisResult | Exception | None) -> Job:
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    job = Job("1", "2", record, b"", attempts_left=3, is_suspect=False)
-    if outcome is not None:
-        job.end(outcome)
-    return job
 
 
 def durations() -> float:
@@ -53,16 +44,21 @@ def test_job_counts_once_by_the_end_that_was_written(
     def counts() -> tuple[float, float]:
         return REGISTRY.get_sample_value("image_analysis_jobs_total", labels) or 0, durations()
 
+    job = make_job()
+    if outcome is not None:
+        job.end(outcome)
+
     jobs, ended = counts()
-    report_end(make_job(outcome), status)
+    report_end(job, status)
 
     assert counts() == (jobs + 1, ended + 1)
 
 
 def test_end_that_was_not_written_does_not_count() -> None:
-    ended = durations()
+    job, ended = make_job(), durations()
+    job.end(RESULT)
 
-    report_end(make_job(RESULT), None)
+    report_end(job, None)
 
     assert durations() == ended
 

@@ -1,15 +1,12 @@
 """What counts as stuck: a step over its limit, and a loop that makes no progress."""
 
-from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
-from image_analysis_worker.jobs.batching import Job
 from image_analysis_worker.threads.watchdog import Watchdog
+from support.jobs import make_job
 from support.waiting import wait_until
 
 
 def test_step_over_its_limit_is_found_with_its_jobs() -> None:
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64)
-    watchdog, job = Watchdog(0.01), Job("a", "", record, b"image", 3, is_suspect=False)
+    watchdog, job = Watchdog(0.01), make_job()
 
     with watchdog.step([job]):
         stuck = wait_until(watchdog.find_stuck, "the step is stuck", 5)
