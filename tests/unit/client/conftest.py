@@ -1,4 +1,4 @@
-"""The command line, and the service that it finds. A file with clients in Python makes a service without an address."""
+"""The service, a client of it, and the command line, which finds it by its address in the environment."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Single calls: what is sent, what is repeated, and how a job is waited for."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from io import BytesIO
@@ -9,27 +9,17 @@ from uuid import UUID
 
 import httpx
 import pytest
-import respx
 from PIL import Image
 
 from image_analysis_client import AsyncClient, Client, JobStatus, RateLimited, ServiceUnreachable, Unavailable, errors
 from image_analysis_client.deadline import Deadline
 from image_analysis_client.retries import Patience, read_retry_after
 from image_analysis_client.values import Source
-from support.fake_service import FakeService, Fault, problem
+from support.fake_service import URL, FakeService, Fault, problem
 from support.samples import make_image, make_png
 
-URL = "http://service.test"
 SUBMIT = ("POST", "analyze-image")
 BROKEN = httpx.ReadError("the connection broke")
-
-
-@pytest.fixture
-def service() -> Iterator[FakeService]:
-    service = FakeService()
-    with respx.mock(assert_all_called=False) as router:
-        router.route(host="service.test").mock(side_effect=service)
-        yield service
 
 
 @pytest.mark.parametrize(

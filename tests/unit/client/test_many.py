@@ -28,11 +28,6 @@ from support.fake_service import URL, FakeService, Fault, problem
 SUBMIT, ASK = ("POST", "analyze-images"), ("GET", "analysis-batches")
 
 
-@pytest.fixture
-def service() -> FakeService:
-    return FakeService()
-
-
 class Photo(BytesIO):
     """A file that can be counted as long as it lives."""
 

@@ -13,11 +13,6 @@ TRAIN, ASK, CANCEL = ("PUT", "classifiers"), ("GET", "analysis-status"), ("DELET
 PETS = {label: [f"{label} {number}".encode() for number in range(5)] for label in ("cat", "dog")}
 
 
-@pytest.fixture
-def service() -> FakeService:
-    return FakeService()
-
-
 def accept_then(service: FakeService, error: BaseException) -> Callable[[httpx.Request], httpx.Response]:
     """Accept the training, and raise an error before its answer comes."""
 
