@@ -68,13 +68,3 @@ def test_lost_leader_is_not_followed_any_more(redis: Redis, api: httpx.Client) -
     again = submit(api)
 
     assert [decoded(job_id) for job_id in redis.lrange(f"rq:queue:{QUEUE}", 0, -1)] == [again]
-
-
-def test_lost_job_is_cancelled_at_once(redis: Redis, api: httpx.Client) -> None:
-    lost = submit(api)
-    fetch(redis, lost).delete()
-
-    answer = api.delete(f"/analysis/{lost}")
-
-    assert (answer.status_code, status(api, lost)) == (200, ("CANCELLED", None))
-    assert not redis.exists(keys.image(lost))
