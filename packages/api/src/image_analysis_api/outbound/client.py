@@ -25,6 +25,8 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 # A name may have many addresses; one request must not connect to all of them.
 _ATTEMPTS_MAX = 3
 
+_CONNECT_TIMEOUT_S = 3.0
+
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "close", "User-Agent": "image-analysis"}
 
 
@@ -90,17 +92,16 @@ class OutboundClient:
         resolve: Resolve,
         *,
         resolve_timeout_s: float = 3.0,
-        connect_timeout_s: float = 3.0,
         read_timeout_s: float = 5.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._destinations = destinations
         self._resolve_timeout_s = resolve_timeout_s
         self._timeouts_s = {
-            "connect": connect_timeout_s,
+            "connect": _CONNECT_TIMEOUT_S,
             "read": read_timeout_s,
             "write": read_timeout_s,
-            "pool": connect_timeout_s,
+            "pool": _CONNECT_TIMEOUT_S,
         }
         self._resolve = resolve
         # A transport, not a client: a client keeps cookies, reads proxies and netrc from the environment, and logs
