@@ -92,6 +92,15 @@ def test_cleared_results_stay_cleared(start: StartPage) -> None:
     expect(start.cards).to_have_count(0)
 
 
+def test_double_click_removes_one_card(start: StartPage) -> None:
+    start.choose(*[make_upload(f"{number}.png", make_png(number)) for number in range(3)])
+    expect(start.page.locator("#cards [data-state=completed]")).to_have_count(3)
+
+    start.cards.first.get_by_role("button", name="Remove").dblclick()
+
+    expect(start.cards).to_have_count(2)
+
+
 def test_results_become_csv_and_json_with_their_file_names(open_start: Callable[..., StartPage]) -> None:
     start = open_start(refusals={400})
     names = ["chelsea.png", "=1+1.png", 'a "quoted", name.png']

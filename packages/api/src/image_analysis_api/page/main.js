@@ -125,6 +125,16 @@ async function introduce() {
 }
 
 drawIcons();
+// A double click counts as one: the second click would hit what the first one has moved there, such as another card's Remove.
+addEventListener(
+  "click",
+  (event) => {
+    if (event.detail < 2 || !event.target.closest("button")) return;
+    event.preventDefault();
+    event.stopPropagation();
+  },
+  { capture: true },
+);
 for (const button of document.querySelectorAll("[data-close]")) {
   button.addEventListener("click", () => button.closest("dialog").close());
 }
