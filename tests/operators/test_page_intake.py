@@ -20,6 +20,19 @@ PASTE_IMAGE = """async (data) => {
   await navigator.clipboard.write([new ClipboardItem({ "image/png": new Blob([bytes], { type: "image/png" }) })]);
 }"""
 
+SLOW_PERMISSION = """
+const devices = navigator.mediaDevices;
+const open = devices.getUserMedia.bind(devices);
+window.tracks = [];
+window.answers = [];
+devices.getUserMedia = async (wish) => {
+  const stream = await open(wish);
+  window.tracks.push(...stream.getTracks());
+  await new Promise((resolve) => window.answers.push(resolve));
+  return stream;
+};
+"""
+
 UNREADABLE_ENTRIES = """
 const fail = (onError) => onError(new DOMException("", "NotReadableError"));
 const spoil = (entry) => {
@@ -167,6 +180,25 @@ def test_photo_is_taken_with_the_camera(camera_browser: Browser, open_start: Cal
     expect(start.cards).to_have_attribute("data-state", "completed")
     expect(start.cards.get_by_role("heading")).to_have_text(re.compile(r"^photo \d\d-\d\d-\d\d\.jpg$"))
     assert start.page.evaluate("document.querySelector('video').srcObject") is None
+
+
+def test_camera_that_is_opened_twice_while_the_browser_asks_is_off_in_the_end(
+    camera_browser: Browser, open_start: Callable[..., StartPage]
+) -> None:
+    start = open_start(browser=camera_browser, permissions=["camera"])
+    start.page.evaluate(f"() => {{ {SLOW_PERMISSION} }}")
+    start.press("Take a photo")
+    start.press("Close")
+    start.press("Take a photo")
+    wait_until(lambda: start.page.evaluate("window.answers.length") == 2, "the browser asks twice")
+
+    start.page.evaluate("window.answers.forEach((allow) => allow())")
+
+    expect(start.page.get_by_role("button", name="Take the photo")).to_be_enabled()
+    expect(start.page.locator("#camera-error")).to_be_empty()
+    start.press("Close")
+    off = "window.tracks.length === 2 && window.tracks.every((track) => track.readyState === 'ended')"
+    wait_until(lambda: start.page.evaluate(off), "both streams of the camera are stopped")
 
 
 def test_camera_is_not_offered_where_there_is_none(start: StartPage) -> None:

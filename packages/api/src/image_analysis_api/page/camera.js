@@ -33,6 +33,7 @@ class Camera {
   #dialog = byId("camera-dialog");
   #view = byId("camera-view");
   #stream = null;
+  #opened = 0;
 
   constructor(onPhoto) {
     this.#dialog.addEventListener("close", () => this.#stop());
@@ -44,21 +45,26 @@ class Camera {
   }
 
   async open() {
+    const turn = (this.#opened += 1);
+    // While the browser asks, the dialog may be closed, and opened again.
+    const isOver = () => turn !== this.#opened || !this.#dialog.open;
     setText(byId("camera-error"), "");
     byId("shutter").disabled = true;
     this.#dialog.showModal();
     try {
       const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
-      if (!this.#dialog.open) {
+      if (isOver()) {
         stopTracks(stream);
         return;
       }
       this.#stream = stream;
       this.#view.srcObject = this.#stream;
       await this.#view.play();
+      if (isOver()) return;
       byId("shutter").disabled = false;
       byId("shutter").focus();
     } catch (error) {
+      if (isOver()) return;
       const isForbidden = error.name === "NotAllowedError";
       setText(byId("camera-error"), isForbidden ? "Allow this page to use the camera, then open it again." : "The camera cannot be opened.");
     }
