@@ -1,5 +1,6 @@
 """The page at `/` as its users handle it: give images, read cards, press buttons."""
 
+import base64
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,6 +20,14 @@ new MutationObserver(() => {
   if (text && text !== window.texts.at(-1)) window.texts.push(text);
 }).observe(document, { childList: true, characterData: true, subtree: true });
 """
+
+PASTE = """(field, [text, image]) => {
+  const clipboardData = new DataTransfer();
+  const bytes = Uint8Array.from(atob(image), (one) => one.charCodeAt(0));
+  clipboardData.items.add(new File([bytes], "image.png", { type: "image/png" }));
+  if (text) clipboardData.setData("text/plain", text);
+  return field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+}"""
 
 
 class StartPage:
@@ -57,6 +66,10 @@ class StartPage:
         wait_until(shows_veil, "the page says that it takes the files")
         self.shoot("veil")
         drag("drop")
+
+    def paste(self, field: Locator, text: str, image: bytes) -> bool:
+        """Paste a text, if any, and a picture into a field; return whether the browser may enter the text."""
+        return bool(field.evaluate(PASTE, [text, base64.b64encode(image).decode()]))
 
     @cached_property
     def protocol(self) -> CDPSession:

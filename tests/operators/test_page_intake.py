@@ -139,6 +139,15 @@ def test_pasted_address_is_analyzed(start: StartPage, httpserver: HTTPServer) ->
     start.has_ended("photo.png")
 
 
+def test_cells_of_a_spreadsheet_are_text_in_a_field(start: StartPage) -> None:
+    field = start.page.get_by_label("Address of an image")
+
+    assert start.paste(field, "https://example.com/cat.png", make_png(7))
+    assert start.cards.count() == 0
+    assert not start.paste(field, "", make_png(7))
+    start.has_ended("pasted image.png")
+
+
 def test_image_of_a_url_is_fetched_by_the_service_alone(start: StartPage, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/a cat.png").respond_with_data(CHELSEA.read_bytes(), content_type="image/png")
     url = httpserver.url_for("/a%20cat.png")

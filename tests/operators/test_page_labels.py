@@ -166,6 +166,13 @@ def test_pasted_list_becomes_chips_without_doubles(start: StartPage) -> None:
     expect(field(start)).to_have_value("a boat")
 
 
+def test_pasted_cells_of_a_spreadsheet_are_labels_and_no_picture(start: StartPage) -> None:
+    assert not start.paste(field(start), "a cat\na dog", make_png(79))
+
+    expect(chips(start)).to_have_text(["a cat", "a dog"])
+    assert start.cards.count() == 0
+
+
 def test_field_works_by_keyboard(start: StartPage) -> None:
     paste(start, "one,two,three,four")
     start.page.keyboard.press("Backspace")

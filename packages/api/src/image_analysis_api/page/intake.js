@@ -82,14 +82,17 @@ function isDialogOpen() {
 
 function watchPaste(takeFiles, takeUrl) {
   addEventListener("paste", (event) => {
-    if (isDialogOpen()) return;
+    if (event.defaultPrevented || isDialogOpen()) return;
+    const text = event.clipboardData.getData("text/plain");
+    const isInField = Boolean(event.target.closest?.("input, textarea"));
+    if (isInField && text) return; // cells of a spreadsheet come as a picture, too
     const files = [...event.clipboardData.files];
     if (files.length) {
       event.preventDefault();
       // A browser calls every pasted picture image.png.
       takeFiles(files.map((file) => (file.name === "image.png" ? new File([file], "pasted image.png", { type: file.type }) : file)));
-    } else if (!event.target.closest?.("input, textarea")) {
-      const url = readUrl(event.clipboardData.getData("text/plain"));
+    } else if (!isInField) {
+      const url = readUrl(text);
       if (url) takeUrl(url);
     }
   });
