@@ -33,6 +33,12 @@ devices.getUserMedia = async (wish) => {
 };
 """
 
+DROP_TEXT = """(field) => {
+  const dataTransfer = new DataTransfer();
+  dataTransfer.setData("text/plain", "example.com/cat.png");
+  return field.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+}"""
+
 UNREADABLE_ENTRIES = """
 const fail = (onError) => onError(new DOMException("", "NotReadableError"));
 const spoil = (entry) => {
@@ -122,6 +128,11 @@ def test_what_cannot_be_read_in_a_dropped_folder_is_left_out_and_counted(start: 
     expect(start.page.get_by_role("heading", level=3)).to_have_text(["beach.png", "photo 9.jpg", "photo 10.jpg"])
     for name in ("photo 9.jpg", "photo 10.jpg", "beach.png"):
         start.has_ended(name)
+
+
+def test_text_that_is_dropped_on_a_field_is_left_to_the_browser(start: StartPage) -> None:
+    assert start.page.get_by_label("Address of an image").evaluate(DROP_TEXT)
+    assert start.cards.count() == 0
 
 
 def test_pasted_picture_is_analyzed(start: StartPage) -> None:

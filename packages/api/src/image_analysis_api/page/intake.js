@@ -52,7 +52,7 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
   const veil = byId("veil");
   let leaving = 0;
   addEventListener("dragover", (event) => {
-    if (!event.dataTransfer.types.some((type) => type === "Files" || type === "text/uri-list")) return;
+    if (!hasSources(event.dataTransfer)) return;
     event.preventDefault();
     if (isDialogOpen()) {
       event.dataTransfer.dropEffect = "none";
@@ -64,6 +64,7 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
     leaving = setTimeout(() => veil.classList.remove("open"), 200);
   });
   addEventListener("drop", async (event) => {
+    if (!hasSources(event.dataTransfer)) return;
     event.preventDefault();
     veil.classList.remove("open");
     if (isDialogOpen()) return;
@@ -73,6 +74,11 @@ function watchDrop(takeFiles, takeFolder, takeUrl) {
     if (files.length) takeFiles(files);
     else if (url && !fromFolder.length && !unreadable) takeUrl(url);
   });
+}
+
+/** Whether files or an address are dragged. A text is for the field under it. */
+function hasSources({ types }) {
+  return types.includes("Files") || types.includes("text/uri-list");
 }
 
 /** Whether a dialog lies above the page: then nothing is meant for the page itself. */
