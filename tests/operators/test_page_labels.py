@@ -141,6 +141,16 @@ def test_code_of_a_result_holds_its_labels(start: StartPage, worker: Worker) -> 
     expect(code).to_contain_text("""form.append("labels", "it's a dog");""")
 
 
+def test_label_with_a_line_separator_comes_as_an_event(start: StartPage, worker: Worker) -> None:
+    start.page.route("**/analysis-status/*", lambda _route: None)  # the page asks, too
+    paste(start, "a\u2028cat,")
+    start.choose(make_upload("separator.png", make_png(80)))
+
+    worker.complete(worker.job())
+
+    start.has_ended("separator.png")
+
+
 @pytest.mark.parametrize("width_px", [390, 1280])
 def test_long_label_widens_neither_the_panel_nor_the_page(start: StartPage, width_px: int) -> None:
     start.page.set_viewport_size({"width": width_px, "height": 844})

@@ -17,7 +17,7 @@ async function* readEvents(body) {
       const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {
-        const [, field, text] = /^([^:]*):? ?(.*)$/.exec(line);
+        const [, field, text] = /^([^:]*):? ?(.*)$/s.exec(line); // U+2028 and U+2029 end no line here
         if (line === "") {
           if (event.data.length) yield { ...event, data: event.data.join("\n") };
           event = { ...event, data: [] };
