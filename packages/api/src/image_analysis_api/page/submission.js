@@ -9,7 +9,7 @@ const TIMEOUT_MS = 180_000;
 export class Unreachable extends Error {}
 
 /** The browser cannot read the file any more: it was edited, moved or deleted after it was chosen. */
-export class UnreadableFile extends Error {
+class UnreadableFile extends Error {
   code = "file_unreadable";
 }
 
