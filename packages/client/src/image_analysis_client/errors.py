@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from typing import Any
 from uuid import UUID
 
 from image_analysis_client.values import Outcome
@@ -17,6 +18,10 @@ class ImageAnalysisError(Exception):
 
     def __str__(self) -> str:
         return f"{self.detail} ({self.code})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy without `__init__`, whose parameters differ from class to class."""
+        return _rebuild, (type(self), self.args, vars(self))
 
 
 class ServiceUnreachable(ImageAnalysisError):
@@ -118,3 +123,11 @@ class WaitTimeout(JobError):
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__("wait_timeout", f"The job {job_id} has not ended in time.", job_id)
+
+
+def _rebuild(
+    kind: type[ImageAnalysisError], arguments: tuple[Any, ...], attributes: dict[str, Any]
+) -> ImageAnalysisError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    return error
