@@ -1,12 +1,14 @@
 """Many images: in which batches they are sent, how far ahead they are read, and what ends the run."""
 
 import gc
-from collections import Counter
+import signal
+from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from typing import Self
 from weakref import WeakSet
 
 import httpx
@@ -30,6 +32,38 @@ SUBMIT, ASK = ("POST", "analyze-images"), ("GET", "analysis-batches")
 
 class Photo(BytesIO):
     """A file that can be counted as long as it lives."""
+
+
+class Peekable:
+    """An iterator that is false at its end, like the one of `more_itertools`."""
+
+    def __init__(self, *sources: bytes) -> None:
+        self._sources = deque(sources)
+
+    def __bool__(self) -> bool:
+        return bool(self._sources)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self._sources:
+            raise StopIteration
+        return self._sources.popleft()
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        pytest.fail(f"This has not ended after {seconds} s.")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_each_source_has_one_outcome_that_names_it(client: Client, service: FakeService) -> None:
@@ -146,6 +180,14 @@ def test_source_that_cannot_be_read_fails_alone(client: Client, service: FakeSer
 
     assert Counter(type(outcome.error) for outcome in outcomes) == {FileNotFoundError: 1, type(None): 1}
     assert service.batches == [1]
+
+
+@pytest.mark.parametrize("sources", [[b"a", b"b"], []])
+def test_sources_that_are_false_at_their_end_end_the_run(client: Client, sources: list[bytes]) -> None:
+    with stopped_after(5):
+        outcomes = list(client.classify_many(Peekable(*sources)))
+
+    assert [outcome.error for outcome in outcomes] == [None] * len(sources)
 
 
 def test_broken_submission_is_sent_again_as_the_same_one(client: Client, service: FakeService) -> None:

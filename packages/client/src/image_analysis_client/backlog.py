@@ -61,7 +61,7 @@ class Backlog:
         """Return the next source that can be read; None if there is none, or after many that cannot."""
         if self._items:
             return self._items.popleft()
-        while self._sources:
+        while self._sources is not None:
             try:
                 source = next(self._sources)
             except StopIteration:
