@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 import httpx
 import pytest
+from PIL import Image
 
 from image_analysis_client import (
     AsyncClient,
@@ -26,6 +27,7 @@ from image_analysis_client import (
 from image_analysis_client.backlog import MAX_BATCH_BYTES, MAX_BATCH_IMAGES
 from image_analysis_client.many import MAX_UNFINISHED
 from support.fake_service import URL, FakeService, Fault, problem
+from support.samples import make_png
 
 SUBMIT, ASK = ("POST", "analyze-images"), ("GET", "analysis-batches")
 
@@ -179,6 +181,17 @@ def test_source_that_cannot_be_read_fails_alone(client: Client, service: FakeSer
     outcomes = list(client.classify_many([tmp_path / "missing.png", b"image"]))
 
     assert Counter(type(outcome.error) for outcome in outcomes) == {FileNotFoundError: 1, type(None): 1}
+    assert service.batches == [1]
+
+
+def test_pillow_image_that_cannot_be_decoded_fails_alone(client: Client, service: FakeService) -> None:
+    png = bytearray(make_png())
+    length = png.index(b"IDAT") - 4
+    png[length : length + 4] = bytes(4)
+
+    outcomes = list(client.classify_many([Image.open(BytesIO(png)), b"image"]))
+
+    assert Counter(type(outcome.error) for outcome in outcomes) == {SyntaxError: 1, type(None): 1}
     assert service.batches == [1]
 
 

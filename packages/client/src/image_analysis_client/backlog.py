@@ -69,7 +69,7 @@ class Backlog:
                 break
             try:
                 return Item(source, await self._read(source))
-            except (OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 -- a source is the caller's object: Pillow raises SyntaxError, too
                 self._ended.append(Outcome(source, error=error))
                 if len(self._ended) == MAX_BATCH_IMAGES:
                     break
