@@ -318,32 +318,3 @@ def test_wait_without_time_is_a_timeout_that_names_the_job(service: FakeService)
         client.job(pending["job_id"]).wait(timeout=0)
 
     assert ended.value.job_id == UUID(pending["job_id"])
-
-
-def test_events_go_on_after_a_broken_connection(service: FakeService) -> None:
-    job_id = "00000000-0000-0000-0000-000000000001"
-    seen: list[str | None] = []
-
-    def answer(status: str, rest: str = "") -> Fault:
-        def fault(request: httpx.Request) -> httpx.Response:
-            seen.append(request.headers.get("Last-Event-ID"))
-            data = f'id: {len(seen)}\ndata: {{"job_id": "{job_id}", "status": "{status}"}}\n\n'
-            return httpx.Response(200, text=data + rest)
-
-        return fault
-
-    service.fail("GET", "analysis-status", answer("PENDING", ": half an event\nid: 9"), BROKEN, answer("CANCELLED"))
-    with Client(URL) as client:
-        statuses = [status.status for status in client.job(job_id).events()]
-
-    assert (statuses, seen) == ([JobStatus.PENDING, JobStatus.CANCELLED], [None, "1"])
-
-
-@pytest.mark.parametrize("data", ["no JSON", '{"status": "PENDING"}', "[]"])
-def test_event_that_is_not_the_apis_is_an_error_of_the_client(service: FakeService, data: str) -> None:
-    service.fail("GET", "analysis-status", httpx.Response(200, text=f"id: 1\ndata: {data}\n\n"))
-
-    with Client(URL) as client, pytest.raises(errors.APIError) as raised:
-        next(client.job("00000000-0000-0000-0000-000000000001").events())
-
-    assert (raised.value.code, raised.value.status) == ("unexpected_response", 200)

@@ -51,8 +51,7 @@ def check(response: httpx.Response, *, has_answered: bool = False) -> None:
 
 def is_from_api(response: httpx.Response) -> bool:
     """Whether a successful answer can be the API's: a page for people is from elsewhere."""
-    kind = str(response.headers.get("content-type", ""))
-    return kind.lower().startswith(("application/json", "text/event-stream"))
+    return _kind(response).startswith(("application/json", "text/event-stream"))
 
 
 def parse(response: httpx.Response, kind: type[Answer]) -> Answer:
@@ -73,12 +72,17 @@ def parse_part(response: httpx.Response, content: str | bytes, kind: type[Answer
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        raise APIError(
-            UNEXPECTED,
-            f"{_where(response)} answered {response.status_code}, but not as the API does: is the address right?",
-            response.status_code,
-            _request_id(response),
-        ) from error
+        raise _unexpected(response) from error
+
+
+def check_stream(response: httpx.Response) -> None:
+    """Check that a successful answer is a stream of events.
+
+    Raises:
+        APIError: it is something else.
+    """
+    if not _kind(response).startswith("text/event-stream"):
+        raise _unexpected(response)
 
 
 def result_of(status: AnalysisStatus) -> AnalysisResult:
@@ -103,7 +107,7 @@ def failure_of(status: AnalysisStatus) -> JobError:
 def _read_error(response: httpx.Response) -> APIError:
     status, request_id = response.status_code, _request_id(response)
     code, detail = UNEXPECTED, _explain(response)
-    if response.headers.get("content-type", "").lower().startswith("application/problem+json"):
+    if _kind(response).startswith("application/problem+json"):
         try:
             problem = Problem.model_validate_json(response.content)
         except ValidationError:
@@ -116,6 +120,15 @@ def _read_error(response: httpx.Response) -> APIError:
     return family(code, detail, status, request_id)
 
 
+def _unexpected(response: httpx.Response) -> APIError:
+    return APIError(
+        UNEXPECTED,
+        f"{_where(response)} answered {response.status_code}, but not as the API does: is the address right?",
+        response.status_code,
+        _request_id(response),
+    )
+
+
 def _explain(response: httpx.Response) -> str:
     """Describe an error that is not the API's own; its body is for people with a browser."""
     where = _where(response)
@@ -126,6 +139,10 @@ def _explain(response: httpx.Response) -> str:
         f"{where} answered {response.status_code} {response.reason_phrase} with {kind}, which is not from the API: "
         "a proxy may be in between, or the address is wrong."
     )
+
+
+def _kind(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", "")).lower()
 
 
 def _where(response: httpx.Response) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 
 from image_analysis_client import requests
-from image_analysis_client.answers import check, is_from_api, parse, parse_part, result_of
+from image_analysis_client.answers import check, check_stream, is_from_api, parse, parse_part, result_of
 from image_analysis_client.channels import Channel, Stream
 from image_analysis_client.deadline import NEVER, Deadline
 from image_analysis_client.errors import ImageAnalysisError, WaitTimeout
@@ -135,7 +135,7 @@ class Session:
         """Give every status of a job as it comes, over any number of connections, until the last one.
 
         Raises:
-            APIError: the job is unknown, or an event is not one of the API's.
+            APIError: the job is unknown, or the answer or an event is not one of the API's.
             ServiceUnreachable: no answer came.
         """
         last_id, patience = "", Patience(self.max_retry_s)
@@ -145,6 +145,7 @@ class Session:
                     self._check(stream.response)
                     if stream.response.status_code == httpx.codes.NO_CONTENT:
                         return
+                    check_stream(stream.response)
                     while event := await _read_event(stream):
                         last_id, patience = event[0], Patience(self.max_retry_s)
                         status = parse_part(stream.response, event[1], AnalysisStatus)

@@ -1,0 +1,76 @@
+"""A job's events: how the stream is read, and when a connection that is lost is made again."""
+
+import httpx
+import pytest
+
+from image_analysis_client import AnalysisStatus, Client, JobStatus, errors
+from support.fake_service import URL, FakeService, Fault
+
+JOB_ID = "00000000-0000-0000-0000-000000000001"
+FOLLOW = ("GET", "analysis-status")
+STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
+BROKEN = httpx.ReadError("the connection broke")
+
+
+def event(number: int, status: str) -> str:
+    return f'id: {number}\ndata: {{"job_id": "{JOB_ID}", "status": "{status}"}}\n\n'
+
+
+def stream(text: str) -> httpx.Response:
+    return httpx.Response(200, headers=STREAM, text=text)
+
+
+def follow(client: Client) -> list[AnalysisStatus]:
+    return list(client.job(JOB_ID).events())
+
+
+def test_events_go_on_after_a_broken_connection(client: Client, service: FakeService) -> None:
+    seen: list[str | None] = []
+
+    def answer(status: str, rest: str = "") -> Fault:
+        def fault(request: httpx.Request) -> httpx.Response:
+            seen.append(request.headers.get("Last-Event-ID"))
+            return stream(event(len(seen), status) + rest)
+
+        return fault
+
+    service.fail(*FOLLOW, answer("PENDING", ": half an event\nid: 9"), BROKEN, answer("CANCELLED"))
+
+    assert [status.status for status in follow(client)] == [JobStatus.PENDING, JobStatus.CANCELLED]
+    assert seen == [None, "1"]
+
+
+@pytest.mark.parametrize("data", ["no JSON", '{"status": "PENDING"}', "[]"])
+def test_event_that_is_not_the_apis_is_an_error_of_the_client(client: Client, service: FakeService, data: str) -> None:
+    service.fail(*FOLLOW, stream(f"id: 1\ndata: {data}\n\n"))
+
+    with pytest.raises(errors.APIError) as raised:
+        follow(client)
+
+    assert (raised.value.code, raised.value.status) == ("unexpected_response", 200)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, html="<p>Welcome</p>", headers={"X-Request-ID": "r1"}),
+        httpx.Response(202, json={}, headers={"X-Request-ID": "r1"}),
+        httpx.Response(200, headers={"X-Request-ID": "r1"}),
+    ],
+)
+def test_answer_that_is_no_stream_is_an_error_at_once(
+    client: Client, service: FakeService, answer: httpx.Response
+) -> None:
+    service.fail(*FOLLOW, answer)
+
+    with pytest.raises(errors.APIError) as raised:
+        follow(client)
+
+    assert type(raised.value) is errors.APIError
+    assert vars(raised.value) == {
+        "code": "unexpected_response",
+        "detail": f"{URL} answered {answer.status_code}, but not as the API does: is the address right?",
+        "status": answer.status_code,
+        "request_id": "r1",
+    }
+    assert service.requests == [FOLLOW]
