@@ -1,5 +1,7 @@
 """A job's events: how the stream is read, and when a connection that is lost is made again."""
 
+from collections.abc import AsyncIterator, Iterator
+
 import httpx
 import pytest
 
@@ -12,12 +14,29 @@ STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
 BROKEN = httpx.ReadError("the connection broke")
 
 
+class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that comes in these chunks, and may break after them."""
+
+    def __init__(self, *chunks: bytes, error: Exception | None = None) -> None:
+        self._chunks = chunks
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks
+        if self._error:
+            raise self._error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
+
+
 def event(number: int, status: str) -> str:
     return f'id: {number}\ndata: {{"job_id": "{JOB_ID}", "status": "{status}"}}\n\n'
 
 
-def stream(text: str) -> httpx.Response:
-    return httpx.Response(200, headers=STREAM, text=text)
+def stream(text: str, *, error: Exception | None = None) -> httpx.Response:
+    return httpx.Response(200, headers=STREAM, stream=Chunks(text.encode(), error=error))
 
 
 def follow(client: Client) -> list[AnalysisStatus]:
@@ -74,3 +93,27 @@ def test_answer_that_is_no_stream_is_an_error_at_once(
         "request_id": "r1",
     }
     assert service.requests == [FOLLOW]
+
+
+def test_comment_ends_an_outage(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    waiting = [stream("retry: 1000\n\n: ping\n\n", error=BROKEN) for _ in range(3)]
+    service.fail(*FOLLOW, *waiting, stream(event(0, "CANCELLED")))
+
+    with Client(URL, transport=httpx.MockTransport(service), max_retry_seconds=0.5) as client:
+        statuses = follow(client)
+
+    assert ([status.status for status in statuses], len(service.requests)) == ([JobStatus.CANCELLED], 4)
+
+
+def test_outage_goes_on_while_no_comment_comes(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    service.fail(*FOLLOW, *[stream("retry: 1000\n\n", error=BROKEN) for _ in range(2)])
+
+    with (
+        Client(URL, transport=httpx.MockTransport(service), max_retry_seconds=0.5) as client,
+        pytest.raises(errors.ServiceUnreachable),
+    ):
+        follow(client)
+
+    assert len(service.requests) == 2

@@ -67,6 +67,10 @@ class Patience:
         self._max_s = max_s
         self._clock = clock
         self._chance = chance
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: the next failure is the first one."""
         self._failures = 0
         self._ends_at: float | None = None
 

@@ -146,8 +146,8 @@ class Session:
                     if stream.response.status_code == httpx.codes.NO_CONTENT:
                         return
                     check_stream(stream.response)
-                    while event := await _read_event(stream):
-                        last_id, patience = event[0], Patience(self.max_retry_s)
+                    while event := await _read_event(stream, patience):
+                        last_id = event[0]
                         status = parse_part(stream.response, event[1], AnalysisStatus)
                         yield status
                         if status.status.is_final:
@@ -182,14 +182,20 @@ class Session:
         await self.call(requests.delete_classifier(name))
 
 
-async def _read_event(stream: Stream) -> tuple[str, str] | None:
-    """Return the next event's ID and data; None at the end. Comments and half an event are dropped."""
+async def _read_event(stream: Stream, patience: Patience) -> tuple[str, str] | None:
+    """Return the next event's ID and data; None at the end. Comments and half an event are dropped.
+
+    Each event and each comment ends an outage: the next one has all of its time.
+    """
     fields: dict[str, str] = {}
     while (line := await stream.next_line()) is not None:
-        if line:
+        if line.startswith(":"):
+            patience.renew()
+        elif line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
         elif "data" in fields:
+            patience.renew()
             return fields.get("id", ""), fields["data"]
         else:
             fields = {}
