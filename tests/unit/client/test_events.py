@@ -1,17 +1,23 @@
 """A job's events: how the stream is read, and when a connection that is lost is made again."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 
-from image_analysis_client import AnalysisStatus, Client, JobStatus, errors
-from support.fake_service import URL, FakeService, Fault
+from image_analysis_client import AnalysisStatus, AsyncClient, Client, JobStatus, errors
+from support.fake_service import RESULT, URL, FakeService, Fault
 
 JOB_ID = "00000000-0000-0000-0000-000000000001"
 FOLLOW = ("GET", "analysis-status")
 STREAM = {"Content-Type": "text/event-stream; charset=utf-8"}
 BROKEN = httpx.ReadError("the connection broke")
+LINE_ENDS = pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+LABEL = "a\u2028b\u2029c\x85d"
+COMPLETED = json.dumps(
+    {"job_id": JOB_ID, "status": "COMPLETED", "result": RESULT | {"label": LABEL}}, ensure_ascii=False
+)
 
 
 class Chunks(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -41,6 +47,10 @@ def stream(text: str, *, error: Exception | None = None) -> httpx.Response:
 
 def follow(client: Client) -> list[AnalysisStatus]:
     return list(client.job(JOB_ID).events())
+
+
+def labels(statuses: list[AnalysisStatus]) -> list[str | None]:
+    return [status.result.label if status.result else None for status in statuses]
 
 
 def test_events_go_on_after_a_broken_connection(client: Client, service: FakeService) -> None:
@@ -117,3 +127,29 @@ def test_outage_goes_on_while_no_comment_comes(service: FakeService, monkeypatch
         follow(client)
 
     assert len(service.requests) == 2
+
+
+@LINE_ENDS
+@pytest.mark.parametrize("size_bytes", [1, 2, 3, 1000])
+def test_only_line_ends_of_the_stream_end_its_lines(
+    client: Client, service: FakeService, line_end: str, size_bytes: int
+) -> None:
+    text = f": ping\n\nid: 0\ndata: {COMPLETED}\n\n".replace("\n", line_end).encode()
+    chunks = [text[place : place + size_bytes] for place in range(0, len(text), size_bytes)]
+    service.fail(*FOLLOW, httpx.Response(200, headers=STREAM, stream=Chunks(*chunks)))
+
+    assert labels(follow(client)) == [LABEL]
+
+
+@LINE_ENDS
+@pytest.mark.anyio
+async def test_asynchronous_client_reads_lines_alike(line_end: str) -> None:
+    service = FakeService()
+    text = f"id: 0\ndata: {COMPLETED}\n\n".replace("\n", line_end).encode()
+    chunks = [bytes([byte]) for byte in text]
+    service.fail(*FOLLOW, httpx.Response(200, headers=STREAM, stream=Chunks(*chunks)))
+
+    async with AsyncClient(URL, transport=httpx.MockTransport(service)) as client:
+        statuses = [status async for status in client.job(JOB_ID).events()]
+
+    assert labels(statuses) == [LABEL]

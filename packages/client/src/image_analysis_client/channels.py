@@ -23,6 +23,7 @@ import anyio.to_thread
 import httpx
 
 from image_analysis_client.errors import ServiceUnreachable
+from image_analysis_client.lines import Lines
 from image_analysis_client.requests import Request
 from image_analysis_client.sources import Image, read_source
 from image_analysis_client.values import Source
@@ -118,12 +119,12 @@ class BlockingChannel:
         with _errors_translated(self._client), self._client.stream(**_arguments(request, self._client)) as response:
             if not response.is_success:
                 response.read()
-            lines = response.iter_lines()
+            texts = response.iter_text()
 
-            async def next_line() -> str | None:
-                return next(lines, None)
+            async def next_text() -> str | None:
+                return next(texts, None)
 
-            yield Stream(response, next_line)
+            yield Stream(response, Lines(next_text).next)
 
     async def read(self, source: Source) -> Image:
         return read_source(source)
@@ -151,12 +152,12 @@ class AsyncChannel:
             async with self._client.stream(**_arguments(request, self._client)) as response:
                 if not response.is_success:
                     await response.aread()
-                lines = response.aiter_lines()
+                texts = response.aiter_text()
 
-                async def next_line() -> str | None:
-                    return await anext(lines, None)
+                async def next_text() -> str | None:
+                    return await anext(texts, None)
 
-                yield Stream(response, next_line)
+                yield Stream(response, Lines(next_text).next)
 
     async def read(self, source: Source) -> Image:
         return await anyio.to_thread.run_sync(read_source, source)
