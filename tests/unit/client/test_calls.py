@@ -20,6 +20,7 @@ from support.samples import make_image, make_png
 
 SUBMIT = ("POST", "analyze-image")
 BROKEN = httpx.ReadError("the connection broke")
+JOB_ID = "00000000-0000-0000-0000-000000000001"
 
 
 @pytest.mark.parametrize(
@@ -311,10 +312,39 @@ def test_job_is_asked_for_waited_for_and_cancelled(service: FakeService) -> None
 
 
 def test_wait_without_time_is_a_timeout_that_names_the_job(service: FakeService) -> None:
-    pending = {"job_id": "00000000-0000-0000-0000-000000000001", "status": "PENDING"}
+    pending = {"job_id": JOB_ID, "status": "PENDING"}
     service.fail("GET", "analysis-status", httpx.Response(200, json=pending))
 
     with Client(URL) as client, pytest.raises(errors.WaitTimeout) as ended:
-        client.job(pending["job_id"]).wait(timeout=0)
+        client.job(JOB_ID).wait(timeout=0)
 
-    assert ended.value.job_id == UUID(pending["job_id"])
+    assert ended.value.job_id == UUID(JOB_ID)
+
+
+@pytest.mark.parametrize(("timeout_s", "expected_s"), [(5, 6), (0, 1), (None, 50), (1000, 50)])
+def test_no_answer_is_waited_for_much_longer_than_the_job(
+    service: FakeService, timeout_s: float | None, expected_s: float
+) -> None:
+    timeouts: list[dict[str, float]] = []
+
+    def note(request: httpx.Request) -> httpx.Response:
+        timeouts.append(request.extensions["timeout"])
+        return httpx.Response(200, json={"job_id": JOB_ID, "status": "CANCELLED"})
+
+    service.fail("GET", "analysis-status", note)
+    with Client(URL) as client, pytest.raises(errors.JobCancelled):
+        client.job(JOB_ID).wait(timeout=timeout_s)
+
+    [timeout] = timeouts
+    assert timeout["read"] == pytest.approx(expected_s, abs=0.5)
+    assert timeout["connect"] == pytest.approx(min(expected_s, 30), abs=0.5)
+
+
+@pytest.mark.parametrize("max_retry_s", [0, 120])
+def test_status_that_does_not_come_in_time_is_a_timeout_of_the_wait(service: FakeService, max_retry_s: float) -> None:
+    service.fail("GET", "analysis-status", httpx.ReadTimeout("silent"))
+
+    with Client(URL, max_retry_seconds=max_retry_s) as client, pytest.raises(errors.WaitTimeout):
+        client.job(JOB_ID).wait(timeout=0)
+
+    assert service.requests == [("GET", "analysis-status")]

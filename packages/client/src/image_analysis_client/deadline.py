@@ -12,5 +12,9 @@ class Deadline:
     def left_s(self, most_s: float = float("inf")) -> float:
         return max(min(self._ends_at - time.monotonic(), most_s), 0.0)
 
+    def later(self, seconds: float) -> "Deadline":
+        """Return the point in time that comes so much later."""
+        return Deadline(self.left_s() + seconds)
+
 
 NEVER = Deadline(None)

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from uuid import UUID
 
 import httpx
@@ -11,7 +12,7 @@ from image_analysis_client import requests
 from image_analysis_client.answers import check, check_stream, is_from_api, parse, parse_part, result_of
 from image_analysis_client.channels import Channel, Stream
 from image_analysis_client.deadline import NEVER, Deadline
-from image_analysis_client.errors import ImageAnalysisError, WaitTimeout
+from image_analysis_client.errors import ImageAnalysisError, ServiceUnreachable, WaitTimeout
 from image_analysis_client.quota import Quota
 from image_analysis_client.requests import MAX_WAIT_S, Request
 from image_analysis_client.responses import (
@@ -29,6 +30,8 @@ from image_analysis_common.models import AnalysisResult
 POLL_S = 1.0
 """How often a job is asked for where the API cannot let another client wait."""
 
+LAST_ANSWER_S = 1.0
+"""How long after the deadline of a wait its last answer may still arrive."""
 
 log = logging.getLogger("image_analysis_client")
 
@@ -118,11 +121,16 @@ class Session:
         while status is None or not status.status.is_final:
             wait_s = int(deadline.left_s(MAX_WAIT_S))
             asked_at = time.monotonic()
+            request = replace(requests.read_job(job_id, wait_s), deadline=deadline.later(LAST_ANSWER_S))
             try:
-                status = parse(await self.call(requests.read_job(job_id, wait_s), deadline), AnalysisStatus)
+                status = parse(await self.call(request, deadline), AnalysisStatus)
             except OutOfTime as end:
                 await self.channel.sleep(deadline.left_s())
                 raise WaitTimeout(job_id) from end.reason
+            except ServiceUnreachable as error:
+                if deadline.left_s() or not isinstance(error.__cause__, httpx.TimeoutException):
+                    raise
+                raise WaitTimeout(job_id) from error
             if status.status.is_final:
                 break
             if not deadline.left_s():
