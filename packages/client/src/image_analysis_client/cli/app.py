@@ -23,10 +23,11 @@ from image_analysis_client.cli.options import (
     Template,
     Url,
 )
+from image_analysis_client.cli.output import print_list, print_status
 from image_analysis_client.cli.screen import console
 from image_analysis_client.cli.service import Service
 from image_analysis_client.cli.sources import refuse_empty
-from image_analysis_client.cli.tables import classifiers_table, models_table, print_list, print_status
+from image_analysis_client.cli.tables import classifiers_table, models_table
 from image_analysis_client.cli.teach import Lesson, teach
 from image_analysis_client.errors import AuthenticationError, ImageAnalysisError, ServiceUnreachable, Unavailable
 from image_analysis_client.values import Options

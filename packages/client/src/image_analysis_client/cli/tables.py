@@ -1,23 +1,16 @@
 """Answers for people: one line for each image, the models, a job's status."""
 
-import sys
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
-import typer
-from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.cells import set_cell_size
 from rich.table import Table
 from rich.text import Text
 
-from image_analysis_client.cli.escaping import to_json, visible
+from image_analysis_client.cli.escaping import visible
 from image_analysis_client.cli.rows import Row
-from image_analysis_client.cli.screen import console
 from image_analysis_client.responses import AnalysisStatus, Classifier, ModelStatus
 from image_analysis_common.models import ZERO_SHOT, JobStatus, Prediction
-
-Listed = TypeVar("Listed", bound=BaseModel)
 
 LABEL_CELLS = 16
 """Width of the labels' column in terminal cells; a longer label moves the rest of its line."""
@@ -29,23 +22,6 @@ STYLES = {
     JobStatus.FAILED: "red",
     JobStatus.CANCELLED: "red",
 }
-
-
-def print_list(found: list[Listed], to_table: Callable[[list[Listed]], Table], *, as_json: bool) -> None:
-    """Write a table on a terminal, elsewhere or on request a line of JSON for each."""
-    if as_json or not sys.stdout.isatty():
-        for one in found:
-            typer.echo(to_json(one.model_dump(mode="json")))
-    else:
-        console().print(to_table(found))
-
-
-def print_status(status: AnalysisStatus, *, as_json: bool) -> None:
-    """Write a job's status on a terminal, elsewhere or on request as JSON."""
-    if as_json or not sys.stdout.isatty():
-        typer.echo(to_json(status.model_dump(mode="json")))
-    else:
-        console().print(status_line(status), soft_wrap=True)
 
 
 def image_lines(row: Row, *, all_predictions: bool) -> list[Text]:

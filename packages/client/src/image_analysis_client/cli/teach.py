@@ -7,7 +7,8 @@ from pathlib import Path
 import typer
 
 from image_analysis_client.cli.classify import INTERRUPTED, left_behind, terminated_like_interrupted
-from image_analysis_client.cli.escaping import shell_command, to_json, visible
+from image_analysis_client.cli.escaping import shell_command, visible
+from image_analysis_client.cli.output import print_json
 from image_analysis_client.cli.rows import Row
 from image_analysis_client.cli.screen import Screen, console
 from image_analysis_client.cli.service import Service
@@ -105,7 +106,7 @@ def _stopped(lesson: Lesson, screen: Screen) -> str:
 
 def _show(classifier: Classifier, service: Service, *, as_json: bool) -> None:
     if as_json or not sys.stdout.isatty():
-        typer.echo(to_json(classifier.model_dump(mode="json")))
+        print_json(classifier)
         return
     command = ["image-analysis", "classify", "--classifier", classifier.name, *service.arguments]
     for line in [*classifier_lines(classifier), f"Use it: {shell_command(command)} IMAGE..."]:
