@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from image_analysis_common.job_errors import CorruptImage, JobTimeout
@@ -150,6 +151,22 @@ def test_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded(recip
             decoder.decode(jpeg_of_scans(1000))
 
         assert decoder.decode(make_png()).shape == (3, 224, 224)
+
+
+def test_image_after_an_interrupted_one_gets_its_own_input(decoder: Decoder) -> None:
+    before = set(family(os.getpid()))
+    expected = decoder.decode(make_png())
+    _, interrupted = processes(before)
+
+    with pytest.raises(JobTimeoutException), UnixSignalDeathPenalty(1, JobTimeoutException):
+        decoder.decode(jpeg_of_scans(300))
+
+    def has_ended() -> bool:
+        assert decoder.decode(make_png()) == expected
+        return not Path(f"/proc/{interrupted}").exists()
+
+    wait_until(has_ended, "the interrupted process has ended")
+    assert decoder.decode(make_png()) == expected
 
 
 def test_image_that_takes_too_much_memory_is_given_up_and_the_next_one_is_decoded(recipe: Recipe) -> None:

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from image_analysis_common.job_errors import CorruptImage, JobTimeout, UnsupportedDimensions
+from image_analysis_common.job_errors import CorruptImage, JobError, JobTimeout, UnsupportedDimensions
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.preparation import Preparation
 from image_analysis_worker.decoding.process import SIZE, Recipe, write_all
@@ -166,12 +166,18 @@ class Decoder:
             try:
                 return self._request(*pipes, body)
             except (BrokenPipeError, EOFError):
-                self._close_pipes()
+                self._leave_process()
                 timeout_s = self._decoders.recipe.timeout_s
                 if time.monotonic() - sent_s >= timeout_s:
                     raise JobTimeout(
                         f"Decoding the image took longer than {timeout_s:g} s: send a simpler one."
                     ) from None
+            except JobError:
+                raise  # The process has answered, and takes the next image.
+            except BaseException:
+                # For example the timeout of an RQ worker: the answer that comes later is not that of the next image.
+                self._leave_process()
+                raise
             finally:
                 if len(body) > _KEPT_BYTES:
                     os.ftruncate(self._memory.fileno(), 0)
@@ -182,11 +188,17 @@ class Decoder:
         self._close_pipes()
         self._memory.close()
 
+    def _leave_process(self) -> None:
+        """Close the pipes, and take new memory: a process that still decodes writes its input into the old one."""
+        memory, self._memory = self._memory, _open_memory()
+        memory.close()
+        self._close_pipes()
+
     def _close_pipes(self) -> None:
-        for pipe in self._pipes or ():
+        pipes, self._pipes = self._pipes or (), None
+        for pipe in pipes:
             with suppress(BrokenPipeError):
                 pipe.close()
-        self._pipes = None
 
     def _open(self) -> tuple[IO[bytes], IO[bytes]]:
         _ = self._decoders.preparation  # raises if the image processor does not work
