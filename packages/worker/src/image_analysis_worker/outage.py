@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError
 
 T = TypeVar("T")
 FIRST_WAIT_S = 0.1
@@ -26,17 +26,20 @@ class Outage:
         self._available_since_s = -math.inf
 
     def retry(self, call: Callable[[], T]) -> T:
-        """Call until Redis answers, waiting longer after each failure.
+        """Call until Redis accepts it, waiting longer after each failure; log once if Redis is full.
 
         Raises:
-            RedisError: the worker is stopping, and Redis still does not answer.
+            RedisError: the worker is stopping, and Redis still does not answer, or is full.
         """
-        wait_s = FIRST_WAIT_S
+        wait_s, is_full = FIRST_WAIT_S, False
         while True:
             try:
                 value = call()
             except RedisError as error:
                 self.record(error)
+                if isinstance(error, OutOfMemoryError) and not is_full:
+                    log.warning("store_full", action="Raise maxmemory, or wait until jobs expire.")
+                    is_full = True
                 if self._is_stopping.wait(wait_s):
                     raise
                 wait_s = min(wait_s * 2, LONGEST_WAIT_S)
@@ -45,7 +48,12 @@ class Outage:
                 return value
 
     def record(self, error: RedisError | None) -> None:
-        """Record whether a call succeeded; log a change, and once if Redis refuses the password."""
+        """Record whether Redis answered a call; log a change, and once if it refuses the password.
+
+        A full Redis answers, and other workers can send their heartbeats.
+        """
+        if isinstance(error, OutOfMemoryError):
+            error = None
         is_refused = isinstance(error, AuthenticationError)
         with self._lock:
             if error is not None and (not self._is_away or (is_refused and not self._is_refused)):
