@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -151,6 +153,28 @@ def test_image_that_takes_too_long_is_given_up_and_the_next_one_is_decoded(recip
             decoder.decode(jpeg_of_scans(1000))
 
         assert decoder.decode(make_png()).shape == (3, 224, 224)
+
+
+def cpu_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
+
+
+def test_image_whose_process_was_frozen_is_decoded_once_more(recipe: Recipe) -> None:
+    before, limited = set(family(os.getpid())), replace(recipe, timeout_s=5)
+    with closing(Decoders(limited).open()) as decoder, ThreadPoolExecutor(1) as thread:
+        decoder.decode(make_png())
+        _, frozen = processes(before)
+        idle = cpu_ticks(frozen)
+
+        decoding = thread.submit(decoder.decode, jpeg_of_scans(50))
+        wait_until(lambda: cpu_ticks(frozen) > idle + 5, "the image is being decoded")
+        os.kill(frozen, signal.SIGSTOP)
+        thaws_s = time.monotonic() + limited.timeout_s + 2
+        wait_until(lambda: time.monotonic() > thaws_s, "the process was frozen for longer than its limit")
+        os.kill(frozen, signal.SIGCONT)
+
+        assert decoding.result().shape == (3, 224, 224)
+        assert processes(before)[1] != frozen
 
 
 def test_image_after_an_interrupted_one_gets_its_own_input(decoder: Decoder) -> None:

@@ -30,6 +30,8 @@ from image_analysis_worker.decoding.process import SIZE, Recipe, write_all
 _LINE_BYTES = 10_000
 _KEPT_BYTES = 4 * 1024**2
 """How much memory a decoder keeps from one image for the next."""
+_LATE_S = 1.0
+"""By how much the alarm of a process is late at least if it was frozen: then it comes when the process thaws."""
 _ERRORS = {error.code: error for error in (CorruptImage, UnsupportedDimensions)}
 
 # The only variables that these processes inherit. The worker's environment holds the secrets of Redis and of the hub.
@@ -160,15 +162,16 @@ class Decoder:
             StartupError: the decoder cannot be started.
         """
         # Twice, because something other than the image may have ended the first process.
-        for _ in range(2):
+        for is_last in (False, True):
             pipes = self._pipes = self._pipes or self._open()
             sent_s = time.monotonic()
             try:
                 return self._request(*pipes, body)
             except (BrokenPipeError, EOFError):
                 self._leave_process()
-                timeout_s = self._decoders.recipe.timeout_s
-                if time.monotonic() - sent_s >= timeout_s:
+                took_s, timeout_s = time.monotonic() - sent_s, self._decoders.recipe.timeout_s
+                was_frozen = took_s > timeout_s + _LATE_S
+                if took_s >= timeout_s and (is_last or not was_frozen):
                     raise JobTimeout(
                         f"Decoding the image took longer than {timeout_s:g} s: send a simpler one."
                     ) from None
