@@ -1,4 +1,4 @@
-"""A Redis that is full refuses new jobs, but its workers continue, which frees its memory."""
+"""A Redis that is full refuses new jobs, but its workers and deliverers continue, which frees its memory."""
 
 import os
 import signal
@@ -10,15 +10,17 @@ import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
+from image_analysis_api.deliverer.outbox import Outbox
 from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.sweep import Sweep
-from image_analysis_api.store.client import connect
+from image_analysis_api.store.client import connect, run_script
 from image_analysis_common import keys
 from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.images import image_digest
 from image_analysis_common.job_errors import CorruptImage
-from image_analysis_common.models import JobStatus
+from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord
+from image_analysis_common.scripts import jobs as job_scripts
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
@@ -120,3 +122,21 @@ async def test_sweep_ends_a_job_that_has_waited_too_long(redis: Redis, api: Asyn
         await Sweep(api, check_s=0, confirm_s=0).step()
 
     assert read(redis, job_id) == ["FAILED"]
+
+
+async def test_every_step_of_a_webhook_is_taken(redis: Redis, api: AsyncRedis) -> None:
+    pending = JobRecord(status=JobStatus.PENDING, image_hash="1" * 64, webhook_url="https://receiver.test/")
+    ended, job_id = pending.completed_from(CachedResult(result=RESULT, processing_time_ms=1)), str(uuid4())
+    await run_script(api, job_scripts.add_ended(job_id, ended))
+    outbox = Outbox(api, "host")
+
+    with full(redis):
+        await outbox.beat()
+        [first], _ = await outbox.claim(1, {})
+        await outbox.retry(first, -1)
+        [second], _ = await outbox.claim(1, {})
+        await outbox.drop(second)
+
+    assert [first.attempts, second.attempts] == [1, 2]
+    assert redis.exists(keys.deliverer("host")) == 1
+    assert redis.exists(keys.delivery(job_id), keys.DELIVERIES) == 0

@@ -382,14 +382,13 @@ async def test_stopped_deliverer_returns_unfinished_deliveries(stage: Stage) -> 
 async def test_deliverer_survives_a_redis_that_refuses_commands(stage: Stage, redis: SyncRedis) -> None:
     with capture_logs() as lines:
         async with stage.delivering(receivers := Receivers()):
-            redis.config_set("maxmemory", 1)
+            redis.config_set("min-replicas-to-write", 1)
 
             async def has_noticed() -> bool:
                 return any(line["event"] == "store_unavailable" for line in lines)
 
-            await stage.client.delete(keys.deliverer("host"))
             await eventually(has_noticed, "the deliverer notices")
-            redis.config_set("maxmemory", 0)
+            redis.config_set("min-replicas-to-write", 0)
             job_id = await complete(stage)
             await eventually(stage.is_empty, "the webhook is delivered")
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from image_analysis_api.store.client import reaching_redis, run_script
+from image_analysis_api.store.client import run_script
 from image_analysis_common import keys
 from image_analysis_common.scripts import deliveries
+from image_analysis_common.scripts.queues import run_commands
 
 LEASE_S = 30.0
 """Longer than the longest attempt."""
@@ -35,7 +36,8 @@ class Delivery:
 class Outbox:
     """Claims deliveries that are due, and records their outcomes.
 
-    Every method raises StoreUnavailable if Redis is down, and can be called again.
+    Every method raises StoreUnavailable if Redis is down, and can be called again. All work while Redis is full: what
+    was delivered makes room.
     """
 
     def __init__(self, redis: Redis, host: str, *, lease_s: float = LEASE_S) -> None:
@@ -72,12 +74,10 @@ class Outbox:
 
     async def drop(self, delivery: Delivery) -> None:
         """Delete a delivery that succeeded or was given up."""
-        async with reaching_redis(), self._redis.pipeline() as pipeline:
-            pipeline.delete(keys.delivery(delivery.job_id))
-            pipeline.zrem(keys.DELIVERIES, delivery.job_id)
-            await pipeline.execute()
+        commands = [("DEL", keys.delivery(delivery.job_id)), ("ZREM", keys.DELIVERIES, delivery.job_id)]
+        await run_script(self._redis, run_commands(commands))
 
     async def beat(self) -> None:
         """Send a heartbeat for this host's deliverer."""
-        async with reaching_redis():
-            await self._redis.set(keys.deliverer(self._host), "", ex=keys.WORKER_TTL_S)
+        command = ("SET", keys.deliverer(self._host), "", "EX", keys.WORKER_TTL_S)
+        await run_script(self._redis, run_commands([command]))

@@ -62,9 +62,10 @@ The copy that a webhook is sent from, `keys.delivery(job_id)`, has two more fiel
     attempts            claim_deliveries     how often the webhook was tried
 
 Scripts that change no record: find_result, find_position, list_jobs and read_queues only read. pop pops jobs for a
-worker, and requeue_popped requeues those that were not started. join and run_commands write what a worker says of
-itself. claim_deliveries and retry_delivery distribute webhooks. rate_limit counts requests, as enqueue and
-find_position do in the same step. claim_key and release_key serve idempotency keys.
+worker, and requeue_popped requeues those that were not started. join and run_commands write what a worker or a
+deliverer says of itself. claim_deliveries and retry_delivery distribute webhooks, and run_commands deletes those that
+were delivered or given up. rate_limit counts requests, as enqueue and find_position do in the same step. claim_key and
+release_key serve idempotency keys.
 
 Each script is a file `NAME.lua`. Its header lists its KEYS and ARGV, what it writes and what it answers. The function
 of the same name in `runs`, `jobs`, `queues`, `deliveries` or `limits` builds a call of it. `lib/` holds functions that

@@ -19,7 +19,10 @@
 -- Writes: KEYS 1; `attempts` in the claimed deliveries.
 -- Answers: {deliveries, each {job ID, receiver, its copy of the record as field, value, ...}, the server's time,
 -- seconds until the next call can find something, or '' if that is unknown}.
+--
+-- Uses: permit_writes.
 
+permit_writes()
 local free, lease, aside, max_scanned, busy = tonumber(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), {}
 local retries = tonumber(ARGV[5])
 for at = 6, #ARGV, 2 do busy[ARGV[at]] = tonumber(ARGV[at + 1]) end

@@ -10,7 +10,10 @@
 --   3 delay     seconds
 -- Writes: KEYS 1.
 -- Answers: nothing.
+--
+-- Uses: permit_writes.
 
 if redis.call('HGET', KEYS[2], 'attempts') ~= ARGV[2] then return end
+permit_writes()
 local clock = redis.call('TIME')
 redis.call('ZADD', KEYS[1], 'XX', string.format('%.3f', clock[1] + clock[2] / 1000000 + ARGV[3]), ARGV[1])
