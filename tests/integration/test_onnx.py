@@ -101,6 +101,14 @@ def test_model_for_one_image_at_a_time_is_served_and_passes_the_gate(
     assert [(model.dtype, model.max_batch_size) for model in announced] == [("float32", 1), ("int8", 1)]
 
 
+def test_model_for_one_image_at_a_time_is_served_whatever_batches_are_set(
+    weights: NDArray[np.float32], tmp_path: Path
+) -> None:
+    single = make_onnx_checkpoint(tmp_path / "single", weights, batch=1)
+
+    assert load(single, max_batch_size=32).warm_up().max_batch_size == 1
+
+
 def test_model_for_several_images_at_a_time_only_is_one_line(weights: NDArray[np.float32], tmp_path: Path) -> None:
     fixed = make_onnx_checkpoint(tmp_path / "fixed", weights, batch=4)
 

@@ -72,7 +72,7 @@ class Network(Protocol):
     precision: str
     device: str
     batch_size: int
-    """The size of a batch from which throughput does not grow."""
+    """The size of a batch from which throughput does not grow; 1 if it takes one image at a time only."""
 
     def run(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Compute the logits, (B, labels), of inputs (B, 3, H, W): levels as uint8, or the processor's own float32."""
@@ -135,7 +135,7 @@ class Engine:
     ) -> None:
         self._inputs = inputs
         self._network = network
-        self._max_batch_size = max_batch_size or network.batch_size
+        self._max_batch_size = 1 if network.batch_size == 1 else max_batch_size or network.batch_size
         self._measured = list(measured)
         self._embeds = False
         self.ref = inputs.describe(network.precision)
