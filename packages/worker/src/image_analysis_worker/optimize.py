@@ -16,9 +16,9 @@ from image_analysis_common.models import EXACT
 from image_analysis_common.startup import StartupError, refuse_to_start
 from image_analysis_worker.engines.checkpoint import Checkpoint, find_checkpoint
 from image_analysis_worker.engines.cores import has_bfloat16, has_vnni
-from image_analysis_worker.engines.engine import Inputs
 from image_analysis_worker.engines.gate import Report, answer, compare, decode_all, judge
 from image_analysis_worker.engines.images import BUNDLED, cut_photos, read_images
+from image_analysis_worker.engines.inputs import Inputs
 from image_analysis_worker.engines.load import Networks, open_inputs
 from image_analysis_worker.engines.optimized import Converted, check_output, write_folder, write_report
 from image_analysis_worker.settings import WorkerSettings

@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -13,13 +11,11 @@ from numpy.typing import NDArray
 from image_analysis_common.job_errors import EmbeddingsNotSupported, LabelsNotSupported
 from image_analysis_common.models import MAX_DIMENSION, TOP_K, EngineReport, ModelAnnouncement, ModelRef, Prediction
 from image_analysis_common.startup import StartupError
-from image_analysis_worker.decoding.decode import PREPROCESSING_VERSION
 from image_analysis_worker.decoding.decoder import Decoder as ImageDecoder
-from image_analysis_worker.decoding.decoder import Decoders, Pixels
-from image_analysis_worker.engines.checkpoint import Checkpoint
+from image_analysis_worker.decoding.decoder import Pixels
 from image_analysis_worker.engines.embeddings import normalize, write_embedding
 from image_analysis_worker.engines.images import draw_blank
-from image_analysis_worker.engines.labels import Labels
+from image_analysis_worker.engines.inputs import Inputs
 from image_analysis_worker.jobs.batching import Embedding, Job
 from image_analysis_worker.metrics import ENGINE
 
@@ -82,39 +78,6 @@ class Network(Protocol):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What every network of a checkpoint shares: its files, its labels, and its decoders."""
-
-    checkpoint: Checkpoint
-    labels: Labels
-    decoders: Decoders
-
-    def stack(self, inputs: Sequence[Pixels]) -> NDArray[Any]:
-        """Make one batch, (B, 3, H, W).
-
-        Raises:
-            ValueError: the inputs differ in size.
-        """
-        dtype = self.decoders.preparation.dtype
-        return np.stack([np.frombuffer(pixels.values, dtype).reshape(pixels.shape) for pixels in inputs])
-
-    def describe(self, precision: str) -> ModelRef:
-        """Name the checkpoint's results in a precision."""
-        return ModelRef(
-            id=self.checkpoint.name,
-            revision=self.checkpoint.revision,
-            preprocessing=PREPROCESSING_VERSION,
-            precision=precision,
-        )
-
-    @cached_property
-    def blank(self) -> Pixels:
-        """A blank image, decoded."""
-        with closing(self.decoders.open()) as decoder:
-            return decoder.decode(draw_blank())
-
-
-@dataclass(frozen=True)
 class Asked:
     """An input of a batch whose job asks for the image's embedding."""
 
@@ -163,7 +126,15 @@ class Engine:
         Raises:
             EmbeddingsNotSupported: a job asks for it, and the model has none.
         """
-        batch = self._inputs.stack([found.pixels if isinstance(found, Asked) else found for found in inputs])
+        answers = [list[Prediction]() for _ in inputs]
+        pixels = [found.pixels if isinstance(found, Asked) else found for found in inputs]
+        for places, batch in self._inputs.stack_by_size(pixels):
+            predictions = self._classify(batch, [inputs[place] for place in places], top_k)
+            for place, answer in zip(places, predictions, strict=True):
+                answers[place] = answer
+        return answers
+
+    def _classify(self, batch: NDArray[Any], inputs: Sequence[Pixels | Asked], top_k: int) -> list[list[Prediction]]:
         if not any(isinstance(found, Asked) for found in inputs):
             return self._inputs.labels.rank(self._network.run(batch), top_k)
         logits, entered = self._network.embed(batch)

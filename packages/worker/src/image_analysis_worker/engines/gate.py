@@ -20,7 +20,8 @@ from image_analysis_common.models import EngineReport, FrozenModel
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.cores import has_gpu, has_vnni
-from image_analysis_worker.engines.engine import Inputs, Network, in_one_line
+from image_analysis_worker.engines.engine import Network, in_one_line
+from image_analysis_worker.engines.inputs import Inputs
 
 MAX_CONFIDENCE_DIFFERENCE = 0.02
 """How far the confidence in the reference's label may be off, on average."""

@@ -13,9 +13,10 @@ from image_analysis_worker.decoding.decoder import Decoders
 from image_analysis_worker.decoding.process import Recipe
 from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.cores import has_bfloat16, has_gpu
-from image_analysis_worker.engines.engine import Engine, Inputs, Network, in_one_line
+from image_analysis_worker.engines.engine import Engine, Network, in_one_line
 from image_analysis_worker.engines.gate import Report, answer, compare, decode_all, judge, read_report
 from image_analysis_worker.engines.images import cut_photos
+from image_analysis_worker.engines.inputs import Inputs
 from image_analysis_worker.engines.labels import Labels
 from image_analysis_worker.settings import WorkerSettings
 

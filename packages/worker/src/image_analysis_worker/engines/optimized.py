@@ -17,8 +17,9 @@ from image_analysis_common.models import EXACT
 from image_analysis_common.startup import StartupError
 from image_analysis_worker.decoding.timm import is_timm
 from image_analysis_worker.engines.checkpoint import Checkpoint
-from image_analysis_worker.engines.engine import Inputs, find_reason
+from image_analysis_worker.engines.engine import find_reason
 from image_analysis_worker.engines.gate import REPORT, Report
+from image_analysis_worker.engines.inputs import Inputs
 
 _OTHERS = ("*.safetensors", "onnx/*.onnx")
 _COPIED = ("config.json", "preprocessor_config.json", "README.md")

@@ -12,8 +12,9 @@ from image_analysis_common.models import TOP_K, ZERO_SHOT, ModelAnnouncement, Pr
 from image_analysis_worker.decoding.decoder import Decoder, Pixels
 from image_analysis_worker.engines.embeddings import LabelEmbeddings, Recent, Vectors, read_embedding, write_embedding
 from image_analysis_worker.engines.engine import Decoder as AnyDecoder
-from image_analysis_worker.engines.engine import Inputs, in_one_line, time_third
+from image_analysis_worker.engines.engine import in_one_line, time_third
 from image_analysis_worker.engines.images import draw_blank
+from image_analysis_worker.engines.inputs import Inputs
 from image_analysis_worker.engines.labels import Labels
 from image_analysis_worker.jobs.batching import Embedding, Job
 from image_analysis_worker.metrics import EMBEDDINGS, ENGINE
