@@ -111,21 +111,21 @@ class Maintenance:
             pipeline.set(keys.sweep(queue.name), self._batch_worker.name, nx=True, px=SWEEP_LOCK_MS)
             if not _send_as_script(pipeline):
                 return
+        now_s, _ = self._redis.time()
         for registry in (queue.finished_job_registry, queue.failed_job_registry):
-            registry.cleanup()
-        self._sweep_started()
+            registry.cleanup(now_s)  # By itself, RQ uses this machine's clock, which may be wrong.
+        self._sweep_started(now_s)
         self._sweep_intermediate()
         # RQ reads in a transaction, which a full Redis refuses. The names of dead workers can wait.
         with suppress(OutOfMemoryError):
             clean_worker_registry(queue)
 
-    def _sweep_started(self) -> None:
-        """Requeue the jobs whose execution has expired.
+    def _sweep_started(self, now_s: int) -> None:
+        """Requeue the jobs whose execution has expired at `now_s`, on the server's clock.
 
         RQ's own code decides from an earlier read, so it would bring back a job that was ended and deleted meanwhile.
         """
         batch_worker, key = self._batch_worker, self._batch_worker.started_registry.key
-        now_s, _ = self._redis.time()
         if not (expired := self._redis.zrangebyscore(key, 0, now_s)):
             return
         executions = [execution.decode() for execution in cast(list[bytes], expired)]
