@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copytree
 
@@ -23,6 +25,10 @@ from support.waiting import PATIENCE_S, wait_until
 
 CLOSED = "http://127.0.0.1:1"
 """A model hub that cannot be reached."""
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+FILE = {"type": "file", "path": "model.safetensors", "size": 2**20, "oid": "0" * 40}
+"""A file of a model, as the hub lists it."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -53,11 +59,10 @@ def start(redis: Redis, redis_url: str, tmp_path: Path) -> Iterator[Start]:
 def test_model_from_the_hubs_cache_is_announced_until_the_worker_stops(
     redis: Redis, start: Start, tmp_path: Path
 ) -> None:
-    revision = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "hub" / "hub" / "models--acme--cats"
-    copytree(BUNDLED_FOLDER, cached / "snapshots" / revision)
+    copytree(BUNDLED_FOLDER, cached / "snapshots" / REVISION)
     (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(revision)
+    (cached / "refs" / "main").write_text(REVISION)
 
     worker = start(MODEL_ID="acme/cats")
     announced = wait_until(lambda: redis.get(keys.announcement("acme/cats")), "the model is announced")
@@ -67,12 +72,63 @@ def test_model_from_the_hubs_cache_is_announced_until_the_worker_stops(
     output, errors = worker.communicate(timeout=PATIENCE_S)
 
     model = ModelAnnouncement.model_validate_json(raw(announced))
-    assert (model.model.id, model.model.revision, model.accuracy) == ("acme/cats", revision, 0.9001)
+    assert (model.model.id, model.model.revision, model.accuracy) == ("acme/cats", REVISION, 0.9001)
     assert "cat" in model.labels
     assert listening == {b"rq:worker:" + raw(workers[0])}
     assert (worker.returncode, errors) == (0, "")
     assert [json.loads(line)["event"] for line in output.splitlines()] == ["worker_started", "worker_stopped"]
     assert redis.zcard(keys.workers("acme/cats")) == 0
+
+
+@pytest.fixture
+def endless_hub() -> Iterator[tuple[str, threading.Event]]:
+    """A model hub whose models have one file, which never ends; and whether it is being downloaded."""
+    is_downloading, is_over = threading.Event(), threading.Event()
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._send_head(FILE["size"])
+
+        def do_GET(self) -> None:
+            if self.path.startswith("/api/"):
+                body = json.dumps([FILE] if "/tree/" in self.path else {"id": "acme/cats", "sha": REVISION}).encode()
+                self._send_head(len(body))
+                self.wfile.write(body)
+                return
+            self._send_head(FILE["size"])
+            with suppress(OSError):
+                while not is_over.wait(0.05):
+                    self.wfile.write(b"0")
+                    is_downloading.set()
+
+        def _send_head(self, size: object) -> None:
+            self.send_response(200)
+            for name, value in {"Content-Length": size, "ETag": '"0"', "X-Repo-Commit": REVISION}.items():
+                self.send_header(name, str(value))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", is_downloading
+        is_over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_worker_that_downloads_its_model_ends_at_once(
+    start: Start, endless_hub: tuple[str, threading.Event], number: signal.Signals
+) -> None:
+    url, is_downloading = endless_hub
+    worker = start(MODEL_ID="acme/cats", HF_ENDPOINT=url, NO_PROXY="127.0.0.1")
+    assert is_downloading.wait(PATIENCE_S)
+
+    worker.send_signal(number)
+    worker.communicate(timeout=PATIENCE_S)
+
+    assert worker.returncode == 0
 
 
 class OldRedis(socketserver.StreamRequestHandler):

@@ -44,8 +44,11 @@ log = structlog.get_logger("image_analysis_worker")
 
 
 def main() -> None:
-    """Run a worker until SIGINT or SIGTERM; the running batch is finished first."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    """Run a worker until SIGINT or SIGTERM; the running batch is finished first. A worker that starts ends at once."""
+    # Until `serve` there is no job, and the processes that decode images end with this one. An exception would first
+    # wait for the threads that download a model, which may take minutes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
     # Without this, set before the import of torch, its threads spin while they wait for each other. With another busy
     # process on two cores, one image took up to 1.6 s instead of 8 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -60,8 +63,6 @@ def main() -> None:
         exit_code = serve(settings, load_served(checkpoint, settings))
     except StartupError as error:
         refuse_to_start("worker", error)
-    except KeyboardInterrupt:
-        sys.exit(0)
     sys.exit(exit_code)
 
 
