@@ -115,7 +115,8 @@ def _make_models(inputs: Inputs, calibration: Sequence[NDArray[Any]]) -> dict[st
         from image_analysis_worker.engines.torch import load_model
 
         model = load_model(checkpoint)
-        converted, is_half = convert(model, preparation, checkpoint.name), is_exact_in_float16(model)
+        converted = convert(model, preparation, checkpoint.name)
+        is_half = is_exact_in_float16(converted)
     else:
         is_converted = not checkpoint.has_source
         converted = openvino.Core().read_model(checkpoint.find_network(EXACT, is_converted=is_converted))
