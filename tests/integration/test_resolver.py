@@ -89,7 +89,8 @@ async def test_two_hundred_slow_names_delay_no_other_and_leave_nothing_behind(
 
     assert found == ["127.0.0.1"]
     assert len({name for name in server.asked if name.startswith("slow")}) == SLOW_NAMES
-    assert (count_files(), threading.active_count()) == before
+    # Fewer, if a channel of before was closed meanwhile.
+    assert (count_files() <= before[0], threading.active_count() <= before[1]) == (True, True)
 
 
 async def test_fetches_of_slow_names_end_soon_and_delay_no_other_client(resolver: Resolver) -> None:
