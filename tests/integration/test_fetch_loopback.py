@@ -262,6 +262,24 @@ async def test_no_connection_is_used_twice() -> None:
     assert listener.connects == 3
 
 
+@pytest.mark.parametrize(("redirects", "is_followed"), [(3, True), (4, False)])
+async def test_chain_of_three_redirects_is_followed_and_of_four_refused(redirects: int, is_followed: bool) -> None:
+    async def answer(listener: Listener, writer: asyncio.StreamWriter) -> None:
+        if listener.connects <= redirects:
+            await listener.send(writer, b"HTTP/1.1 302 Found\r\nLocation: next\r\nContent-Length: 0\r\n\r\n")
+        else:
+            await image(listener, writer)
+
+    async with listening(answer) as listener, fetching(LOOPBACK) as fetcher:
+        if is_followed:
+            assert await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT) == b"image"
+        else:
+            with pytest.raises(UrlRefused):
+                await fetcher.fetch(f"http://127.0.0.1:{listener.port}/", CLIENT)
+
+    assert listener.connects == 4
+
+
 @pytest.mark.parametrize("head", ["", "Content-Length: 99999999\r\n", "Transfer-Encoding: chunked\r\n"])
 async def test_body_over_the_limit_is_cut_off(head: str) -> None:
     async def answer(listener: Listener, writer: asyncio.StreamWriter) -> None:
