@@ -1,5 +1,6 @@
 """Every error that the client raises, on one page. None of them holds the API key."""
 
+import copyreg
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -21,7 +22,7 @@ class ImageAnalysisError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy without `__init__`, whose parameters differ from class to class."""
-        return _rebuild, (type(self), self.args, vars(self))
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class ServiceUnreachable(ImageAnalysisError):
@@ -123,11 +124,3 @@ class WaitTimeout(JobError):
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__("wait_timeout", f"The job {job_id} has not ended in time.", job_id)
-
-
-def _rebuild(
-    kind: type[ImageAnalysisError], arguments: tuple[Any, ...], attributes: dict[str, Any]
-) -> ImageAnalysisError:
-    error = kind.__new__(kind, *arguments)
-    vars(error).update(attributes)
-    return error
