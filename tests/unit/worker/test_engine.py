@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from image_analysis_common.models import JobStatus
-from image_analysis_common.records import JobRecord
 from image_analysis_worker.decoding.decoder import Pixels
 from image_analysis_worker.engines.checkpoint import Checkpoint
 from image_analysis_worker.engines.engine import Asked, Engine
 from image_analysis_worker.engines.inputs import Inputs
 from image_analysis_worker.engines.labels import Labels
-from image_analysis_worker.jobs.batching import Job
+from support.jobs import make_job
 
 SQUARE, WIDE = (3, 2, 2), (3, 2, 4)
 
@@ -64,8 +62,7 @@ def test_inputs_of_each_size_go_through_the_network_together(engine: Engine, net
 
 
 def test_each_job_gets_the_embedding_of_its_own_input(engine: Engine) -> None:
-    record = JobRecord(status=JobStatus.PROCESSING, image_hash="0" * 64, embedding=True)
-    jobs = [Job(str(number), "", record, b"", 3, is_suspect=False) for number in range(3)]
+    jobs = [make_job(str(number)) for number in range(3)]
     pixels = [make_pixels(SQUARE, 0), make_pixels(WIDE, 255), make_pixels(SQUARE, 255)]
 
     engine.classify([Asked(job, found) for job, found in zip(jobs, pixels, strict=True)])
