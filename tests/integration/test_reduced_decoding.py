@@ -53,6 +53,14 @@ def test_photo_gets_the_pipelines_answer_with_every_way_to_resize(name: str, tmp
     assert off.preparation.reduced_px is None
 
 
+@pytest.mark.parametrize("side_px", [97, 299])
+def test_odd_size_of_input_is_made_of_a_reduced_picture(tmp_path: Path, side_px: int) -> None:
+    size = {"height": side_px, "width": side_px}
+    checkpoint = find_checkpoint(str(make_checkpoint(tmp_path / "model", "vit", size=size)))
+
+    assert open_inputs(checkpoint, WorkerSettings()).decoders.preparation.reduced_px == side_px
+
+
 @pytest.fixture(scope="module", params=[32, 224, 384])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint for inputs of so many pixels."""

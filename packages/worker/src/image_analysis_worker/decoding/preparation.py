@@ -102,8 +102,9 @@ def examine(
     )
 
 
-_TRIAL_WIDTH, _TRIAL_HEIGHT = 5, 4
-"""Sides of the trial picture, as multiples of the input: it is decoded at half its size."""
+_TRIAL_WIDTH, _TRIAL_HEIGHT = 6, 4
+"""Sides of the trial picture, as multiples of the input: it is decoded at half its size. Both are even, because half of
+an odd side is rounded, which moves each pixel a little."""
 
 
 _TRIAL_SIDES_PX = ((200, 120), (120, 200), (500, 400), (3, 3), (40, 3), (1, 7))
