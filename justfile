@@ -127,10 +127,10 @@ coverage:
 [group('test')]
 oldest-redis:
     export PYTHONPATH=infra/local:tests && {{ uv_run }} --isolated --group oldest-redis pytest -p support.oldest_redis {{ in_two }} -k "not fake" \
-        tests/integration/test_batches.py tests/integration/test_cancellation.py tests/integration/test_contracts.py \
+        tests/e2e/test_main_job.py tests/integration/test_batches.py tests/integration/test_cancellation.py tests/integration/test_contracts.py \
         tests/integration/test_followers.py tests/integration/test_idempotency.py tests/integration/test_late_workers.py \
         tests/integration/test_positions.py tests/integration/test_previous_release.py tests/integration/test_shared_ends.py \
-        tests/integration/test_sweep.py tests/integration/test_webhooks.py tests/e2e/test_main_job.py
+        tests/integration/test_sweep.py tests/integration/test_webhooks.py
 
 # Test timm's checkpoints with timm, in an environment of their own
 [group('test')]

@@ -14,6 +14,7 @@ from addresses import find_redis_server
 from image_analysis_common import keys
 from image_analysis_common.rq_keys import PERMANENT_PREFIXES
 from image_analysis_common.settings import BUNDLED_MODEL
+from image_analysis_worker.engines import gate
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
 from support.api_processes import WORKER, run_service
@@ -22,6 +23,14 @@ from support.interruptions import InterruptedRedis
 from support.waiting import wait_until
 
 CONFIGURATION = Path(__file__).parents[2] / "infra" / "redis" / "redis.conf"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untimed() -> Iterator[None]:
+    """Measure an engine's speed once only, not for two seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "MIN_SPEED_S", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from PIL import Image
 
 from image_analysis_common.startup import StartupError
 from image_analysis_worker import optimize as command
-from image_analysis_worker.engines import gate
 from image_analysis_worker.engines.checkpoint import find_checkpoint
 from image_analysis_worker.engines.gate import REPORT, Report
 from image_analysis_worker.engines.images import read_images
@@ -21,12 +20,6 @@ from support.onnx_models import LABELS, make_onnx_checkpoint, make_weights, writ
 from support.samples import encode, make_png
 
 IMAGES = [make_png(seed) for seed in range(4)]
-
-
-@pytest.fixture(autouse=True)
-def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure an engine's speed once only."""
-    monkeypatch.setattr(gate, "MIN_SPEED_S", 0.0)
 
 
 @pytest.fixture
