@@ -134,6 +134,13 @@ def test_part_that_is_asked_for_and_cannot_run_fails(clone: Clone) -> None:
     assert (code, recipes, len(complaints)) == (1, ["check", "isolated"], 1)
 
 
+def test_installed_uv_is_used_as_it_is(clone: Clone) -> None:
+    clone.install("uv", f'echo "$*" >>"{clone.calls}"')
+    clone.install("python3", "exit 1")  # a system's Python in which pip installs nothing
+
+    assert clone.run("check") == (0, ["check", "isolated"], [])
+
+
 def test_unknown_part_is_refused_before_anything_runs(clone: Clone) -> None:
     assert clone.run("check", "tests") == (2, [], [".ci/run: there is no part tests"])
 
