@@ -1,5 +1,7 @@
 """The API's counters, and the values that it reads from Redis for a scrape."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -78,6 +80,22 @@ async def test_latency_is_without_the_wait_that_a_client_asked_for(client: httpx
         elapsed_s = answer.elapsed.total_seconds()
         assert elapsed_s >= 1
         assert 0 < latency_s(*route) - earlier_s <= elapsed_s - 0.99
+
+
+async def test_latency_is_without_the_time_in_which_a_body_arrives(client: httpx.AsyncClient) -> None:
+    async def send_slowly() -> AsyncIterator[bytes]:
+        image = make_png(7)
+        for part in (image[:10], image[10:]):
+            yield part
+            await asyncio.sleep(0.2)
+
+    before_s = latency_s("POST", "/analyze-image")
+
+    answer = await client.post("/analyze-image", content=send_slowly(), headers={"Content-Type": "image/png"})
+
+    assert answer.status_code == 202
+    elapsed_s = answer.elapsed.total_seconds()
+    assert 0 < latency_s("POST", "/analyze-image") - before_s <= elapsed_s - 0.39
 
 
 async def test_submissions_count_by_outcome(client: httpx.AsyncClient) -> None:

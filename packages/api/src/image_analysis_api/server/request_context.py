@@ -55,7 +55,7 @@ class RequestContext:
 
     The client's `X-Request-ID` is used if it is short and plain; otherwise a new one is made. Headers that a route puts
     into `request.state.headers` are sent with any answer, also with an error. The latency does not include
-    `request.state.waited_s`, in which the request waited as its client asked.
+    `request.state.waited_s`, in which the request waited for its body, or for an end as its client asked.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -71,7 +71,16 @@ class RequestContext:
         state = scope.setdefault("state", {})
         state |= {"headers": extra, "waited_s": 0.0}
         path = scope["path"].removeprefix(scope.get("root_path", ""))  # a mounted app changes both
-        status, started_s = 0, time.perf_counter()
+        status, has_body, started_s = 0, False, time.perf_counter()
+
+        async def receive_body() -> Message:
+            nonlocal has_body
+            asked_s = time.perf_counter()
+            message = await receive()
+            if not has_body:  # what comes after it is a disconnect, which nobody waits for
+                state["waited_s"] += time.perf_counter() - asked_s
+                has_body = not message.get("more_body", False)
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -83,7 +92,7 @@ class RequestContext:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=identifier)
         try:
-            await self.app(scope, receive, send_with_headers)
+            await self.app(scope, receive_body, send_with_headers)
         except WebSocketDisconnect:
             pass  # The client disconnected during a send: a normal end.
         except ClientDisconnected:
@@ -97,7 +106,7 @@ class RequestContext:
                 await render(ServiceError())(scope, receive, send_with_headers)
         finally:
             duration_s = time.perf_counter() - started_s
-            count_request(scope, status, duration_s - state["waited_s"])
+            count_request(scope, status, max(0.0, duration_s - state["waited_s"]))
             write = log.debug if path.startswith("/health") else log.info
             write(
                 "request_ended",
