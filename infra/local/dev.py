@@ -4,6 +4,7 @@ Exits with 0 after Ctrl-C or SIGTERM (`just` itself then exits with 130 or 143),
 fails. A second Ctrl-C, a second or more after the first, kills everything.
 """
 
+import math
 import os
 import sys
 import time
@@ -29,7 +30,8 @@ def main() -> int:
     has_terminal = sys.stdout.isatty()
     settings = choose_settings(os.environ, has_terminal=has_terminal)
     try:
-        with suppress(KeyboardInterrupt), Stack(settings) as stack:
+        # A download of a model takes as long as it takes; a program that cannot start ends the wait.
+        with suppress(KeyboardInterrupt), Stack(settings, ready_s=math.inf) as stack:
             print(greeting(stack, settings), flush=True)
             # When a terminal closes, uv and just may get a SIGHUP that they do not pass on.
             while sys.stdout.isatty() == has_terminal:

@@ -33,18 +33,23 @@ class Stack:
 
     The programs get the caller's environment, overridden by `environment`; an empty variable counts as unset. With
     `free_ports`, unused ports are chosen; otherwise API_PORT and the like are used. All output of the programs is
-    appended to the file `log`; without `log`, it goes to standard output.
+    appended to the file `log`; without `log`, it goes to standard output. It has `ready_s` to become ready.
 
     Raises:
         StackError: a variable is malformed; on entering: the stack cannot start. Then nothing is left behind.
     """
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, *, free_ports: bool = False, log: Path | None = None
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        free_ports: bool = False,
+        log: Path | None = None,
+        ready_s: float = READY_S,
     ) -> None:
         self._environment = {**os.environ, **(environment or {})}
         self._addresses = Addresses.choose(self._environment, free_ports=free_ports)
-        self._log = log
+        self._log, self._ready_s = log, ready_s
         self._directory: TemporaryDirectory[str] | None = None
         self._running: Supervisord | None = None
         self.api_url = f"http://{LOOPBACK}:{self._addresses.api_port}"
@@ -64,7 +69,7 @@ class Stack:
     def __enter__(self) -> Self:
         try:
             self._start()
-            self.wait_until_ready()
+            self.wait_until_ready(self._ready_s)
         except BaseException:  # Ctrl-C as well: a half-started stack must be stopped
             self.stop()
             raise
