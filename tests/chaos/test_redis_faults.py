@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from chaos.scenario import Submitter
 from image_analysis_common import keys
@@ -173,6 +174,8 @@ def test_full_disk_refuses_images_and_keeps_the_accepted_ones(site: Site) -> Non
         accepted.append(job_id)
     assert site.status(accepted[0]) in ("PENDING", "PROCESSING", "COMPLETED")
     assert not site.is_ready()
+    with pytest.raises(ResponseError, match=r"^MISCONF"):  # for the health checks, Redis is alive then
+        site.redis.ping()
 
     site.server.limit_files(-1)
     accepted.append(site.submit())

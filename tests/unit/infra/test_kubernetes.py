@@ -1,6 +1,7 @@
 """The manifests agree with Kubernetes' schema, the composition, the settings and the documents; without a cluster."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -202,7 +203,34 @@ def test_every_container_is_probed_as_its_image_checks_itself(manifests: list[Ma
         assert f"CMD [{command}]" in dockerfile
         composed = read_compose("deliverer")["healthcheck"]["test"]
         assert ["CMD", *containers["deliverer"][probe]["exec"]["command"]] == composed
-    assert containers["api"]["livenessProbe"]["httpGet"]["path"] == "/health/live"
+    for probe in ("readinessProbe", "livenessProbe"):  # without Redis or a worker, each pod answers with the reason
+        assert containers["api"][probe]["httpGet"]["path"] == "/health/live"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_alive"),
+    [
+        ("PONG", True),
+        ("MISCONF Errors writing to the AOF file: No space left on device", True),
+        ("LOADING Redis is loading the dataset in memory", False),
+        ("NOAUTH Authentication required.", False),
+        ("", False),
+    ],
+)
+def test_redis_stays_in_service_while_its_disk_is_full(
+    manifests: list[Manifest], tmp_path: Path, answer: str, is_alive: bool
+) -> None:
+    (tmp_path / "redis-cli").write_text(f"#!/bin/sh\necho '{answer}'\n")
+    (tmp_path / "redis-cli").chmod(0o755)
+    redis = find_containers(manifests)["redis"]
+    probes = [redis[probe]["exec"]["command"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+    kind, composed = read_compose("redis")["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+
+    for command in (*probes, ["sh", "-c", composed]):
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        ended = subprocess.run(command, env={"PATH": path}, check=False)
+        assert (ended.returncode == 0) is is_alive, command
 
 
 def test_probes_that_start_a_python_take_two_hundredths_of_a_core_at_most(manifests: list[Manifest]) -> None:

@@ -105,15 +105,6 @@ def test_keda_reads_the_redis_of_the_workers(manifests: list[Manifest], scaled_o
         assert trigger.metadata.password_from_env in {variable["name"] for variable in worker["env"]}
 
 
-def test_an_api_stays_ready_if_there_may_be_no_worker(
-    manifests: list[Manifest], scaled_objects: list[ScaledObject]
-) -> None:
-    [api] = find(manifests, "Deployment", "api")["spec"]["template"]["spec"]["containers"]
-    may_be_none = any(scaled.spec.min_replica_count == 0 for scaled in scaled_objects)
-
-    assert api["readinessProbe"]["httpGet"]["path"] == ("/health/live" if may_be_none else "/health/ready")
-
-
 def test_the_last_worker_stays_for_longer_than_all_attempts_of_a_job(scaled_objects: list[ScaledObject]) -> None:
     for scaled in scaled_objects:
         assert scaled.spec.cooldown_period > MAX_ATTEMPTS * WorkerSettings().job_timeout_seconds
