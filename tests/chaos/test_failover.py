@@ -186,7 +186,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory, reaper: Reaper) -> Iterator[
         yield Scene(redis, directory)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def strict(scene: Scene) -> Iterator[httpx.Client]:
     """A client of an API process with `MIN_REPLICAS_ACK=1`."""
     settings = {"RATE_LIMIT_MAX_REQUESTS": "1000000", "MIN_REPLICAS_ACK": "1"}
