@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from typing import Any
@@ -12,8 +13,11 @@ from fakeredis.aioredis import FakeRedis
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 
+from image_analysis_api.jobs import batches
+from image_analysis_api.outbound.fetcher import Hold
+from image_analysis_api.services import IDEMPOTENCY_SLACK_S
 from image_analysis_common import keys
-from image_analysis_common.errors import UrlRefused
+from image_analysis_common.errors import Unavailable, UrlRefused
 from image_analysis_common.images import image_digest
 from image_analysis_common.models import JobStatus
 from image_analysis_common.records import JobRecord
@@ -332,3 +336,56 @@ async def test_fetched_images_are_bounded_together(make_client: MakeClient, fetc
     jobs = (await client.post("/analyze-images", json=body_of(urls))).json()["jobs"]
 
     assert [job["error"] and job["error"]["code"] for job in jobs] == [None, None, "batch_too_large"]
+
+
+class BusyFetcher(FakeFetcher):
+    """Refuses each URL a number of times, as if the client had too many running fetches."""
+
+    def __init__(self, refusals: int) -> None:
+        super().__init__()
+        self.refusals = refusals
+        self._tries = Counter[str]()
+
+    async def fetch(self, url: str, client: str, hold: Hold = lambda _: None) -> bytes:
+        self._tries[url] += 1
+        if self._tries[url] <= self.refusals:
+            raise Unavailable("Too many images are being fetched.")
+        return await super().fetch(url, client, hold)
+
+
+class TestBusyFetches:
+    @pytest.fixture
+    def fetcher(self, monkeypatch: pytest.MonkeyPatch) -> BusyFetcher:
+        monkeypatch.setattr(batches, "BUSY_RETRY_S", 0.001)
+        fetcher = BusyFetcher(refusals=3)
+        fetcher.answers |= {f"{URL}?{number}": make_png(number) for number in range(20)}
+        return fetcher
+
+    async def test_batch_waits_for_a_moment_in_which_fetches_are_used_up(
+        self, client: httpx.AsyncClient, fetcher: BusyFetcher
+    ) -> None:
+        answer = await client.post("/analyze-images", json=body_of(list(fetcher.answers)))
+
+        assert (answer.status_code, answer.json()["counts"]) == (202, NONE | {"PENDING": 20})
+
+    async def test_batch_is_refused_whole_while_fetches_stay_used_up_and_its_key_stays_free(
+        self, client: httpx.AsyncClient, redis: FakeRedis, fetcher: BusyFetcher, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(batches, "BUSY_WAIT_S", 0.01)
+        fetcher.refusals = 1_000_000
+        request: dict[str, Any] = {
+            "json": body_of([IMAGES[0], *fetcher.answers]),
+            "headers": {"Idempotency-Key": "order-7"},
+        }
+
+        refused = await client.post("/analyze-images", **request)
+        left = [key async for key in redis.scan_iter("*") if key != keys.rate_limit("198.51.100.7").encode()]
+        fetcher.refusals = 0
+        accepted = await client.post("/analyze-images", **request)
+
+        assert (refused.status_code, refused.json()["code"], left) == (503, "unavailable", [])
+        assert refused.headers["Retry-After"] == "5"
+        assert (accepted.status_code, accepted.json()["counts"]) == (202, NONE | {"PENDING": 21})
+
+    async def test_batch_waits_less_than_a_claim_of_its_key_has_for_each_image(self) -> None:
+        assert batches.BUSY_WAIT_S < IDEMPOTENCY_SLACK_S

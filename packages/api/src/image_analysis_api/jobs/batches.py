@@ -16,13 +16,20 @@ from image_analysis_api.jobs.queue import NewJob, new_job, refuse
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_api.responses import AnalysisStatus, BatchStatus
-from image_analysis_common.errors import BatchNotFound, BatchTooLarge, RequestError, ServiceError
+from image_analysis_common.errors import BatchNotFound, BatchTooLarge, RequestError, ServiceError, Unavailable
 from image_analysis_common.images import image_digest
 
 T = TypeVar("T")
 
 MAX_FETCHES = 16
 """How many images of one batch are fetched at once, so that one batch cannot use up all concurrent fetches."""
+
+BUSY_WAIT_S = 8.0
+"""How long an image of a batch is tried again while fetches or memory are used up. With a fetch after that, it must end
+within the time that a claim of an Idempotency-Key has for one image."""
+
+BUSY_RETRY_S = 0.25
+"""The first wait of these; each further one is twice as long, because a retry may fetch the same bytes again."""
 
 
 def parse_batch_id(batch_id: str) -> UUID:
@@ -72,14 +79,28 @@ class BatchReader:
 
         Raises:
             BatchTooLarge: there is no room for it; `too_large` is the sentence.
+            Unavailable: fetches or memory have been used up for `BUSY_WAIT_S`; nothing is wrong with the image.
             ServiceError: it was refused for another reason.
         """
         async with self._fetches:
-            image, digest = await self._reader.read(submission, self._client, self._hold)
+            image, digest = await self._read_patiently(submission)
         if len(image) > self._room_bytes:
             raise BatchTooLarge(too_large)
         self._room_bytes -= len(image)
         return image, digest
+
+    async def _read_patiently(self, submission: Submission) -> tuple[bytes, str]:
+        """Read an image, again if only the load of the service refuses it."""
+        loop, pause_s = asyncio.get_running_loop(), BUSY_RETRY_S
+        until_s = loop.time() + BUSY_WAIT_S
+        while True:
+            try:
+                return await self._reader.read(submission, self._client, self._hold)
+            except Unavailable:
+                if loop.time() + pause_s > until_s:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
 
 
 class Batches:
@@ -113,7 +134,7 @@ class Batches:
         """Submit an owner's images under a new ID; return also whether they wait for a model without a live worker.
 
         `client` is the owner or address whose concurrent fetches are counted. `hold` counts the bytes of fetched
-        images; an error that it raises refuses the image.
+        images; an error that it raises for long refuses the batch.
 
         Raises:
             WebhooksDisabled, UrlRefused, TooManyDeliveries: no webhook can be sent to their URL.
@@ -121,6 +142,7 @@ class Batches:
             ClassifierNotFound, ClassifierOutdated: the classifier in their options cannot answer.
             LabelsNotSupported, LabelsRequired: their model cannot answer their question, or needs one.
             EmbeddingsNotSupported: they ask for an embedding, and the model has none.
+            Unavailable: fetches or memory are used up; nothing was accepted.
             QueueFull, TooManyDeliveries: every image was refused, at least one of them for this reason.
             StoreUnavailable: it is not known whether the batch was accepted.
         """
@@ -171,7 +193,11 @@ class Batches:
         hold: Hold,
         make: Callable[[UUID, bytes, str], NewJob],
     ) -> list[NewJob]:
-        """Read every image and make its job; the job of one that is refused has ended."""
+        """Read every image and make its job; the job of one that is refused has ended.
+
+        Raises:
+            Unavailable: an image could not be read because of the load of the service.
+        """
         reader = BatchReader(self._image_reader, client, hold, self._max_bytes)
         too_large = f"The batch has more than {self._max_bytes} bytes: send several batches."
 
@@ -179,6 +205,8 @@ class Batches:
             job_id = uuid4()
             try:
                 image, digest = await reader.read(submission, too_large)
+            except Unavailable:
+                raise  # a job that failed for this reason would stay so when the batch is repeated with its key
             except ServiceError as error:
                 return refuse(make(job_id, b"", ""), error)
             return make(job_id, image, digest)
