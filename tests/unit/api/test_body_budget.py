@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -171,6 +172,71 @@ async def test_what_a_route_drops_does_not_count_and_what_it_drops_late_counts_o
 
     for _ in range(2):
         await bound({"type": "http"}, receive_nothing, send_nothing)
+
+
+class Reader:
+    """A route that holds what it is told; `bodies` are the requests that have not ended."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._bound = BodyBudget(self._route, max_bytes=max_bytes, client_of=lambda scope: scope["client"])
+        self.bodies: list[tuple[Callable[[int], None], asyncio.Event, asyncio.Task[None]]] = []
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["begun"].set_result(scope["state"]["hold"])
+        await scope["end"].wait()
+
+    async def open(self, client: str, size_bytes: int) -> Callable[[int], None]:
+        begun, end = asyncio.get_running_loop().create_future(), asyncio.Event()
+        scope = {"type": "http", "client": client, "begun": begun, "end": end}
+        task = asyncio.create_task(self._bound(scope, receive_nothing, send_nothing))
+        self.bodies.append((await begun, end, task))
+        self.bodies[-1][0](size_bytes)
+        return self.bodies[-1][0]
+
+    async def end_oldest(self) -> None:
+        _, end, task = self.bodies.pop(0)
+        end.set()
+        await task
+
+
+async def test_further_bodies_of_a_client_leave_room_for_others() -> None:
+    reader = Reader(max_bytes=100)
+
+    first, second = await reader.open("one", 20), await reader.open("one", 40)
+    with pytest.raises(Unavailable):
+        second(1)
+    with pytest.raises(Unavailable):
+        await reader.open("one", 1)
+    await reader.open("other", 25)
+    first(15)  # beyond half of the budget: the oldest body may have all that is left
+    with pytest.raises(Unavailable):
+        first(1)
+
+    await reader.end_oldest()
+    second(8)  # it is the oldest now
+    with pytest.raises(Unavailable):
+        await reader.open("one", 27)
+    await reader.open("one", 26)
+    while reader.bodies:
+        await reader.end_oldest()
+    await reader.open("other", 100)
+    await reader.end_oldest()
+
+
+@pytest.mark.parametrize(("sender", "status"), [("alice", 503), ("bob", 400)])
+async def test_owner_of_a_key_is_the_client_of_a_body(make_client: MakeClient, sender: str, status: int) -> None:
+    entries = ",".join(f"{owner}:{sha256(owner.encode()).hexdigest()}" for owner in ("alice", "bob"))
+    client = await make_client(max_image_bytes=5000, max_bodies_bytes=20_000, api_keys=entries)
+    body = SlowBody()
+    headers = {"Content-Type": "application/json", "X-API-Key": "alice"}
+    slow = asyncio.create_task(client.post("/analyze-image", content=body, headers=headers))
+    await body.has_sent.wait()
+
+    other = await client.post("/analyze-image", content=b" " * 7001, headers=headers | {"X-API-Key": sender})
+    body.may_end.set()
+    await slow
+
+    assert (other.status_code, slow.result().status_code) == (status, 400)
 
 
 @pytest.fixture

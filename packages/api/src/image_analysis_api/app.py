@@ -9,8 +9,10 @@ from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Scope
 
+from image_analysis_api.access.admission import caller
 from image_analysis_api.intake.image import bound_pillow
 from image_analysis_api.openapi import document, webhooks
 from image_analysis_api.outbound.fetcher import Fetcher
@@ -68,16 +70,22 @@ def create_app(settings: ApiSettings, *, redis: Redis | None = None, fetcher: Fe
     app.webhooks.include_router(webhooks.router)
     problems.install(app)
     document.install(app, has_keys=bool(settings.api_keys))
-    app.middleware_stack = _surround(app.build_middleware_stack(), settings)
+    app.middleware_stack = _surround(app.build_middleware_stack(), services)
     return app
 
 
-def _surround(app: ASGIApp, settings: ApiSettings) -> ASGIApp:
+def _surround(app: ASGIApp, services: Services) -> ASGIApp:
     """Put middleware around FastAPI's own, which `DirectCalls` leaves out; the innermost comes first.
 
     Answers that `RequestContext` gives after a crash get CORS headers too.
     """
-    app = RequestContext(BodyBudget(DirectCalls(app), max_bytes=settings.max_bodies_bytes))
+    settings, admission = services.settings, services.admission
+
+    def client_of(scope: Scope) -> str:
+        request = HTTPConnection(scope)
+        return caller(request, admission.find_owner(request))
+
+    app = RequestContext(BodyBudget(DirectCalls(app), max_bytes=settings.max_bodies_bytes, client_of=client_of))
     if settings.cors_allow_origins:
         # API keys are sent in a header, never in a cookie: no origin needs credentials.
         app = CORSMiddleware(
