@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 
 from image_analysis_api.intake.examples import ExampleSource, LabeledImage
-from image_analysis_api.jobs.example_records import find_examples
+from image_analysis_api.jobs.example_records import Embeddings, find_examples
 from image_analysis_api.store.client import connect
 from image_analysis_common import keys
 from image_analysis_common.classifiers import Example
@@ -40,7 +40,7 @@ def find(redis_url: str, names: list[tuple[str, UUID]], max_bytes: int = 64_000_
         async with connect(redis_url) as client:
             await announce(client)
             announced = read_json(ModelAnnouncement, raw(await client.get(keys.announcement(MODEL.id))))
-            return await find_examples(client, images, announced, "ann", {}, max_bytes)
+            return await find_examples(client, images, announced, "ann", {}, Embeddings(max_bytes, lambda _: None))
 
     return [example for example in asyncio.run(find()) if example]
 

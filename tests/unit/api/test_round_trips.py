@@ -11,6 +11,7 @@ from fakeredis import FakeServer
 from fakeredis.aioredis import FakeRedis
 
 from image_analysis_api.access.admission import SMALL_BODY_BYTES
+from image_analysis_api.store.pipelining import ALONE_BYTES
 from image_analysis_common import keys
 from image_analysis_common.images import image_digest
 from support.announcements import MODEL, announce, cache_result, make_result
@@ -25,9 +26,14 @@ JSON = {"Content-Type": "application/json"}
 
 
 class CountingRedis(FakeRedis):
-    """Counts the scripts that it runs; each is a round trip."""
+    """Counts the scripts that it runs, each of which is a round trip, and the commands with much data."""
 
     scripts = 0
+    large_commands = 0
+
+    async def execute_command(self, *words: Any, **options: Any) -> Any:
+        self.large_commands += any(isinstance(word, bytes) and len(word) > ALONE_BYTES for word in words)
+        return await super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
 
     async def evalsha(self, digest: str, *words: Any) -> Any:
         self.scripts += 1
@@ -64,6 +70,17 @@ async def test_submission_takes_one_round_trip_once_the_model_is_known(
     assert scripts[:2] == [1, 1]  # the second one follows the first one's run
     assert scripts[2] == 1
     assert await redis.llen(CLIENT) == 4
+
+
+async def test_large_image_is_sent_once_to_a_redis_that_does_not_know_the_script(
+    client: httpx.AsyncClient, redis: CountingRedis
+) -> None:
+    image = make_png().ljust(ALONE_BYTES + 1, b"\0")
+
+    accepted = [await client.post("/analyze-image", json=base64_body(image + bytes(extra))) for extra in range(2)]
+
+    assert [answer.status_code for answer in accepted] == [202, 202]
+    assert redis.large_commands == 2
 
 
 async def test_first_cached_answer_takes_two_round_trips_the_next_one_and_a_status_one(

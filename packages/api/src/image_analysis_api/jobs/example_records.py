@@ -9,6 +9,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from image_analysis_api.intake.examples import LabeledImage
+from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_api.store.client import reaching_redis
 from image_analysis_common import keys
 from image_analysis_common.classifiers import Example, is_same_model
@@ -31,15 +32,17 @@ class NamedJob:
 class Embeddings(dict[str, str]):
     """The embeddings of images, in base64, by the SHA-256 of the image; bounded, because a training holds them all."""
 
-    def __init__(self, max_bytes: int) -> None:
-        """Hold up to `max_bytes` of decoded embeddings."""
+    def __init__(self, max_bytes: int, hold: Hold) -> None:
+        """Hold up to `max_bytes` of decoded embeddings; `hold` counts the bytes of each, and may refuse more."""
         self._max_bytes = self._room_bytes = max_bytes
+        self._hold = hold
 
     def add(self, image_hash: str, embedding: str) -> None:
         """Add an image's embedding, unless it has one.
 
         Raises:
             TooManyClassifiers: all of them together are larger than a classifier may be.
+            Unavailable: `hold` has refused.
         """
         if image_hash in self:
             return
@@ -49,6 +52,7 @@ class Embeddings(dict[str, str]):
                 f"The embeddings of these examples have more than {self._max_bytes} bytes together, "
                 "which is the limit of all your classifiers: send fewer examples."
             )
+        self._hold(len(embedding))
         self[image_hash] = embedding
 
 
@@ -58,18 +62,17 @@ async def find_examples(
     announced: ModelAnnouncement | None,
     owner: str | None,
     known: Collection[str],
-    max_bytes: int,
+    embeddings: Embeddings,
 ) -> list[Example | None]:
     """Return an example for each image that is only named, None for the others.
 
-    `known` are the images that the classifier has as examples. Of an image that is named several times, the last
-    example has the embedding, because its label counts.
+    `known` are the images that the classifier has as examples; `embeddings` collects what is found. Of an image that is
+    named several times, the last example has the embedding, because its label counts.
 
     Raises:
         EmbeddingUnknown: the service does not know the embedding of an image, or the owner has no such job.
-        TooManyClassifiers: the embeddings have more than `max_bytes` together.
+        TooManyClassifiers, Unavailable: there is no room for all embeddings.
     """
-    embeddings = Embeddings(max_bytes)
     jobs = await _read_jobs(redis, images, announced, owner, embeddings)
     hashes = [_hash_of(image, jobs) for image in images]
     if announced is not None:

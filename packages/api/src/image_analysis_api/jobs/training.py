@@ -8,11 +8,12 @@ from redis.asyncio import Redis
 
 from image_analysis_api.intake.examples import Examples, LabeledImage, to_submission
 from image_analysis_api.intake.image import ImageReader
+from image_analysis_api.intake.offload import run
 from image_analysis_api.intake.schemas import Options
 from image_analysis_api.jobs.acceptance import Acceptance
 from image_analysis_api.jobs.batches import BatchReader, read_all
 from image_analysis_api.jobs.classifier_records import ClassifierRecords, KnownClassifier
-from image_analysis_api.jobs.example_records import find_examples
+from image_analysis_api.jobs.example_records import Embeddings, find_examples
 from image_analysis_api.jobs.model_registry import ModelRegistry
 from image_analysis_api.jobs.queue import NewJob, new_job
 from image_analysis_api.outbound.fetcher import Hold
@@ -30,6 +31,9 @@ from image_analysis_common.models import ZERO_SHOT, ModelAnnouncement, Question
 ANY_QUESTION = Question(labels=("image",))
 """What a zero-shot model is asked about an example, of which only the embedding is needed."""
 
+EXAMPLE_BYTES = 200
+"""About what an example takes in a plan, besides its embedding."""
+
 
 @dataclass(frozen=True)
 class TrainingParts:
@@ -44,7 +48,7 @@ class TrainingParts:
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose training it is, whose concurrent fetches are counted, and what counts the bytes of fetched images."""
+    """Whose training it is, whose concurrent fetches are counted, and what counts bytes that are held."""
 
     owner: str | None
     client: str
@@ -85,8 +89,8 @@ class Trainings:
         await parts.acceptance.check_webhook(options)
         read = await self._read(examples.images, options, caller)
         known = await parts.classifiers.find_examples(owner, training.name) if training.adds else {}
-        max_bytes = self._max_classifiers_bytes
-        named = await find_examples(parts.redis, examples.images, announced, owner, known, max_bytes)
+        embeddings = Embeddings(self._max_classifiers_bytes, caller.hold)
+        named = await find_examples(parts.redis, examples.images, announced, owner, known, embeddings)
         found = [
             Example(label=example.label, image_hash=job.record.image_hash, job_id=str(job.job_id)) if job else name
             for example, job, name in zip(examples.images, read, named, strict=True)
@@ -99,9 +103,11 @@ class Trainings:
             examples=tuple(planned),
             model=announced.model if announced else None,
             max_classifiers=self._max_classifiers,
-            max_bytes=max_bytes,
+            max_bytes=self._max_classifiers_bytes,
         )
-        new = new_job(job_id, plan.model_dump_json().encode(), image_digest(job_id.bytes), options, owner)
+        size_bytes = sum(map(len, embeddings.values())) + EXAMPLE_BYTES * len(planned)
+        text = await run(_dump, plan, size_bytes=size_bytes)
+        new = new_job(job_id, text, image_digest(job_id.bytes), options, owner)
         await parts.acceptance.accept([replace(new, record=new.record.model_copy(update={"training": training}))])
 
     async def _find_base(self, training: Training, owner: str | None) -> KnownClassifier | None:
@@ -152,6 +158,13 @@ class Trainings:
         asked = {"embedding": True, "question": question}
         new = [replace(job, record=job.record.model_copy(update=asked)) for job in jobs]
         await self._parts.acceptance.accept(new)
+
+
+def _dump(plan: TrainingPlan) -> bytes:
+    """Write a plan as JSON. One call for 85 MB would keep the event loop waiting for 0.3 s, also from a thread."""
+    examples = b",".join([example.model_dump_json().encode() for example in plan.examples])
+    rest = plan.model_copy(update={"examples": ()}).model_dump_json().encode()
+    return rest.replace(b"[]", b"[" + examples + b"]", 1)
 
 
 def _check(announced: ModelAnnouncement) -> None:

@@ -14,7 +14,7 @@ from redis.exceptions import AuthenticationError, NoScriptError, RedisError, Res
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from image_analysis_api.store.pipelining import PipeliningRedis
+from image_analysis_api.store.pipelining import ALONE_BYTES, PipeliningRedis
 from image_analysis_api.store.sentinel import connect_to_primary, make_pool
 from image_analysis_common.errors import StoreUnavailable
 from image_analysis_common.scripts.source import ScriptCall
@@ -81,13 +81,18 @@ def may_have_run(error: StoreUnavailable) -> bool:
 async def run_script(client: Redis, call: ScriptCall) -> Any:
     """Run a script by its digest; if Redis does not know it, load it first.
 
+    A large argument is sent once, with the script's text: a second time could take longer than `TIMEOUT_S` allows.
+
     Raises:
         StoreUnavailable
     """
     started_s = asyncio.get_running_loop().time()
     try:
         try:
-            return await client.evalsha(call.script.digest, *call.words)  # `connect` limits the time of one command
+            # `connect` limits the time of one command.
+            if any(isinstance(word, bytes) and len(word) > ALONE_BYTES for word in call.args):
+                return await client.eval(call.script.text, *call.words)
+            return await client.evalsha(call.script.digest, *call.words)
         except NoScriptError:
             async with asyncio.timeout_at(started_s + TIMEOUT_S):
                 await client.script_load(call.script.text)
