@@ -60,6 +60,23 @@ async def test_window_slides_and_says_truly_when_there_is_room(client: Redis) ->
     assert 59_000 < await client.pttl(CLIENT) <= 60_000
 
 
+async def test_refusal_counts_no_request_that_has_left_the_window(client: Redis) -> None:
+    limiter = RateLimiter(client, max_requests=2, interval_s=60)
+    now = await now_us(client)
+    await client.rpush(CLIENT, now - 62_000_000, now - 61_000_000, now - 30_000_000, now - 10_000_000)
+    await client.expire(CLIENT, 60)
+
+    first = await limiter.admit(CLIENT, 2)
+    left = await client.llen(CLIENT)
+    await client.lset(CLIENT, 0, str(now - 60_000_001))
+    await client.lset(CLIENT, 1, str(now - 60_000_000))
+    above = await limiter.admit(CLIENT, 3)
+
+    assert first == Verdict(is_admitted=False, remaining=0, reset_s=50)
+    assert above == Verdict(is_admitted=False, remaining=2, reset_s=0)
+    assert (left, await client.exists(CLIENT)) == (2, 0)
+
+
 async def test_clock_that_was_set_back_locks_no_client_out(client: Redis) -> None:
     await client.rpush(CLIENT, await now_us(client) + 3_600_000_000)
     await client.expire(CLIENT, 60)

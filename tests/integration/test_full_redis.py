@@ -21,6 +21,7 @@ from image_analysis_common.job_errors import CorruptImage
 from image_analysis_common.models import CachedResult, JobStatus
 from image_analysis_common.records import JobRecord
 from image_analysis_common.scripts import jobs as job_scripts
+from image_analysis_common.scripts.limits import Quota
 from image_analysis_common.settings import BUNDLED_MODEL
 from image_analysis_worker.jobs.records import Records
 from image_analysis_worker.rq.batch_worker import BatchWorker
@@ -76,6 +77,21 @@ async def test_worker_drains_the_queue_and_stays_alive(redis: Redis, api: AsyncR
         assert not list(redis.scan_iter(keys.image("*")))
         with pytest.raises(StoreUnavailable):
             await submit(api, BUNDLED_MODEL, 1)
+
+
+async def test_client_whose_oldest_requests_have_expired_is_refused(redis: Redis, api: AsyncRedis) -> None:
+    now_s, _ = map(int, redis.time())
+    quota, job_id = Quota(keys.rate_limit("192.0.2.1"), limit=5, window_s=60), uuid4()
+    requests = [1_000_000 * (now_s - age_s) for age_s in (61, 61, 1)]
+    redis.rpush(quota.key, *requests)
+    redis.expire(quota.key, 60)
+    record = JobRecord(status=JobStatus.PENDING, image_hash="1" * 64)
+
+    with full(redis), pytest.raises(StoreUnavailable):
+        await run_script(api, DirectQueue(api, "m").call(NewJob(job_id, b"image", record, request_id="r"), quota))
+
+    assert list(redis.scan_iter()) == [quota.key.encode()]
+    assert list(map(int, redis.lrange(quota.key, 0, -1))) == requests
 
 
 async def test_every_step_of_a_job_is_taken(redis: Redis, api: AsyncRedis, batch_worker: BatchWorker) -> None:

@@ -13,8 +13,7 @@ local function count_requests(requests, limit, window_s, cost, instead)
   if instead ~= '0' then redis.call('LREM', requests, -1, instead) end
   local oldest, gone = redis.call('LINDEX', requests, 0), 0
   while oldest and (oldest + window <= now or tonumber(oldest) > now) do
-    -- A call that only reads must also work where Redis refuses writes.
-    if type(redis.pcall('LPOP', requests)) == 'table' then gone = gone + 1 end
+    gone = gone + 1
     oldest = redis.call('LINDEX', requests, gone)
   end
   local used = redis.call('LLEN', requests) - gone
@@ -24,9 +23,12 @@ local function count_requests(requests, limit, window_s, cost, instead)
     redis.call('PEXPIRE', requests, math.ceil(window / 1000))
     used = used + cost
     oldest = oldest or now
-  elseif not admitted then
-    oldest = redis.call('LINDEX', requests, math.min(used + cost - limit, used) - 1)
+  elseif not admitted and used > 0 then
+    oldest = redis.call('LINDEX', requests, gone + math.min(used + cost - limit, used) - 1)
   end
+  -- This comes last: a full Redis does not refuse it, and then refuses no later write. A call that only reads must also
+  -- work where Redis refuses all writes.
+  if gone > 0 then redis.pcall('LPOP', requests, gone) end
   local reset = oldest and oldest + window - now or 0
   return {admitted and 1 or 0, math.max(limit - used, 0), math.ceil(reset / 1000000), now}
 end
