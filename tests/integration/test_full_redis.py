@@ -4,13 +4,14 @@ import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from image_analysis_api.deliverer.outbox import Outbox
+from image_analysis_api.jobs.cancellation import Cancellation
 from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.sweep import Sweep
 from image_analysis_api.store.client import connect, run_script
@@ -128,6 +129,24 @@ async def test_jobs_of_a_dead_worker_are_requeued(redis: Redis, api: AsyncRedis,
 
         wait_until(are_requeued, "the jobs are requeued")
     redis.delete(*redis.keys("rq:*"))
+
+
+async def test_every_job_can_be_cancelled(redis: Redis, api: AsyncRedis, batch_worker: BatchWorker) -> None:
+    record = JobRecord(status=JobStatus.PENDING, image_hash="1" * 64)
+    [running] = await submit(api, "m", 1)
+    [job] = take(batch_worker)
+    followed, follower = uuid4(), uuid4()
+    for job_id in (followed, follower):
+        await DirectQueue(api, "m").enqueue(NewJob(job_id, b"image", record, request_id="r"))
+
+    with full(redis):
+        outcomes = [await Cancellation(api).cancel(job_id, None) for job_id in (UUID(running), followed, follower)]
+        job.end(RESULT)
+        batch_worker.finish([job])
+
+    assert outcomes == ["ENDING", "CANCELLED", "CANCELLED"]
+    assert read(redis, running, str(followed), str(follower)) == ["CANCELLED"] * 3
+    assert not list(redis.scan_iter(keys.image("*")))
 
 
 async def test_sweep_ends_a_job_that_has_waited_too_long(redis: Redis, api: AsyncRedis) -> None:

@@ -14,7 +14,7 @@
 -- deliveries, jobs_of, answered, result, embedding.
 -- Answers: 'UNKNOWN' if the owner has no such job, 'CANCELLED', 'ENDING' if a worker has it, or 'FORGOTTEN'.
 --
--- Uses: advance, locate, discard.
+-- Uses: advance, locate, discard, permit_writes.
 
 local record, job_id, owner = KEYS[1], ARGV[1], ARGV[2]
 local cancelled = {'status', 'CANCELLED'}
@@ -29,6 +29,7 @@ end
 local status, owned_by, follows, hash = unpack(redis.call('HMGET', record, 'status', 'owner', 'follows', 'image_hash'))
 if not status or (owned_by or '') ~= owner then return 'UNKNOWN' end
 if status == 'CANCELLED' then return status end
+permit_writes()
 if status == 'PENDING' or status == 'PROCESSING' then
   if follows then
     local followers = KEY.followers .. follows
