@@ -205,6 +205,31 @@ async def test_key_is_free_again_when_its_job_is_gone(client: httpx.AsyncClient,
     assert second.status_code == 202
 
 
+async def test_key_is_free_at_once_when_its_ended_job_is_deleted(
+    client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
+) -> None:
+    first = (await client.post("/analyze-image", json=base64_body(IMAGE), headers=KEY)).json()["job_id"]
+    steps.complete(first)
+
+    await client.delete(f"/analysis/{first}")
+    second = await client.post("/analyze-image", json=base64_body(make_png(2)), headers=KEY)
+
+    assert second.status_code == 202
+    assert await redis.hget(CLAIM, "id") == second.json()["job_id"].encode()
+
+
+async def test_key_that_was_claimed_anew_survives_the_deletion_of_its_earlier_job(
+    client: httpx.AsyncClient, redis: FakeRedis, steps: Steps
+) -> None:
+    job_id = (await client.post("/analyze-image", json=base64_body(IMAGE), headers=KEY)).json()["job_id"]
+    await redis.hset(CLAIM, "id", "5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e")
+    steps.complete(job_id)
+
+    await client.delete(f"/analysis/{job_id}")
+
+    assert await redis.hget(CLAIM, "id") == b"5f0c1a52-7a3e-4b5c-9d3e-2f1b0a9c8d7e"
+
+
 async def test_keys_of_different_callers_are_independent(make_client: MakeClient, redis: FakeRedis) -> None:
     entries = ",".join(f"{owner}:{sha256(owner.encode()).hexdigest()}" for owner in ("alice", "bob"))
     client = await make_client(api_keys=entries)

@@ -2,16 +2,16 @@
 --
 -- A waiting job is removed from the queue. If a waiting job has followers, it is CANCELLED, and its run is kept until
 -- the last of them ends. A job that a worker has gets the field `cancelled`, and becomes CANCELLED when it ends. A job
--- that RQ has lost is CANCELLED at once. An ended job is deleted, with its webhook; and with its image's results and
--- embeddings, if they have answered no other job.
+-- that RQ has lost is CANCELLED at once. An ended job is deleted, with its webhook and the claim of its idempotency
+-- key; and with its image's results and embeddings, if they have answered no other job.
 --
 -- KEYS
 --   1 record  the job's record
 -- ARGV
 --   1 job_id
 --   2 owner   '' without one
--- Writes: KEYS 1; the followers, leader, image, bytes and RQ's keys of its run; of a deleted job also delivery,
--- deliveries, jobs_of, answered, result, embedding.
+-- Writes: KEYS 1; the followers, leader, image, bytes and RQ's keys of its run; of a deleted job also its claim,
+-- delivery, deliveries, jobs_of, answered, result, embedding.
 -- Answers: 'UNKNOWN' if the owner has no such job, 'CANCELLED', 'ENDING' if a worker has it, or 'FORGOTTEN'.
 --
 -- Uses: advance, locate, discard, permit_writes.
@@ -51,6 +51,8 @@ if status == 'PENDING' or status == 'PROCESSING' then
   redis.call('HSET', record, 'cancelled', '1')
   return 'ENDING'
 end
+local claim = redis.call('HGET', record, 'claim')
+if claim and redis.call('HGET', claim, 'id') == job_id then redis.call('DEL', claim) end
 redis.call('DEL', record, KEY.delivery .. job_id)
 redis.call('ZREM', KEY.deliveries, job_id)
 redis.call('ZREM', KEY.jobs_of .. owner, job_id)
