@@ -57,6 +57,14 @@ async def announce(
     await redis.set(keys.announcement(model.id), announcement.model_dump_json(), ex=60)
 
 
+async def serve(redis: Redis, model: ModelRef = MODEL, *, workers: int = 1, silent_s: int = 0) -> None:
+    """Write what `workers` workers of a model write; the last heartbeat was `silent_s` seconds ago."""
+    await announce(redis, model)
+    now_s, _ = await redis.time()
+    await redis.zadd(keys.MODELS, {model.id: now_s - silent_s})
+    await redis.zadd(keys.workers(model.id), {f"w{n}": now_s - silent_s for n in range(workers)})
+
+
 async def cache_result(redis: Redis, image: bytes, result: AnalysisResult) -> None:
     """Put a result into the cache; with more predictions than usual, into the field that only deep requests write."""
     field = result.model.cache_field + (DEEP_SUFFIX if len(result.predictions) > TOP_K else "")

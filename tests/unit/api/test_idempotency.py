@@ -14,7 +14,7 @@ from image_analysis_api.outbound.fetcher import Hold
 from image_analysis_common import keys
 from image_analysis_common.errors import FetchFailed
 from image_analysis_common.models import JobStatus
-from support.announcements import QUEUE_KEY, announce, cache_result, make_result
+from support.announcements import QUEUE_KEY, announce, cache_result, make_result, serve
 from support.fakes import FakeFetcher, MakeClient
 from support.samples import base64_body, make_png
 from support.steps import Steps
@@ -37,6 +37,7 @@ URL = "http://x.example/"
 async def test_same_request_gets_the_same_answer_and_runs_once(
     client: httpx.AsyncClient, redis: FakeRedis, again: dict[str, Any]
 ) -> None:
+    await serve(redis)
     first = await client.post("/analyze-image", json=base64_body(IMAGE) | {"top_k": 3}, headers=KEY)
     await redis.hset(keys.job(first.json()["job_id"]), "status", JobStatus.FAILED)
 
@@ -118,7 +119,10 @@ async def test_other_request_with_the_key_is_422(
     assert await redis.llen(QUEUE_KEY) == 1
 
 
-async def test_key_of_a_request_in_progress_is_409(client: httpx.AsyncClient, fetcher: FakeFetcher) -> None:
+async def test_key_of_a_request_in_progress_is_409(
+    client: httpx.AsyncClient, redis: FakeRedis, fetcher: FakeFetcher
+) -> None:
+    await serve(redis)
     entered, go_on = asyncio.Event(), asyncio.Event()
 
     async def fetch(url: str, client: str, hold: Hold = lambda _: None) -> bytes:

@@ -9,7 +9,7 @@ from fakeredis.aioredis import FakeRedis
 
 from image_analysis_common import keys
 from image_analysis_common.models import ModelRef
-from support.announcements import MODEL, announce, cache_result, make_result
+from support.announcements import MODEL, cache_result, make_result, serve
 from support.fakes import MakeClient
 from support.samples import base64_body, make_png
 
@@ -17,14 +17,7 @@ pytestmark = pytest.mark.anyio
 
 PETS = ModelRef(id="acme/pets", revision="r7", preprocessing="1")
 IMAGE = make_png(1)
-
-
-async def serve(redis: FakeRedis, model: ModelRef, *, workers: int = 1, silent_s: int = 0) -> None:
-    """Write what `workers` workers of a model write; the last heartbeat was `silent_s` seconds ago."""
-    await announce(redis, model)
-    now_s, _ = await redis.time()
-    await redis.zadd(keys.MODELS, {model.id: now_s - silent_s})
-    await redis.zadd(keys.workers(model.id), {f"w{n}": now_s - silent_s for n in range(workers)})
+NO_WORKER = "No worker serves its model now: the job waits for one."
 
 
 async def test_every_known_model_is_listed_with_its_workers_and_its_queue(
@@ -97,7 +90,7 @@ async def test_chosen_model_gets_the_job_and_the_answer_says_if_it_has_no_worker
     served = await client.post("/analyze-image", json=served_body)
 
     assert (waiting.status_code, served.status_code) == (202, 202)
-    assert waiting.json()["message"].endswith("No worker serves its model now: the job waits for one.")
+    assert waiting.json()["message"].endswith(NO_WORKER)
     assert served.json()["message"].endswith("for the result.")
     for answer, queue in ((waiting, "acme--pets"), (served, MODEL.id)):
         assert await redis.lrange(f"rq:queue:analysis-{queue}", 0, -1) == [answer.json()["job_id"].encode()]
@@ -124,6 +117,21 @@ async def test_default_model_can_be_named_before_its_first_worker(client: httpx.
     answer = await client.post("/analyze-image", json=base64_body(IMAGE) | {"model": MODEL.id})
 
     assert answer.status_code == 202
+
+
+async def test_answers_say_that_the_default_model_has_had_no_worker_yet(client: httpx.AsyncClient) -> None:
+    body = base64_body(IMAGE)
+
+    answers = [
+        await client.post("/analyze-image", json=body),
+        await client.post("/analyze-image", json=body | {"model": MODEL.id}),
+        await client.post("/analyze-images", json={"images": [body]}),
+        await client.post(f"/models/{MODEL.id}", content=IMAGE, headers={"Prefer": "wait=0"}),
+    ]
+
+    sentences = [answer.json().get("message") or answer.json()["detail"] for answer in answers]
+    assert [answer.status_code for answer in answers] == [202, 202, 202, 503]
+    assert [sentence.endswith(NO_WORKER) for sentence in sentences] == [True] * 4
 
 
 async def test_result_of_one_model_is_not_anothers(client: httpx.AsyncClient, redis: FakeRedis) -> None:

@@ -19,7 +19,7 @@ from image_analysis_common import keys
 from image_analysis_common.errors import FetchFailed, UrlRefused
 from image_analysis_common.images import FORMATS
 from image_analysis_common.startup import StartupError
-from support.announcements import MODEL, QUEUE_KEY, announce, cache_result, make_result
+from support.announcements import MODEL, QUEUE_KEY, announce, cache_result, make_result, serve
 from support.fakes import FakeFetcher, MakeClient
 from support.replies import raw
 from support.samples import base64_body, encode, make_image, make_jpeg, make_png
@@ -49,6 +49,7 @@ DATA_PREFIXES = [
 @pytest.mark.parametrize("prefix", ["", *DATA_PREFIXES])
 async def test_base64_image_is_queued(client: httpx.AsyncClient, redis: FakeRedis, prefix: str) -> None:
     image = make_png(1)
+    await serve(redis)
 
     answer = await client.post(
         "/analyze-image",

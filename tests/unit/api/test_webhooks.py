@@ -19,7 +19,7 @@ from image_analysis_api.settings import ApiSettings, DelivererSettings
 from image_analysis_api.webhook_secrets import WebhookSecret
 from image_analysis_common import keys
 from image_analysis_common.startup import StartupError
-from support.announcements import announce, cache_result, make_result
+from support.announcements import announce, cache_result, make_result, serve
 from support.fakes import MakeClient
 from support.receivers import OTHER_SECRET, SECRET
 from support.replies import read_record
@@ -135,7 +135,10 @@ async def test_pending_deliveries_are_limited(client: httpx.AsyncClient, redis: 
     assert taken.status_code == 202
 
 
-async def test_same_request_with_another_webhook_is_another_request(client: httpx.AsyncClient) -> None:
+async def test_same_request_with_another_webhook_is_another_request(
+    client: httpx.AsyncClient, redis: FakeRedis
+) -> None:
+    await serve(redis)
     key = {"Idempotency-Key": "k"}
     bodies = [base64_body(IMAGE) | {"webhook_url": url} for url in (URL, URL, URL + "2")]
 

@@ -207,7 +207,7 @@ class Acceptance:
         for job, found in zip(waiting, lookups, strict=True):
             record = job.record.completed_from(found.cached) if found.cached else job.record
             current[job.job_id] = replace(job, record=record, cache_field=found.field)
-        lacks_worker = any(found.is_known and not found.has_worker for found in lookups if not found.cached)
+        lacks_worker = any(not found.has_worker for found in lookups if not found.cached)
         return list(current.values()), lacks_worker
 
     async def _write(self, jobs: Sequence[NewJob]) -> list[Exception | None]:

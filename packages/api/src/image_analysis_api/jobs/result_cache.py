@@ -90,7 +90,7 @@ class ResultCache:
             self._redis, jobs.find_result(model, record.image_hash, record.variant)
         )
         if announced is None:
-            return Lookup("", None, is_known=False, has_worker=False)
+            return Lookup("", None, is_known=False, has_worker=bool(live))
         try:
             announcement = read_json(ModelAnnouncement, announced)
             beginning = _model_of(announced.decode())
