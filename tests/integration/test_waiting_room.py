@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from image_analysis_api.jobs.queue import NewJob
 from image_analysis_api.jobs.records import JobRecords
 from image_analysis_api.store.client import connect
-from image_analysis_api.waiting.room import WaitingRoom
+from image_analysis_api.waiting.room import Waiter, WaitingRoom
 from image_analysis_api.waiting.subscription import SILENCE_S, Subscription
 from image_analysis_common import keys
 from image_analysis_common.errors import JobNotFound, UnreadableRecord
@@ -119,6 +119,35 @@ async def test_no_wait_hangs_after_an_outage_of_redis(
     steps.complete(str(job_id))
 
     assert await wait == ENDED
+
+
+@pytest.mark.parametrize("kept", ["PENDING", "PENDING PROCESSING PENDING"])
+async def test_end_is_not_missed_after_a_failover_that_undid_steps(
+    room: WaitingRoom, redis: SyncRedis, submit: Submit, steps: Steps, kept: str
+) -> None:
+    job_id, seen = await submit(), list[JobStatus]()
+    for step in (steps.begin, steps.retry, steps.begin):
+        step(str(job_id))
+
+    async def follow(waiter: Waiter) -> None:
+        async for step in waiter.steps():
+            assert step is not None
+            seen.append(waiter.progress.history[step])
+
+    async def has_seen_all() -> bool:
+        return len(seen) == 4
+
+    async with room.enter(job_id, None, "client") as waiter:
+        following = asyncio.create_task(follow(waiter))
+        await eventually(has_seen_all, "the client has every step so far")
+        redis.hset(keys.job(str(job_id)), mapping={"status": "PENDING", "history": kept})
+        redis.publish(keys.CHANGES, str(job_id))
+        if kept == "PENDING":
+            steps.begin(str(job_id))
+        steps.fail(str(job_id))
+        await asyncio.wait_for(asyncio.gather(following, waiter.wait_for_end(5)), 5)
+
+    assert seen == [*map(JobStatus, ("PENDING", "PROCESSING", "PENDING", "PROCESSING", "FAILED"))]
 
 
 async def test_wait_for_an_ended_job_returns_at_once(room: WaitingRoom, submit: Submit, steps: Steps) -> None:

@@ -37,12 +37,15 @@ class WatchedJob:
     waiters: set["Waiter"] = field(default_factory=set)
 
     def update(self, found: Progress | UnreadableRecord | None) -> None:
-        """Store what was read and wake the waiters; an older state than the stored one is ignored."""
+        """Store what was read and wake the waiters; an older state than the stored one is ignored.
+
+        The end counts even with a shorter history: a failover of Redis can undo steps.
+        """
         if found is None:
             self.fault = JobNotFound()
         elif isinstance(found, UnreadableRecord):
             self.fault = found
-        elif self.latest is None or len(found.history) > len(self.latest.history):
+        elif self.latest is None or found.record.status.is_final or len(found.history) > len(self.latest.history):
             self.latest = found
         else:
             return
@@ -107,8 +110,12 @@ class Waiter:
         """
         clock = asyncio.get_running_loop().time
         deadline_s = clock() + max_age_s
+        # After a failover, the end can be an earlier step than the last one that was yielded.
+        lacks_end = not self.has_ended or first < len(self.progress.history)
         while True:
-            while first < len(self.progress.history):
+            while first < len(self.progress.history) or (lacks_end and self.has_ended):
+                first = min(first, len(self.progress.history) - 1)
+                lacks_end = not self.has_ended or first + 1 < len(self.progress.history)
                 yield first
                 first += 1
             if self.has_ended or self._is_dismissed or clock() >= deadline_s:
