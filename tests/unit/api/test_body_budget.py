@@ -175,7 +175,7 @@ async def test_what_a_route_drops_does_not_count_and_what_it_drops_late_counts_o
 
 
 class Reader:
-    """A route that holds what it is told; `bodies` are the requests that have not ended."""
+    """A route behind the budget. A request keeps its bytes until it is ended; `bodies` has those that still run."""
 
     def __init__(self, max_bytes: int) -> None:
         self._bound = BodyBudget(self._route, max_bytes=max_bytes, client_of=lambda scope: scope["client"])
